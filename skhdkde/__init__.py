@@ -1,0 +1,16 @@
+"""Kernel density estimation in high dimension, in scikit-learn's manner."""
+
+from skhdkde._bandwidth import select_bandwidth
+from skhdkde._kde import HighDimKernelDensity
+from skhdkde._scorers import kl_scorer, make_kl_scorer
+from skhdkde._search import BandwidthSearch
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BandwidthSearch",
+    "HighDimKernelDensity",
+    "kl_scorer",
+    "make_kl_scorer",
+    "select_bandwidth",
+]

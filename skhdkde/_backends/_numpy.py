@@ -1,0 +1,231 @@
+"""Tiles of squared distances by matrix products, reduced while in the cache."""
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+
+from skhdkde._backends._precision import mend
+from skhdkde._backends._threads import n_threads_for, run_tasks
+from skhdkde._points import BLOCK_SIZE, row_blocks
+
+__all__ = ["reduce_pairs"]
+
+# A tile of float32 is 2 MiB. Taller tiles repay the packing of the training block,
+# wider ones the overhead of a numpy call; both must stay in the cache.
+TILE_ROWS = 256
+TILE_COLS = 2048
+
+_buffers = threading.local()
+
+
+class QueryBlock:
+    """A block of queries, prepared once for all the tiles of its row.
+
+    Attributes
+    ----------
+    exact : ndarray of shape (n_rows, n_features)
+        Queries times the scale of the training points, to the last bit.
+    augmented : ndarray of shape (n_rows, n_features + 2)
+        ``(-2 x, 1, |x|^2)`` of the centred queries, in the dtype of the tile.
+    sq_norms : ndarray of shape (n_rows,), float64
+        ``|x|^2``.
+    leave_out : ndarray of shape (n_rows,) or None
+        Index of the training point that each query does not see.
+    """
+
+    def __init__(self, exact, points, leave_out, dtype):
+        self.exact = exact
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.augmented = points.query_block(exact, dtype)
+        self.sq_norms = self.augmented[:, -1].astype(np.float64)
+        self.leave_out = leave_out
+
+
+class Tile:
+    """Squared distances between some queries and some training points.
+
+    Attributes
+    ----------
+    sq : ndarray of shape (n_rows, n_cols)
+        Squared distances, infinite for pairs that are left out.
+    nearest : ndarray of shape (n_rows,), float64
+        Smallest of each row.
+    weights : ndarray of shape (n_cols,)
+    queries : QueryBlock
+    points : TrainingPoints
+        Of which the tile covers the slice ``cols``.
+    """
+
+    def __init__(self, queries, points, cols):
+        self.queries, self.points, self.cols = queries, points, cols
+        dtype = queries.augmented.dtype
+        shape = (len(queries.augmented), cols.stop - cols.start)
+        self.sq = _buffer("sq", shape, dtype)
+        self._block = points.block(cols, dtype)
+        self.weights = points.weight_block(cols, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.matmul(queries.augmented, self._block.T, out=self.sq)
+        self.exclude(slice(None))
+        self.nearest = self.sq.min(axis=1).astype(np.float64)
+
+    def exclude(self, rows):
+        """Put the pairs to leave out, among ``rows``, at an infinite distance."""
+        if self.queries.leave_out is None:
+            return
+        position = self.queries.leave_out - self.cols.start
+        inside = np.zeros(len(position), dtype=bool)
+        inside[rows] = True
+        inside &= (position >= 0) & (position < self.sq.shape[1])
+        self.sq[inside, position[inside]] = np.inf
+
+    def scratch(self):
+        """An uninitialised array like ``sq``."""
+        return _buffer("scratch", self.sq.shape, self.sq.dtype)
+
+    def pull(self, slopes, resolution):
+        """``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
+
+        By a product with the centred points, except for the queries for which that
+        would lose more than ``resolution`` of each difference.
+        """
+        pull = _pull_by_product(slopes, self.queries.augmented, self._block)
+        norms = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
+        norms *= np.sqrt(len(self._block))
+        rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * norms <= resolution))
+        if len(rows) and slopes.dtype == np.float32:
+            wide = self.points.query_block(self.queries.exact[rows], np.float64)
+            pull[rows] = 0.0
+            for part in row_blocks(*self._block.shape):
+                cols = slice(part.start + self.cols.start, part.stop + self.cols.start)
+                block = self.points.block(cols, np.float64)
+                pull[rows] += _pull_by_product(slopes[rows, part], wide, block)
+            rows = rows[~(np.finfo(np.float64).eps * norms[rows] <= resolution)]
+        for i in rows:
+            pull[i] = self._pull_by_differences(slopes[i], i)
+        return pull
+
+    def _pull_by_differences(self, slopes, row):
+        pull = np.zeros(self.points.shape[1])
+        cols = np.flatnonzero(slopes)
+        for part in row_blocks(len(cols), len(pull)):
+            y = self.points.exact[self.cols.start + cols[part]].astype(np.float64)
+            pull += slopes[cols[part]] @ (y - self.queries.exact[row])
+        return pull
+
+
+def _pull_by_product(slopes, queries, block):
+    totals = (slopes @ block).astype(np.float64)
+    return totals[:, :-2] + 0.5 * totals[:, -1:] * queries[:, :-2]
+
+
+def _visit(reduction, queries, points, cols, check):
+    """State of ``reduction`` for a block of queries against the points ``cols``."""
+    state = reduction.start(len(queries.exact))
+    nearest = np.full(len(queries.exact), np.inf)
+    step = TILE_COLS
+    if queries.augmented.dtype != points.dtype:  # blocks are converted on the fly
+        step = min(step, max(16, 2 * BLOCK_SIZE // points.shape[1]))
+    for start in range(cols.start, cols.stop, step):
+        tile = Tile(queries, points, slice(start, min(start + step, cols.stop)))
+        check(tile.sq.size)
+        np.minimum(nearest, tile.nearest, out=nearest)
+        mend(tile, reduction, nearest)
+        state = reduction.update(state, tile)
+    return state
+
+
+def reduce_pairs(
+    reduction, queries, points, *, leave_out=None, dtype=None, n_jobs=None, verbose=0
+):
+    """Apply ``reduction`` to all pairs of a query and a training point.
+
+    Parameters
+    ----------
+    reduction : object
+        See :mod:`skhdkde._reductions`.
+    queries : array-like of shape (n_queries, n_features), float32 or float64
+        Queries in the units of ``points.exact``, which can be sliced by rows: a part
+        of ``points.exact`` itself, or what ``points.as_queries`` returns.
+    points : TrainingPoints
+    leave_out : ndarray of shape (n_queries,), default=None
+        Index of the training point to leave out for each query.
+    dtype : dtype, default=None
+        In which tiles are computed; None for that of the queries and points.
+    n_jobs : int, default=None
+        Number of threads; None for as many as the BLAS would use.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    result : ndarray of shape (n_queries, ...), float64
+    """
+    if dtype is None:
+        dtype = np.result_type(queries.dtype, points.dtype)
+    n_threads = n_threads_for(n_jobs)
+    row_ranges, col_ranges = _split(len(queries), points.shape, n_threads)
+
+    def work(task, check):
+        rows, cols = task
+        left = None if leave_out is None else leave_out[rows]
+        block = QueryBlock(queries[rows], points, left, np.dtype(dtype))
+        return _visit(reduction, block, points, cols, check)
+
+    tasks = [(rows, cols) for rows in row_ranges for cols in col_ranges]
+    with _progress_bar(len(queries) * points.shape[0], verbose) as progress:
+        states = run_tasks(work, tasks, n_threads, progress)
+    results = []
+    for i in range(0, len(states), len(col_ranges)):
+        merged = states[i]
+        for state in states[i + 1 : i + len(col_ranges)]:
+            merged = reduction.merge(merged, state)
+        results.append(reduction.finish(merged))
+    return np.concatenate(results)
+
+
+def _split(n_queries, points_shape, n_threads):
+    """Ranges of queries and of points, enough of them to keep every thread busy."""
+    n_points, n_features = points_shape
+    step = min(TILE_ROWS, max(16, BLOCK_SIZE // (n_features + 2)))
+    rows = [slice(i, min(i + step, n_queries)) for i in range(0, n_queries, step)]
+    n_parts = 1
+    if n_threads > 1 and len(rows) < 4 * n_threads:
+        n_tiles = -(-n_points // TILE_COLS)
+        n_parts = min(n_tiles, -(-4 * n_threads // len(rows)))
+    bounds = [n_points * p // n_parts for p in range(n_parts + 1)]
+    return rows, [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def _buffer(name, shape, dtype):
+    """A view of this thread's buffer ``name``, kept from tile to tile."""
+    size = shape[0] * shape[1]
+    buffer = getattr(_buffers, name, None)
+    if buffer is None or buffer.dtype != dtype or buffer.size < size:
+        buffer = np.empty(size, dtype=dtype)
+        setattr(_buffers, name, buffer)
+    return buffer[:size].reshape(shape)
+
+
+class _progress_bar:
+    """Counts pairs: a tqdm bar if ``verbose``, else nothing."""
+
+    def __init__(self, total, verbose):
+        self.total, self.verbose = total, verbose
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        if not self.verbose:
+            return lambda amount: None
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=self.total, unit="pair", unit_scale=True, leave=False)
+        return self.advance
+
+    def advance(self, amount):
+        with self.lock:
+            self.bar.update(amount)
+
+    def __exit__(self, *exc_info):
+        if self.verbose:
+            self.bar.close()

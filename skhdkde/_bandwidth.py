@@ -1,0 +1,242 @@
+"""Bandwidth rules."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from skhdkde._kernels import KERNELS
+from skhdkde._points import TrainingPoints
+from skhdkde._search import LeaveOneOut, search_bandwidth
+from skhdkde._validation import FLOATS, check_n_jobs, check_weights
+
+__all__ = ["RULES", "bandwidth_by_rule", "select_bandwidth"]
+
+RULES = ("kl", "nearest", "scott", "silverman")
+N_BANDWIDTHS = 32
+N_QUERIES = 4096
+
+
+@validate_params(
+    {
+        "rule": [StrOptions(set(RULES))],
+        "kernel": [StrOptions(set(KERNELS))],
+        "n_queries": [Interval(Integral, 2, None, closed="left")],
+        "bandwidths": [Interval(Integral, 3, None, closed="left"), "array-like"],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+        "return_search": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def select_bandwidth(
+    X,
+    *,
+    rule="kl",
+    kernel="gaussian",
+    sample_weight=None,
+    n_queries=N_QUERIES,
+    bandwidths=N_BANDWIDTHS,
+    random_state=None,
+    n_jobs=None,
+    verbose=0,
+    return_search=False,
+):
+    """Choose a bandwidth from the data.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Training points.
+
+    rule : {"kl", "nearest", "scott", "silverman"}, default="kl"
+        - "kl" maximises the mean leave-one-out log density, which is the estimate's
+          Kullback-Leibler divergence from the true density up to sign and a constant.
+          For the Gaussian kernel the result solves ``h^2 = mean_i sum_j w_ij
+          |x_i - x_j|^2 / n_features``, ``w_ij`` being the share of point ``j`` in the
+          density at point ``i``.
+        - "nearest": ``h^2`` is the mean squared distance to the nearest other point
+          divided by ``n_features``, what "kl" tends to in high dimension [1]_.
+        - "scott", "silverman": the normal reference rules ``s n^(-1/(d+4))`` and
+          ``s (n (d+2)/4)^(-1/(d+4))`` with ``s^2`` the mean variance of the features and
+          ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike
+          scikit-learn's, they use the scale of the data.
+
+        For a kernel other than the Gaussian the last three are divided by the standard
+        deviation per coordinate of the kernel, so that all kernels smooth alike.
+
+    kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
+            "cosine"}, default="gaussian"
+        The kernel for which the bandwidth is.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights.
+
+    n_queries : int, default=4096
+        "kl" and "nearest" average over at most this many of the training points, drawn
+        at random. Each is compared to all training points.
+
+    bandwidths : int or array-like, default=32
+        For "kl": the number of bandwidths of the first grid, chosen around "nearest", or
+        a grid of one's own in data units. Between the best of a grid of one's own and
+        its neighbours the optimum is refined; beyond its ends it is not sought.
+
+    random_state : int, RandomState instance or None, default=None
+        Draws the queries when there are more than ``n_queries`` training points.
+
+    n_jobs : int, default=None
+        Number of threads; None for as many as the BLAS would use.
+
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    return_search : bool, default=False
+        Whether to return the curve of "kl" too.
+
+    Returns
+    -------
+    bandwidth : float
+        In data units.
+
+    search : BandwidthSearch or None
+        Only if ``return_search``. The bandwidths tried and their mean leave-one-out log
+        densities; None for rules that do not search.
+
+    Raises
+    ------
+    ValueError
+        If X has fewer than two distinct points, or no bandwidth of the grid leaves a
+        point in reach of every query.
+
+    Notes
+    -----
+    Exact copies of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
+    "kl" and "nearest" treat copies as one point with their total weight, which is left
+    out as a whole, and warn.
+
+    References
+    ----------
+    .. [1] G. Biroli and M. Mezard, "Kernel Density Estimators in Large Dimensions",
+       arXiv:2408.05807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import select_bandwidth
+    >>> X = np.random.default_rng(0).normal(size=(1000, 50))
+    >>> round(select_bandwidth(X), 3)
+    1.054
+    >>> round(select_bandwidth(X, rule="nearest"), 3)
+    1.049
+    >>> round(select_bandwidth(X, rule="silverman"), 3)
+    0.844
+    """
+    check_n_jobs(n_jobs)
+    X = check_array(X, dtype=FLOATS, input_name="X")
+    weights = check_weights(sample_weight, X)
+    if not isinstance(bandwidths, Integral):
+        bandwidths = check_array(
+            bandwidths, dtype=np.float64, ensure_2d=False, input_name="bandwidths"
+        ).ravel()
+        if not (bandwidths > 0).all():
+            raise ValueError(f"bandwidths must be > 0, got {bandwidths.min()!r}.")
+    if weights is not None:
+        X, weights = X[weights > 0], weights[weights > 0]
+    bandwidth, search = bandwidth_by_rule(
+        TrainingPoints(X, weights),
+        rule,
+        KERNELS[kernel],
+        n_queries=n_queries,
+        bandwidths=bandwidths,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return (bandwidth, search) if return_search else bandwidth
+
+
+def bandwidth_by_rule(
+    points,
+    rule,
+    kernel,
+    *,
+    n_queries=N_QUERIES,
+    bandwidths=N_BANDWIDTHS,
+    random_state=None,
+    n_jobs=None,
+    verbose=0,
+):
+    """Bandwidth of ``rule`` for prepared points, and the search if it made one.
+
+    The parameters are those of :func:`select_bandwidth`.
+    """
+    if rule in ("scott", "silverman"):
+        return _normal_reference(points, rule, kernel), None
+    distinct, n_copies = _distinct(points, rule)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
+    if rule == "nearest":
+        return queries.nearest_rule(), None
+    search = search_bandwidth(queries, bandwidths, n_copies)
+    return search.bandwidth, search
+
+
+def _normal_reference(points, rule, kernel):
+    """Scott's and Silverman's rules times the scale of the data.
+
+    The scale is the root mean variance of the features, the number of points is
+    Kish's effective one, and a kernel other than the Gaussian gets the bandwidth at
+    which it has the variance of the Gaussian.
+    """
+    n_points, d = points.shape
+    if points.weights is not None:
+        n_points = points.weights.sum() ** 2 / np.sum(points.weights**2)
+    scale = np.sqrt(points.mean_square_spread() / d)
+    if not scale > 0.0:
+        raise ValueError(
+            f"bandwidth={rule!r} needs at least two distinct points in X; "
+            f"got n_samples={points.shape[0]}, all equal."
+        )
+    base = n_points if rule == "scott" else n_points * (d + 2) / 4.0
+    return float(scale * base ** (-1.0 / (d + 4)) / np.sqrt(kernel.variance(d)))
+
+
+def _distinct(points, rule):
+    """Points with exact copies made one, their weights added; number of copies.
+
+    A copy of the query would make the leave-one-out density unbounded as h -> 0.
+    """
+    key = np.einsum("ij,j->i", points.exact, np.cos(np.arange(points.shape[1]) + 1.0))
+    order = np.argsort(key, kind="stable")
+    tied = np.flatnonzero(np.diff(key[order]) == 0)
+    candidates = order[np.unique(np.concatenate([tied, tied + 1]))]
+    rows, inverse = np.unique(points.exact[candidates], axis=0, return_inverse=True)
+    n_copies = len(candidates) - len(rows)
+    if points.shape[0] - n_copies < 2:
+        raise ValueError(
+            f"bandwidth={rule!r} needs at least two distinct points in X; "
+            f"got n_samples={points.shape[0]}, all equal."
+        )
+    if n_copies == 0:
+        return points, 0
+    warnings.warn(
+        f"{n_copies} of the {points.shape[0]} training points are exact copies of "
+        f"others. bandwidth={rule!r} leaves out a point together with its copies; "
+        "otherwise the leave-one-out likelihood would grow without bound as the "
+        "bandwidth goes to 0.",
+        UserWarning,
+        stacklevel=5,
+    )
+    weights = np.ones(points.shape[0]) if points.weights is None else points.weights
+    inverse = inverse.ravel()
+    merged = np.bincount(inverse, weights=weights[candidates])
+    first = np.full(len(rows), points.shape[0])
+    np.minimum.at(first, inverse, candidates)
+    weights = weights.copy()
+    weights[first] = merged
+    keep = np.ones(points.shape[0], dtype=bool)
+    keep[candidates] = False
+    keep[first] = True
+    return TrainingPoints(points.in_data_units(keep), weights[keep]), n_copies

@@ -1,0 +1,205 @@
+"""What is computed over pairs, apart from how pairs are visited.
+
+A reduction turns a tile of squared distances between some queries and some
+training points into a *state*, a small tuple of arrays with one row per query.
+States of the same queries and different training points merge, in any order:
+tiles, threads and machines all use the same ``merge``.
+
+A reduction offers
+
+- ``start(n_rows)``: the state of no points,
+- ``update(state, tile)``: the state with a tile added; it may destroy ``tile.sq``,
+- ``merge(state, other)``: the state of both,
+- ``finish(state)``: the result,
+- ``reach``, ``suspect_rows`` and ``suspect_pairs``: which pairs matter, and where an
+  error of the squared distances would be felt (see ``_backends/_precision.py``).
+
+All bandwidths here are in the scaled units of :class:`~skhdkde._points.TrainingPoints`.
+"""
+
+import numpy as np
+
+__all__ = ["Gradient", "KSmallest", "LogSumExp"]
+
+# Squaring doubles the relative error, so at most 2^7 times that of exp.
+LONGEST_CHAIN = 8
+
+
+class _KernelReduction:
+    """Which pairs matter, for the reductions over one kernel's values."""
+
+    def __init__(self, kernel, bandwidths, n_points, tol):
+        self.kernel = kernel
+        self.bandwidths = np.atleast_1d(np.asarray(bandwidths, dtype=np.float64))
+        self.tol = tol
+        # n_points terms of exp(-margin) each add less than tol
+        self.margin = np.log(n_points) - np.log(tol)
+
+    def reach(self, nearest):
+        return self.kernel.reach(nearest, self.margin, self.bandwidths.max())
+
+    def suspect_rows(self, nearest, delta):
+        return self.kernel.suspect_rows(nearest, delta, self.bandwidths, self.tol)
+
+    def suspect_pairs(self, sq, nearest, delta):
+        return self.kernel.suspect_pairs(
+            sq, nearest, delta, self.bandwidths, self.tol, self.margin
+        )
+
+    def _factors(self, lowest, other):
+        """Factor that makes sums relative to ``other`` relative to ``lowest``."""
+        log_peak = self.kernel.log_peak
+        with np.errstate(invalid="ignore"):
+            logs = log_peak(other, self.bandwidths) - log_peak(lowest, self.bandwidths)
+        return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
+
+
+class LogSumExp(_KernelReduction):
+    """``log sum_j w_j k(|x - y_j| / h)`` for a whole grid of ``h`` from one visit.
+
+    The state is the lowest energy of each row, shape (n_rows,), and the sums
+    relative to it, shape (n_rows, n_bandwidths).
+
+    For exponential profiles the values at ``h / squaring_ratio`` are the squares of
+    those at ``h``: bandwidths so spaced form chains that cost one exponential each.
+    """
+
+    def __init__(self, kernel, bandwidths, n_points, tol):
+        super().__init__(kernel, bandwidths, n_points, tol)
+        self.chains = squaring_chains(self.bandwidths, kernel.squaring_ratio)
+
+    def start(self, n_rows):
+        return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.bandwidths)))
+
+    def update(self, state, tile):
+        energy = self.kernel.energy(tile.sq)
+        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
+        sums = state[1] * self._factors(lowest, state[0])
+        reference = np.where(np.isinf(lowest), 0.0, lowest)
+        shifted = self.kernel.shift(energy, reference)
+        single = len(self.bandwidths) == 1
+        buffer = shifted if single else tile.scratch()
+        for chain in self.chains:
+            values = self.kernel.values(shifted, self.bandwidths[chain[0]], buffer)
+            sums[:, chain[0]] += values @ tile.weights
+            for g in chain[1:]:
+                np.multiply(values, values, out=values)
+                sums[:, g] += values @ tile.weights
+        return lowest, sums
+
+    def merge(self, state, other):
+        lowest = np.minimum(state[0], other[0])
+        sums = state[1] * self._factors(lowest, state[0])
+        sums += other[1] * self._factors(lowest, other[0])
+        return lowest, sums
+
+    def finish(self, state):
+        """Log sums of shape (n_rows, n_bandwidths); -inf where no point is in reach."""
+        lowest, sums = state
+        found = np.where(np.isinf(lowest), 0.0, lowest)  # where none is, the sum is 0
+        with np.errstate(divide="ignore"):
+            return np.log(sums) + self.kernel.log_peak(found, self.bandwidths)
+
+
+class Gradient(_KernelReduction):
+    """Gradient of ``log sum_j w_j k(|x - y_j| / h)``: a weighted mean of ``y_j - x``.
+
+    With ``g = -2 dk/d(r^2 / h^2)`` it is ``sum_j w_j g_j (y_j - x) / (h^2 sum_j w_j
+    k_j)``. The state is the lowest energy, the sum of ``w k`` and the sum of
+    ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
+    """
+
+    def __init__(self, kernel, bandwidth, n_points, tol, n_features):
+        super().__init__(kernel, [bandwidth], n_points, tol)
+        self.n_features = n_features
+
+    def start(self, n_rows):
+        return (
+            np.full(n_rows, np.inf),
+            np.zeros((n_rows, 1)),
+            np.zeros((n_rows, self.n_features)),
+        )
+
+    def update(self, state, tile):
+        h = self.bandwidths[0]
+        energy = self.kernel.energy(tile.sq)
+        unshifted = energy.copy()
+        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
+        factor = self._factors(lowest, state[0])
+        shifted = self.kernel.shift(energy, np.where(np.isinf(lowest), 0.0, lowest))
+        values = self.kernel.values(shifted, h, shifted)
+        total = state[1] * factor + (values @ tile.weights)[:, None]
+        slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
+        return lowest, total, state[2] * factor + tile.pull(slopes, self.tol * h)
+
+    def merge(self, state, other):
+        lowest = np.minimum(state[0], other[0])
+        mine, theirs = self._factors(lowest, state[0]), self._factors(lowest, other[0])
+        return (
+            lowest,
+            state[1] * mine + other[1] * theirs,
+            state[2] * mine + other[2] * theirs,
+        )
+
+    def finish(self, state):
+        """Gradient of shape (n_rows, n_features); NaN where no point is in reach."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return state[2] / state[1] / self.bandwidths[0] ** 2
+
+
+class KSmallest:
+    """The ``k`` smallest squared distances of each query, ascending."""
+
+    def __init__(self, k, tol):
+        self.k = k
+        self.tol = tol
+
+    def reach(self, nearest):
+        return np.full_like(nearest, np.inf)
+
+    def suspect_rows(self, nearest, delta):
+        return ~(delta <= self.tol * nearest)
+
+    def suspect_pairs(self, sq, nearest, delta):
+        kth = np.partition(sq, min(self.k, sq.shape[1]) - 1, axis=1)
+        return sq <= (kth[:, min(self.k, sq.shape[1]) - 1] + 2.0 * delta)[:, None]
+
+    def start(self, n_rows):
+        return (np.full((n_rows, self.k), np.inf),)
+
+    def update(self, state, tile):
+        if self.k == 1:
+            return (np.minimum(state[0], tile.nearest[:, None]),)
+        k = min(self.k, tile.sq.shape[1])
+        return self.merge(state, (np.partition(tile.sq, k - 1, axis=1)[:, :k],))
+
+    def merge(self, state, other):
+        return (np.sort(np.hstack([state[0], other[0]]), axis=1)[:, : self.k],)
+
+    def finish(self, state):
+        return np.maximum(state[0], 0.0)
+
+
+def squaring_chains(bandwidths, ratio):
+    """Group indices of ``bandwidths`` so that each is the next one times ``ratio``.
+
+    Returns
+    -------
+    chains : list of list of int
+        Every index once; descending bandwidths within a chain.
+    """
+    order = [int(g) for g in np.argsort(-bandwidths, kind="stable")]
+    if ratio is None:
+        return [[g] for g in order]
+    chains = []
+    for g in order:
+        for chain in chains:
+            square = np.isclose(
+                bandwidths[chain[-1]], ratio * bandwidths[g], rtol=1e-12, atol=0.0
+            )
+            if square and len(chain) < LONGEST_CHAIN:
+                chain.append(g)
+                break
+        else:
+            chains.append([g])
+    return chains

@@ -1,0 +1,272 @@
+"""The search for the bandwidth that is best in Kullback-Leibler divergence.
+
+``KL(rho || rho_hat_h)`` depends on ``h`` only through the mean of ``log rho_hat_h``
+over fresh points, which the leave-one-out mean over the training points estimates.
+One pass over the pairs gives it at a whole grid of bandwidths.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+from scipy.optimize import brentq
+from sklearn.utils import check_random_state
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._reductions import KSmallest, LogSumExp
+
+__all__ = ["BandwidthSearch", "LeaveOneOut", "search_bandwidth"]
+
+N_PILOT = 128
+# Below this many features a pass costs no more in float64, and the optimum is so
+# flat that float32 would not find it to three digits.
+FLOAT64_BELOW = 16
+# Largest spacing in log h from which a spline finds the optimum to 1e-3 (the error
+# falls with its sixth power), and spacing at which a compact kernel's search stops.
+SPLINE_SPACING = 0.1
+COMPACT_SPACING = 5e-4
+MAX_PASSES = 12
+
+
+@dataclass(frozen=True)
+class BandwidthSearch:
+    """What the search for the KL-optimal bandwidth saw.
+
+    Attributes
+    ----------
+    bandwidth : float
+        The bandwidth chosen, in data units.
+    bandwidths : ndarray of shape (n_bandwidths,)
+        Bandwidths tried, ascending.
+    mean_log_density : ndarray of shape (n_bandwidths,)
+        Mean leave-one-out log density at each, in nats; -inf if a query had no
+        training point in reach.
+    standard_error : ndarray of shape (n_bandwidths,)
+        Standard error of ``mean_log_density`` over the queries, in nats; NaN where
+        the mean is -inf.
+    n_out_of_reach : ndarray of shape (n_bandwidths,)
+        Number of queries without a training point in reach (compact kernels).
+    n_queries : int
+        Number of training points used as queries.
+    n_copies : int
+        Number of training points that are exact copies of an earlier one; copies
+        count as one point with their total weight.
+    """
+
+    bandwidth: float
+    bandwidths: np.ndarray
+    mean_log_density: np.ndarray
+    standard_error: np.ndarray
+    n_out_of_reach: np.ndarray
+    n_queries: int
+    n_copies: int
+
+
+def search_bandwidth(queries, bandwidths, n_copies=0):
+    """Maximise the mean leave-one-out log density.
+
+    Parameters
+    ----------
+    queries : LeaveOneOut
+    bandwidths : int or array-like
+        Size of the grid, which is then chosen, widened and refined as needed; or the
+        grid itself.
+    n_copies : int
+        For the record.
+
+    Returns
+    -------
+    search : BandwidthSearch
+    """
+    if isinstance(bandwidths, Integral):
+        low, high = queries.search_range()
+        ratio = queries.kernel.squaring_ratio
+        curve = _Curve(queries, comb(low, high, bandwidths, ratio))
+        curve.widen()
+        curve.zoom(bandwidths)
+    else:
+        curve = _Curve(queries, np.unique(np.asarray(bandwidths, dtype=np.float64)))
+    return BandwidthSearch(
+        bandwidth=curve.peak(),
+        bandwidths=curve.bandwidths,
+        mean_log_density=curve.mean,
+        standard_error=curve.standard_error,
+        n_out_of_reach=curve.n_out_of_reach,
+        n_queries=len(queries.rows),
+        n_copies=n_copies,
+    )
+
+
+class LeaveOneOut:
+    """Training points as queries, each without itself."""
+
+    def __init__(self, points, kernel, n_queries, random_state, n_jobs, verbose):
+        self.points, self.kernel = points, kernel
+        self.n_jobs, self.verbose = n_jobs, verbose
+        n_points, n_features = points.shape
+        self.rows = np.arange(n_points)
+        if n_points > n_queries:
+            rng = check_random_state(random_state)
+            self.rows = np.sort(rng.choice(n_points, n_queries, replace=False))
+        self.weights = np.ones(len(self.rows))
+        if points.weights is not None:
+            self.weights = points.weights[self.rows]
+        self.log_others = np.log(points.total_weight_without_each()[self.rows])
+        wide = kernel.compact or n_features < FLOAT64_BELOW
+        self.dtype = np.dtype(np.float64) if wide else points.dtype
+        self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
+
+    def _reduce(self, reduction, rows):
+        return reduce_pairs(
+            reduction,
+            self.points.exact[rows],
+            self.points,
+            leave_out=rows,
+            dtype=self.dtype,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def nearest_sq(self, rows):
+        """Squared distance to the nearest other point, in squared data units."""
+        return self._reduce(KSmallest(1, 1e-3), rows)[:, 0] / self.points.scale**2
+
+    def nearest_rule(self):
+        """``h^2`` = mean squared distance to the nearest point / ``d``."""
+        mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
+        d = self.points.shape[1]
+        return float(np.sqrt(mean / d / self.kernel.variance(d)))
+
+    def log_density(self, bandwidths):
+        """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
+        n_points, d = self.points.shape
+        tol = np.inf if self.kernel.compact else self.tol
+        reduction = LogSumExp(
+            self.kernel, bandwidths * self.points.scale, n_points, tol
+        )
+        log_sums = self._reduce(reduction, self.rows)
+        log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
+        return log_sums - log_norm - self.log_others[:, None]
+
+    def search_range(self):
+        """Bandwidths between which the optimum lies.
+
+        For the exponential profiles stationarity reads ``h^p = <r^p> / d`` with the
+        mean over the kernel's own weights: not below the nearest point's ``r^p``,
+        not above that of all points. A compact kernel must reach the nearest point
+        of every query, and is past its optimum when it covers all points twice over.
+        """
+        pilot = np.linspace(0, len(self.rows) - 1, min(len(self.rows), N_PILOT))
+        nearest = self.nearest_sq(self.rows[pilot.astype(int)])
+        d = self.points.shape[1]
+        if self.kernel.compact:
+            largest = self.points.largest_norm / self.points.scale
+            return np.sqrt(nearest.max()), 4.0 * largest
+        p = self.kernel.power
+        low = np.mean(nearest ** (p / 2.0)) / d
+        high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0) / d
+        return low ** (1.0 / p) / np.sqrt(2.0), high ** (1.0 / p) * 1.1
+
+
+class _Curve:
+    """Mean leave-one-out log density at the bandwidths tried so far."""
+
+    def __init__(self, queries, bandwidths):
+        self.queries = queries
+        self.bandwidths = self.mean = self.standard_error = np.empty(0)
+        self.n_out_of_reach = np.empty(0, dtype=int)
+        self.n_passes = 0
+        self.add(bandwidths)
+
+    def add(self, bandwidths):
+        """One pass over the pairs for all ``bandwidths``."""
+        self.n_passes += 1
+        logs = self.queries.log_density(bandwidths)
+        weights = self.queries.weights[:, None] / self.queries.weights.sum()
+        mean = np.sum(weights * logs, axis=0)
+        with np.errstate(invalid="ignore"):
+            variance = np.sum((weights * (logs - mean)) ** 2, axis=0)
+        columns = {
+            "bandwidths": bandwidths,
+            "mean": mean,
+            "standard_error": np.sqrt(variance),
+            "n_out_of_reach": np.sum(np.isneginf(logs), axis=0),
+        }
+        both = np.concatenate([self.bandwidths, bandwidths])
+        _, order = np.unique(both, return_index=True)
+        for name, new in columns.items():
+            setattr(self, name, np.concatenate([getattr(self, name), new])[order])
+
+    @property
+    def best(self):
+        return int(np.argmax(self.mean))
+
+    def widen(self):
+        """Go on beyond an end of the grid while the best is there."""
+        n = len(self.bandwidths)
+        while self.n_passes < MAX_PASSES and self.best in (0, len(self.mean) - 1):
+            step = self.bandwidths[1] / self.bandwidths[0]
+            if self.best == 0:
+                self.add(self.bandwidths[0] * step ** -np.arange(n, 0, -1.0))
+            else:
+                self.add(self.bandwidths[-1] * step ** np.arange(1.0, n + 1))
+
+    def zoom(self, n_bandwidths):
+        """Refine around the best until the spacing is fine enough for ``peak``."""
+        kernel = self.queries.kernel
+        target = COMPACT_SPACING if kernel.compact else SPLINE_SPACING
+        while self.n_passes < MAX_PASSES:
+            left, right = self._neighbours()
+            if np.log(right / left) <= 2.001 * target:
+                return
+            if kernel.compact:
+                inner = np.geomspace(left, right, n_bandwidths + 2)[1:-1]
+            else:
+                step = np.log(kernel.squaring_ratio) / 8
+                half = np.log(right / left) / 2 + 4 * step
+                center = self.bandwidths[self.best]
+                count = int(np.ceil(half / step))
+                inner = center * np.exp(step * np.arange(-count, count + 1))
+            self.add(inner)
+
+    def _neighbours(self):
+        last = len(self.bandwidths) - 1
+        around = max(self.best - 1, 0), min(self.best + 1, last)
+        return self.bandwidths[around[0]], self.bandwidths[around[1]]
+
+    def peak(self):
+        """Bandwidth of the largest mean: by a quintic spline where it is smooth."""
+        best, log_h = self.best, np.log(self.bandwidths)
+        if np.isneginf(self.mean[best]):
+            raise ValueError(
+                "bandwidths leave at least "
+                f"{self.n_out_of_reach.min()} of {len(self.queries.rows)} points without "
+                f"a neighbour in reach: the largest was {self.bandwidths[-1]!r}."
+            )
+        window = slice(max(best - 6, 0), best + 7)
+        x, y = log_h[window], self.mean[window]
+        at = best - window.start
+        ends = at in (0, len(x) - 1)
+        if self.queries.kernel.compact or ends or not np.isfinite(y).all():
+            return float(self.bandwidths[best])
+        slope = make_interp_spline(x, y, k=min(5, len(x) - 1)).derivative()
+        left, right = x[at - 1], x[at + 1]
+        if not slope(left) > 0.0 > slope(right):
+            return float(self.bandwidths[best])
+        return float(np.exp(brentq(slope, left, right)))
+
+
+def comb(low, high, n_bandwidths, ratio):
+    """Geometric grid from ``low`` to at least ``high`` in steps that divide ``ratio``.
+
+    The step is the smallest of ``ratio^(1/8), ^(1/4), ^(1/2), ^1, ^2, ...`` that gets
+    there with ``n_bandwidths``. Without a ``ratio`` the grid ends at ``high``.
+    """
+    if ratio is None:
+        return np.geomspace(low, high, n_bandwidths)
+    needed = np.log(high / low) / max(n_bandwidths - 1, 1) / np.log(ratio)
+    power = 1.0 / 8.0
+    while power < needed:
+        power = 2.0 * power if power < 1.0 else power + 1.0
+    return low * ratio ** (power * np.arange(n_bandwidths))
