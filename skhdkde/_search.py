@@ -142,9 +142,7 @@ class LeaveOneOut:
         """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
         n_points, d = self.points.shape
         tol = np.inf if self.kernel.compact else self.tol
-        reduction = LogSumExp(
-            self.kernel, bandwidths * self.points.scale, n_points, tol
-        )
+        reduction = LogSumExp(self.kernel, bandwidths * self.points.scale, n_points, tol)
         log_sums = self._reduce(reduction, self.rows)
         log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
         return log_sums - log_norm - self.log_others[:, None]
