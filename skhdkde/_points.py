@@ -146,7 +146,8 @@ def _augment(exact, center, dtype):
     centred = (exact - center).astype(dtype, copy=False)  # float64 until here
     block = np.empty((len(exact), exact.shape[1] + 2), dtype=dtype)
     block[:, :-2] = centred
-    block[:, -2] = np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
+    # summed in pairs, so that the error of a norm does not grow with its length
+    block[:, -2] = np.square(centred, dtype=np.float64).sum(axis=1)
     block[:, -1] = 1.0
     return block
 

@@ -1,0 +1,212 @@
+"""Where inner products lose the digits that a log density needs."""
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from skhdkde import HighDimKernelDensity
+from skhdkde._backends import _numpy, _precision
+from skhdkde._points import TrainingPoints
+
+ATOL = {np.float64: 1e-8, np.float32: 1e-3}
+# Rounding of the result, and of exponents of its size, where that is more.
+RTOL = {np.float64: 2e-15, np.float32: 5e-7}
+DTYPES = [np.float64, np.float32]
+
+
+def assert_precise(X, Y, h, kernel="gaussian", rtol=None):
+    dtype = Y.dtype.type
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y)
+    expected = oracles.log_density(X, Y, h, kernel)
+    result = kde.score_samples(X)
+    assert_allclose(result, expected, atol=ATOL[dtype], rtol=rtol or RTOL[dtype])
+    return kde
+
+
+def offset(dtype, rng):
+    Y = (1e6 + rng.standard_normal((300, 20))).astype(dtype)
+    return Y[:20] + dtype(0.5), Y, 0.8
+
+
+def clusters(dtype, rng):
+    Y = 1e-3 * rng.standard_normal((300, 20))
+    Y[150:] += 1e3 / np.sqrt(20)
+    Y = Y.astype(dtype)
+    return np.vstack([Y[:10], Y[-10:]]) + dtype(1e-3), Y, 1e-3
+
+
+def duplicates(dtype, rng):
+    Y = np.repeat(rng.standard_normal((30, 50)), 10, axis=0).astype(dtype)
+    return np.vstack([Y[:10], Y[:10] + dtype(1e-3)]), Y, 0.05
+
+
+def one_dimension(dtype, rng):
+    Y = rng.standard_normal((500, 1)).astype(dtype)
+    return np.linspace(-9, 9, 40, dtype=dtype)[:, None], Y, 0.01
+
+
+def ten_thousand_dimensions(dtype, rng):
+    Y = rng.standard_normal((60, 10_000)).astype(dtype)
+    return rng.standard_normal((6, 10_000)).astype(dtype), Y, 1.2
+
+
+def images(dtype, rng):
+    """Positive, sparse, not centred, at the small bandwidth that such data want."""
+    Y = (rng.random((300, 784)) * (rng.random((300, 784)) < 0.2)).astype(dtype)
+    X = Y[:20] + (0.02 * rng.random((20, 784))).astype(dtype)
+    return X, Y, 0.02
+
+
+def outlier(dtype, rng):
+    """One far point must not spoil the others; queries beside it and not."""
+    Y = rng.standard_normal((300, 10)).astype(dtype)
+    Y[0] = 1e5
+    return np.vstack([Y[:10] + dtype(0.125)]), Y, 0.5
+
+
+def heavy_tails(dtype, rng):
+    Y = rng.standard_t(1.0, size=(400, 8)).astype(dtype)
+    return Y[:60] + dtype(0.01), Y, 0.3
+
+
+def fewer_points_than_features(dtype, rng):
+    return rng.random((10, 200)).astype(dtype), rng.random((7, 200)).astype(dtype), 0.2
+
+
+def one_point(dtype, rng):
+    return rng.random((10, 3)).astype(dtype), rng.random((1, 3)).astype(dtype), 0.3
+
+
+def small_units(dtype, rng):
+    """Masses in kilograms: the squares underflow in float32."""
+    Y = (1e-27 * rng.standard_normal((200, 5))).astype(dtype)
+    return Y[:20], Y, 3e-28
+
+
+def large_units(dtype, rng):
+    Y = (1e30 * rng.standard_normal((200, 5))).astype(dtype)
+    return Y[:20], Y, 3e29
+
+
+CASES = [
+    offset,
+    clusters,
+    duplicates,
+    one_dimension,
+    ten_thousand_dimensions,
+    images,
+    outlier,
+    heavy_tails,
+    fewer_points_than_features,
+    one_point,
+    small_units,
+    large_units,
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_gaussian(case, dtype):
+    assert_precise(*case(dtype, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES[1:])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_other_kernels(case, kernel, dtype):
+    X, Y, h = case(dtype, np.random.default_rng(1))
+    d = Y.shape[1]
+    # bandwidths that smooth alike, so that there are points in reach
+    h *= 1 / np.sqrt(d + 1) if kernel == "exponential" else 1.5 * np.sqrt(d + 4)
+    assert_precise(X, Y, h, kernel)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize("h", [1e-6, 1e-3, 0.1, 1.0, 30.0, 1e6])
+def test_bandwidths(h, kernel, dtype):
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((400, 30)).astype(dtype)
+    assert_precise(np.vstack([Y[:20], -Y[:20]]), Y, h, kernel)
+
+
+@pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails])
+def test_the_cases_are_hard(case, monkeypatch):
+    """Without mending, these cases fail: the tests above can fail."""
+    monkeypatch.setattr(_numpy, "mend", lambda *args: None)
+    monkeypatch.setattr("skhdkde._points._useful_center", lambda Y: np.zeros(Y.shape[1]))
+    with pytest.raises(AssertionError):
+        assert_precise(*case(np.float32, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_leave_one_out_of_tight_clusters(dtype):
+    _, Y, h = clusters(dtype, np.random.default_rng(0))
+    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    expected = oracles.log_density(Y, Y, h, leave_out=np.arange(len(Y)))
+    assert_allclose(kde.score_samples(None), expected, atol=ATOL[dtype], rtol=RTOL[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", [offset, clusters, images, outlier, heavy_tails])
+def test_gradients(case, dtype):
+    X, Y, h = case(dtype, np.random.default_rng(0))
+    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    expected = oracles.gradient(X, Y, h)
+    # units of the gradient: displacement / h^2
+    atol = ATOL[dtype] * np.sqrt(Y.shape[1]) / h
+    assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive", "near", "sparse", "offset"])
+@pytest.mark.parametrize("d", [1, 2, 8, 33, 128, 768, 2048])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
+    """Every error of a product is within the bound; the largest is not far below it."""
+    rng = np.random.default_rng(d)
+    Y = {
+        "normal": lambda: rng.standard_normal((400, d)),
+        "positive": lambda: rng.random((400, d)),
+        "near": lambda: rng.standard_normal(d) + 1e-3 * rng.standard_normal((400, d)),
+        "sparse": lambda: rng.random((400, d)) * (rng.random((400, d)) < 0.1),
+        "offset": lambda: 50 + rng.standard_normal((400, d)),
+    }[kind]()
+    Y = Y.astype(dtype)
+    X = Y[:100] + dtype(1e-3)
+    monkeypatch.setattr("skhdkde._points._useful_center", lambda Y: np.zeros(Y.shape[1]))
+    points = TrainingPoints(Y)
+    queries = points.as_queries(X)[:]
+    block = points.query_block(queries, np.dtype(dtype))
+    sq = block @ points.augmented.T
+    exact = np.stack([oracles.squared_distances(q, points.exact) for q in queries])
+    error = np.abs(sq - exact).astype(float)
+    # the bound for a row is for its nearest point, the least well conditioned one
+    query_sq = block[:, -1].astype(float)
+    far = np.full(len(X), np.inf)
+    delta = _precision.error_bound(
+        query_sq, exact.min(axis=1).astype(float), far, points.largest_norm, d, dtype
+    )
+    assert (error <= delta[:, None]).all()
+    assert error.max() > 0.02 * delta.min()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    d=st.integers(1, 40),
+    n=st.integers(1, 80),
+    log_spread=st.floats(-6, 6),
+    log_offset=st.floats(-6, 6),
+    log_h=st.floats(-3, 3),
+    kernel=st.sampled_from(oracles.KERNEL_NAMES),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_scale(seed, d, n, log_spread, log_offset, log_h, kernel, dtype):
+    rng = np.random.default_rng(seed)
+    spread = 10.0**log_spread
+    Y = (spread * rng.standard_normal((n, d)) + 10.0**log_offset).astype(dtype)
+    X = np.vstack([Y[:3], (Y[:3] + spread * rng.standard_normal(d)).astype(dtype)])
+    assert_precise(X, Y, spread * 10.0**log_h * np.sqrt(d), kernel)
