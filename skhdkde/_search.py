@@ -178,7 +178,11 @@ class _Curve:
         self.add(bandwidths)
 
     def add(self, bandwidths):
-        """One pass over the pairs for all ``bandwidths``."""
+        """One pass over the pairs for all ``bandwidths`` that were not tried yet."""
+        if len(self.bandwidths):
+            known = np.log(self.bandwidths)
+            gap = np.abs(np.log(bandwidths)[:, None] - known).min(axis=1)
+            bandwidths = bandwidths[gap > 1e-9]
         self.n_passes += 1
         logs = self.queries.log_density(bandwidths)
         weights = self.queries.weights[:, None] / self.queries.weights.sum()
@@ -191,8 +195,7 @@ class _Curve:
             "standard_error": np.sqrt(variance),
             "n_out_of_reach": np.sum(np.isneginf(logs), axis=0),
         }
-        both = np.concatenate([self.bandwidths, bandwidths])
-        _, order = np.unique(both, return_index=True)
+        order = np.argsort(np.concatenate([self.bandwidths, bandwidths]))
         for name, new in columns.items():
             setattr(self, name, np.concatenate([getattr(self, name), new])[order])
 
@@ -244,12 +247,10 @@ class _Curve:
             )
         window = slice(max(best - 6, 0), best + 7)
         x, y = log_h[window], self.mean[window]
-        at = best - window.start
-        ends = at in (0, len(x) - 1)
-        if self.queries.kernel.compact or ends or not np.isfinite(y).all():
+        if self.queries.kernel.compact or len(x) < 3 or not np.isfinite(y).all():
             return float(self.bandwidths[best])
-        slope = make_interp_spline(x, y, k=min(5, len(x) - 1)).derivative()
-        left, right = x[at - 1], x[at + 1]
+        slope = make_interp_spline(x, y, k=5 if len(x) > 5 else 2).derivative()
+        left, right = np.log(self._neighbours())
         if not slope(left) > 0.0 > slope(right):
             return float(self.bandwidths[best])
         return float(np.exp(brentq(slope, left, right)))

@@ -125,7 +125,7 @@ def _visit(reduction, queries, points, cols, check):
     nearest = np.full(len(queries.exact), np.inf)
     step = TILE_COLS
     if queries.augmented.dtype != points.dtype:  # blocks are converted on the fly
-        step = min(step, max(16, 2 * BLOCK_SIZE // points.shape[1]))
+        step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
     for start in range(cols.start, cols.stop, step):
         tile = Tile(queries, points, slice(start, min(start + step, cols.stop)))
         check(tile.sq.size)

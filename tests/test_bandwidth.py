@@ -1,0 +1,305 @@
+"""Bandwidth rules and the search."""
+
+import warnings
+
+import numpy as np
+import oracles
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize_scalar
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+
+from skhdkde import HighDimKernelDensity, _search, select_bandwidth
+
+
+def leave_one_out_mean(h, sq, d, kernel="gaussian", weights=None):
+    """Mean leave-one-out log density from a full matrix of squared distances."""
+    n = len(sq)
+    w = np.ones(n) if weights is None else np.asarray(weights, float)
+    with np.errstate(divide="ignore"):
+        if kernel in ("gaussian", "exponential"):
+            power = 2 if kernel == "gaussian" else 1
+            logs = -((np.sqrt(sq) / h) ** power) / power
+        else:
+            logs = np.log(oracles.profile(kernel, sq.astype(np.longdouble), h).astype(float))
+    logs = logs + np.log(w)
+    np.fill_diagonal(logs, -np.inf)
+    log_norm = oracles.log_normalizer(kernel, d) + d * np.log(h)
+    each = logsumexp(logs, axis=1) - np.log(w.sum() - w) - log_norm
+    return np.average(each, weights=w)
+
+
+def best_bandwidth(X, kernel="gaussian", weights=None, around=1.0):
+    sq = cdist(X.astype(float), X.astype(float), "sqeuclidean")
+    d = X.shape[1]
+
+    def loss(log_h):
+        return -leave_one_out_mean(np.exp(log_h), sq, d, kernel, weights)
+
+    grid = np.log(around) + np.linspace(-3.5, 3.5, 141)
+    start = grid[np.argmin([loss(u) for u in grid])]
+    bounds = (start - 0.1, start + 0.1)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return np.exp(found.x)
+
+
+def softmax_mean_square(X, h):
+    """Right-hand side of the stationarity condition ``h^2 = ...`` for the Gaussian."""
+    sq = cdist(X.astype(float), X.astype(float), "sqeuclidean")
+    logs = -sq / (2 * h**2)
+    np.fill_diagonal(logs, -np.inf)
+    w = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+    return np.mean(np.sum(w * sq, axis=1)) / X.shape[1]
+
+
+def clusters(rng):
+    return np.vstack([c + 0.1 * rng.standard_normal((60, 4)) for c in range(5)])
+
+
+DATA = {
+    "normal-1": lambda rng: rng.standard_normal((400, 1)),
+    "normal-2": lambda rng: rng.standard_normal((400, 2)),
+    "normal-10": lambda rng: rng.standard_normal((400, 10)),
+    "normal-50": lambda rng: 1e-3 * rng.standard_normal((400, 50)),
+    "normal-200": lambda rng: 7 + rng.standard_normal((300, 200)),
+    "clusters": clusters,
+    "line": lambda rng: 1e4 * rng.random((400, 1)) * np.ones(20) + rng.random((400, 20)),
+    "cauchy": lambda rng: rng.standard_t(1.5, size=(400, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", DATA)
+def test_kl_finds_the_optimum_to_a_thousandth(name, dtype):
+    X = DATA[name](np.random.default_rng(0)).astype(dtype)
+    h = select_bandwidth(X)
+    assert h == pytest.approx(best_bandwidth(X, around=h), rel=1e-3)
+    assert 0.5 * np.log(softmax_mean_square(X, h)) == pytest.approx(np.log(h), abs=1e-3)
+
+
+@pytest.mark.parametrize("d", [1, 3, 30])
+@pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES[1:])
+def test_kl_for_the_other_kernels(kernel, d):
+    X = np.random.default_rng(0).standard_normal((200, d))
+    h, search = select_bandwidth(X, kernel=kernel, return_search=True)
+    sq = cdist(X, X, "sqeuclidean")
+    mine = leave_one_out_mean(h, sq, d, kernel)
+    grid = h * np.exp(np.concatenate([np.linspace(-3, 3, 61), np.linspace(-0.1, 0.1, 41)]))
+    # the tophat's curve is ragged; its search stops at one of several equal peaks
+    slack = 5e-3 if kernel == "tophat" else 2e-4
+    assert mine >= max(leave_one_out_mean(g, sq, d, kernel) for g in grid) - slack
+    assert search.mean_log_density.max() == pytest.approx(mine, abs=2e-2)
+    if kernel == "exponential":
+        assert h == pytest.approx(best_bandwidth(X, kernel, around=h), rel=1e-3)
+
+
+def test_kl_with_weights():
+    rng = np.random.default_rng(0)
+    X, weights = rng.standard_normal((300, 5)), rng.uniform(0.01, 5, size=300)
+    h = select_bandwidth(X, sample_weight=weights)
+    assert h == pytest.approx(best_bandwidth(X, weights=weights, around=h), rel=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["kl", "nearest"])
+def test_copies_count_as_one_point_with_their_weight(rule):
+    X = np.random.default_rng(0).standard_normal((200, 5))
+    counts = np.random.default_rng(1).integers(1, 4, size=200)
+    expected = select_bandwidth(X, rule=rule, sample_weight=counts)
+    n_copies = counts.sum() - 200
+    with pytest.warns(UserWarning, match=f"{n_copies} of the {counts.sum()} training"):
+        h = select_bandwidth(np.repeat(X, counts, axis=0), rule=rule)
+    assert h == pytest.approx(expected, rel=1e-6)
+    with pytest.warns(UserWarning, match="exact copies"):
+        kde = HighDimKernelDensity(bandwidth=rule).fit(np.repeat(X, counts, axis=0))
+    assert kde.bandwidth_ == pytest.approx(expected, rel=1e-6)
+    if rule == "kl":
+        assert kde.bandwidth_search_.n_copies == n_copies
+
+
+def test_negative_zero_is_a_copy_of_zero():
+    X = np.random.default_rng(0).standard_normal((50, 2))
+    X[:2] = [[0.0, 1.0], [-0.0, 1.0]]
+    with pytest.warns(UserWarning, match="1 of the 50"):
+        select_bandwidth(X)
+
+
+def test_no_warning_without_copies():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X = np.random.default_rng(0).integers(0, 2, size=(100, 64)).astype(float)
+        select_bandwidth(X)
+
+
+def count_pairs(monkeypatch):
+    pairs = []
+    reduce_pairs = _search.reduce_pairs
+
+    def spy(reduction, queries, points, **kwargs):
+        pairs.append(len(queries) * points.shape[0])
+        return reduce_pairs(reduction, queries, points, **kwargs)
+
+    monkeypatch.setattr(_search, "reduce_pairs", spy)
+    return pairs
+
+
+def test_one_pass_in_high_dimension(monkeypatch):
+    """The pilot of 128 queries, then all 32 bandwidths at once."""
+    pairs = count_pairs(monkeypatch)
+    X = np.random.default_rng(0).standard_normal((1000, 50))
+    _, search = select_bandwidth(X, return_search=True)
+    assert pairs == [128 * 1000, 1000 * 1000]
+    assert len(search.bandwidths) == 32
+
+
+def test_queries_are_a_random_subset_of_large_data(monkeypatch):
+    pairs = count_pairs(monkeypatch)
+    X = np.random.default_rng(0).standard_normal((5000, 20))
+    h, search = select_bandwidth(X, random_state=0, return_search=True)
+    assert search.n_queries == 4096
+    assert pairs[-1] == 4096 * 5000
+    kde = HighDimKernelDensity(random_state=0).fit(X)
+    assert kde.bandwidth_ == h
+    fewer = select_bandwidth(X, n_queries=500, random_state=0)
+    assert fewer != h
+    assert fewer == pytest.approx(h, rel=0.02)
+    assert select_bandwidth(X, n_queries=500, random_state=0) == fewer
+
+
+def test_the_curve():
+    X = np.random.default_rng(0).standard_normal((300, 10))
+    kde = HighDimKernelDensity().fit(X)
+    search = kde.bandwidth_search_
+    assert search.bandwidth == kde.bandwidth_
+    assert (np.diff(search.bandwidths) > 0).all()
+    sq = cdist(X, X, "sqeuclidean")
+    for g in (0, 11, 20, 31):
+        h = search.bandwidths[g]
+        expected = leave_one_out_mean(h, sq, 10)
+        assert search.mean_log_density[g] == pytest.approx(expected, abs=1e-6)
+        each = HighDimKernelDensity(bandwidth=h).fit(X).score_samples(None)
+        expected = each.std() / np.sqrt(300)
+        assert search.standard_error[g] == pytest.approx(expected, rel=1e-6)
+    assert search.n_out_of_reach.sum() == 0
+    assert search.n_queries == 300
+
+
+def test_out_of_reach_of_compact_kernels():
+    """An outlier makes small bandwidths -inf; the best reaches it, and the rest say so."""
+    X = np.random.default_rng(0).standard_normal((300, 2))
+    X[0] = 60.0
+    h, search = select_bandwidth(X, kernel="epanechnikov", return_search=True)
+    nearest = np.sqrt(cdist(X, X, "sqeuclidean") + 1e9 * np.eye(300)).min(axis=1)
+    assert h > nearest.max()
+    assert np.isfinite(search.mean_log_density.max())
+    for g, bandwidth in enumerate(search.bandwidths):
+        assert search.n_out_of_reach[g] == np.sum(nearest >= bandwidth)
+    none = search.n_out_of_reach == 0
+    assert (np.isfinite(search.mean_log_density) == none).all()
+    assert np.isfinite(search.standard_error[none]).all()
+
+
+def test_a_grid_of_ones_own():
+    X = np.random.default_rng(0).standard_normal((300, 10))
+    grid = [0.5, 0.7, 0.6, 0.8]
+    h, search = select_bandwidth(X, bandwidths=grid, return_search=True)
+    assert search.bandwidths.tolist() == sorted(grid)
+    assert h == pytest.approx(select_bandwidth(X), rel=0.02)
+    fine = np.geomspace(0.5, 1.0, 20)
+    assert select_bandwidth(X, bandwidths=fine) == pytest.approx(
+        select_bandwidth(X), rel=1e-3
+    )
+    assert select_bandwidth(X, bandwidths=[0.3, 0.4]) == 0.4
+    assert select_bandwidth(X, bandwidths=7) == pytest.approx(select_bandwidth(X), rel=1e-3)
+    with pytest.raises(ValueError, match="bandwidths leave at least"):
+        select_bandwidth(X, kernel="tophat", bandwidths=[0.01, 0.02, 0.03])
+
+
+@pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES)
+@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+def test_rules_scale_with_the_data(rule, kernel):
+    X = np.random.default_rng(0).standard_normal((200, 6))
+    h = select_bandwidth(X, rule=rule, kernel=kernel)
+    moved = select_bandwidth(X * 1e3 - 5e3, rule=rule, kernel=kernel)
+    assert moved == pytest.approx(h * 1e3, rel=2e-3 if rule == "kl" else 1e-5)
+
+
+def test_normal_reference_rules():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 4)) * [1.0, 2.0, 3.0, 0.5] + 100
+    scale = np.sqrt(X.var(axis=0).mean())
+    assert_allclose(select_bandwidth(X, rule="scott"), scale * 200 ** (-1 / 8))
+    expected = scale * (200 * 6 / 4) ** (-1 / 8)
+    assert_allclose(select_bandwidth(X, rule="silverman"), expected)
+    weights = rng.random(200)
+    mean = np.average(X, axis=0, weights=weights)
+    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights).mean())
+    n = weights.sum() ** 2 / (weights**2).sum()
+    result = select_bandwidth(X, rule="scott", sample_weight=weights)
+    assert_allclose(result, scale * n ** (-1 / 8))
+
+
+def test_nearest_rule():
+    X = np.random.default_rng(0).standard_normal((200, 30))
+    sq = cdist(X, X, "sqeuclidean") + 1e9 * np.eye(200)
+    expected = np.sqrt(sq.min(axis=1).mean() / 30)
+    assert_allclose(select_bandwidth(X, rule="nearest"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES)
+def test_rules_give_all_kernels_the_same_variance(kernel):
+    """Samples spread around their training point as those of the Gaussian do."""
+    X = np.random.default_rng(0).standard_normal((50, 20))
+    h = select_bandwidth(X, rule="silverman", kernel=kernel)
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(np.zeros((1, 20)))
+    spread = kde.sample(5000, random_state=0).std()
+    gaussian = select_bandwidth(X, rule="silverman")
+    assert spread == pytest.approx(gaussian, rel=0.02)
+
+
+@pytest.mark.parametrize("d", [10, 50, 200])
+def test_held_out_divergence_is_within_one_percent_of_the_best(d):
+    rng = np.random.default_rng(d)
+    X, fresh = rng.standard_normal((2000, d)), rng.standard_normal((2000, d))
+    truth = -0.5 * (fresh**2).sum(axis=1) - 0.5 * d * np.log(2 * np.pi)
+    sq = cdist(fresh, X, "sqeuclidean")
+
+    def divergence(h):
+        log_norm = 0.5 * d * np.log(2 * np.pi * h**2) + np.log(2000)
+        return np.mean(truth - logsumexp(-sq / (2 * h**2), axis=1) + log_norm)
+
+    h = select_bandwidth(X)
+    best = min(divergence(g) for g in h * np.exp(np.linspace(-0.4, 0.4, 81)))
+    assert best > 0
+    assert divergence(h) <= 1.01 * best
+
+
+@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+@pytest.mark.parametrize("X", [np.ones((1, 3)), np.full((5, 3), 2.5)], ids=["one", "equal"])
+def test_fewer_than_two_distinct_points(rule, X):
+    for call in (
+        lambda: select_bandwidth(X, rule=rule),
+        lambda: HighDimKernelDensity(bandwidth=rule).fit(X),
+    ):
+        message = f"bandwidth='{rule}' needs at least two distinct.*n_samples={len(X)}"
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"rule": "best"}, "'rule' parameter of select_bandwidth.*'best'"),
+        ({"kernel": "box"}, "'kernel' parameter.*'box'"),
+        ({"n_queries": 1}, "'n_queries' parameter.*1"),
+        ({"bandwidths": [0.1, -1.0, 2.0]}, "bandwidths must be > 0, got.*-1.0"),
+        ({"bandwidths": [0.1, np.nan]}, "bandwidths contains NaN"),
+        ({"bandwidths": 2}, "'bandwidths' parameter.*2"),
+        ({"n_jobs": 0}, "n_jobs"),
+        ({"sample_weight": [1.0, 2.0]}, "sample_weight.shape"),
+    ],
+)
+def test_bad_parameters(params, message):
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    with pytest.raises((ValueError, TypeError), match=message):
+        select_bandwidth(X, **params)
