@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._bandwidth import RULES, bandwidth_by_rule
@@ -15,7 +15,12 @@ from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._reductions import Gradient, LogSumExp
 from skhdkde._sampling import draw
-from skhdkde._validation import FLOATS, check_n_jobs, check_weights
+from skhdkde._validation import (
+    check_bandwidth,
+    check_data,
+    check_n_jobs,
+    check_weights,
+)
 
 __all__ = ["HighDimKernelDensity"]
 
@@ -162,7 +167,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """
         check_n_jobs(self.n_jobs)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
-        X = validate_data(fitted, X, dtype=FLOATS)
+        X = check_data(fitted, X, reset=True)
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
@@ -181,7 +186,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
                 verbose=self.verbose,
             )
         else:
-            fitted.bandwidth_ = float(self.bandwidth)
+            fitted.bandwidth_ = check_bandwidth(self.bandwidth, fitted._points.scale)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -204,7 +209,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if X is None:
             return self._leave_one_out()
-        X = validate_data(self, X, dtype=FLOATS, reset=False)
+        X = check_data(self, X, reset=False)
         return self._log_density(self._points.as_queries(X))
 
     def _log_density(self, queries):
@@ -261,7 +266,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             kink (exponential and linear at a training point) that point adds nothing.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=FLOATS, reset=False)
+        X = check_data(self, X, reset=False)
         points = self._points
         reduction = Gradient(
             KERNELS[self.kernel],

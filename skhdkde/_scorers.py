@@ -31,6 +31,8 @@ class _KLScorer:
                     f"log_density(X) must have shape {log_density.shape}, got "
                     f"{truth.shape}."
                 )
+            if np.isnan(truth).any():
+                raise ValueError("log_density(X) contains NaN.")
             log_density = log_density - truth
         score = float(np.mean(log_density))
         return score / np.shape(X)[1] if self.per_dimension else score

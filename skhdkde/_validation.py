@@ -1,12 +1,46 @@
-"""Checks of input that scikit-learn's own validation leaves out."""
+"""Checks of input: scikit-learn's, in words that always name the parameter."""
+
+import re
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
-__all__ = ["FLOATS", "check_n_jobs", "check_weights"]
+__all__ = ["FLOATS", "check_bandwidth", "check_data", "check_n_jobs", "check_weights"]
 
 # float32 stays float32; everything else becomes float64.
 FLOATS = [np.float64, np.float32]
+
+# Ratio of bandwidth and data beyond which squares leave the range of float64.
+LARGEST_RATIO = 1e140
+
+
+class _Naming:
+    """Errors raised inside are made to name ``parameter``, if they do not already."""
+
+    def __init__(self, parameter):
+        self.parameter = parameter
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, error, traceback):
+        if error_type not in (ValueError, TypeError):
+            return
+        if not re.search(rf"\b{self.parameter}\b", str(error)):
+            raise error_type(f"{self.parameter}: {error}") from error
+
+
+def check_data(estimator, X, *, reset):
+    """``X`` as a float32 or float64 array, checked against or recorded in ``estimator``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is not a dense, finite, real array of two dimensions, with at least one row
+        and column, or not with the features seen in fit.
+    """
+    with _Naming("X"):
+        return validate_data(estimator, X, dtype=FLOATS, reset=reset)
 
 
 def check_weights(sample_weight, X):
@@ -19,7 +53,8 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    with _Naming("sample_weight"):
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if weights.min() < 0.0:
         raise ValueError(
             f"sample_weight must not be negative, got {weights.min()!r} at index "
@@ -28,6 +63,23 @@ def check_weights(sample_weight, X):
     if not weights.max() > 0.0:
         raise ValueError("sample_weight must have a positive entry, all are 0.0.")
     return weights
+
+
+def check_bandwidth(bandwidth, scale):
+    """A bandwidth whose ratio to data of size ``1 / scale`` can be squared.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    if not 1.0 / LARGEST_RATIO < bandwidth * scale < LARGEST_RATIO:
+        size = "small" if bandwidth * scale < 1.0 else "large"
+        raise ValueError(
+            f"bandwidth={bandwidth!r} is too {size} for X with entries up to "
+            f"{1.0 / scale:.1e}: their ratio must be within {LARGEST_RATIO:.0e}."
+        )
+    return float(bandwidth)
 
 
 def check_n_jobs(n_jobs):
