@@ -81,8 +81,9 @@ def select_bandwidth(
 
     bandwidths : int or array-like, default=32
         For "kl": the number of bandwidths of the first grid, chosen around "nearest", or
-        a grid of one's own in data units. Between the best of a grid of one's own and
-        its neighbours the optimum is refined; beyond its ends it is not sought.
+        a grid of one's own in data units. Of a grid of one's own the best is refined
+        between its neighbours, for kernels without compact support; beyond the ends it
+        is not sought.
 
     random_state : int, RandomState instance or None, default=None
         Draws the queries when there are more than ``n_queries`` training points.
@@ -128,11 +129,11 @@ def select_bandwidth(
     >>> from skhdkde import select_bandwidth
     >>> X = np.random.default_rng(0).normal(size=(1000, 50))
     >>> round(select_bandwidth(X), 3)
-    1.054
+    1.042
     >>> round(select_bandwidth(X, rule="nearest"), 3)
-    1.049
+    1.025
     >>> round(select_bandwidth(X, rule="silverman"), 3)
-    0.844
+    0.84
     """
     check_n_jobs(n_jobs)
     X = check_array(X, dtype=FLOATS, input_name="X")
@@ -208,7 +209,8 @@ def _distinct(points, rule):
 
     A copy of the query would make the leave-one-out density unbounded as h -> 0.
     """
-    key = np.einsum("ij,j->i", points.exact, np.cos(np.arange(points.shape[1]) + 1.0))
+    direction = np.cos(np.arange(points.shape[1]) + 1.0)
+    key = np.einsum("ij,j->i", points.exact, direction, dtype=np.float64)
     order = np.argsort(key, kind="stable")
     tied = np.flatnonzero(np.diff(key[order]) == 0)
     candidates = order[np.unique(np.concatenate([tied, tied + 1]))]

@@ -119,21 +119,27 @@ class TrainingPoints:
 
     def as_queries(self, X):
         """Queries in data units as :func:`~skhdkde._backends.reduce_pairs` takes them."""
-        return _ScaledRows(X, self.scale)
+        return _Queries(X, slice(None), np.result_type(X, self.dtype), self.scale)
+
+    def rows_as_queries(self, rows):
+        """Training points ``rows`` as queries."""
+        return _Queries(self.exact, np.arange(len(self.exact))[rows], self.dtype, 1.0)
 
 
-class _ScaledRows:
-    """``X * scale``, made block by block as its rows are asked for."""
+class _Queries:
+    """Some rows of ``X`` times ``scale``, made block by block as they are asked for."""
 
-    def __init__(self, X, scale):
-        self.X, self.scale, self.dtype = X, X.dtype.type(scale), X.dtype
+    def __init__(self, X, rows, dtype, scale):
+        self.X, self.rows, self.dtype, self.scale = X, rows, dtype, dtype.type(scale)
+        self.length = len(X) if isinstance(rows, slice) else len(rows)
 
     def __len__(self):
-        return len(self.X)
+        return self.length
 
-    def __getitem__(self, rows):
+    def __getitem__(self, part):
+        rows = part if isinstance(self.rows, slice) else self.rows[part]
         with np.errstate(over="ignore"):
-            return self.X[rows] * self.scale
+            return self.X[rows].astype(self.dtype, copy=False) * self.scale
 
 
 def row_blocks(n_rows, n_features):

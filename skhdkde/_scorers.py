@@ -93,7 +93,7 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
     ...     log_density=multivariate_normal(np.zeros(20)).logpdf, per_dimension=True
     ... )
     >>> round(-scorer(HighDimKernelDensity().fit(train), test), 3)  # KL per feature
-    0.109
+    0.102
     """
     if log_density is not None and not callable(log_density):
         raise TypeError(f"log_density must be callable or None, got {log_density!r}.")

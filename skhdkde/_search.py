@@ -62,6 +62,14 @@ class BandwidthSearch:
     n_queries: int
     n_copies: int
 
+    def __repr__(self):
+        low, high = self.bandwidths[0], self.bandwidths[-1]
+        return (
+            f"<BandwidthSearch: bandwidth={self.bandwidth:.6g}, best of "
+            f"{len(self.bandwidths)} from {low:.4g} to {high:.4g}, "
+            f"{self.mean_log_density.max():.6g} nats over {self.n_queries} queries>"
+        )
+
 
 def search_bandwidth(queries, bandwidths, n_copies=0):
     """Maximise the mean leave-one-out log density.
@@ -120,12 +128,13 @@ class LeaveOneOut:
     def _reduce(self, reduction, rows):
         return reduce_pairs(
             reduction,
-            self.points.exact[rows],
+            self.points.rows_as_queries(rows),
             self.points,
             leave_out=rows,
             dtype=self.dtype,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
+            label="bandwidth",
         )
 
     def nearest_sq(self, rows):
@@ -243,7 +252,7 @@ class _Curve:
             raise ValueError(
                 "bandwidths leave at least "
                 f"{self.n_out_of_reach.min()} of {len(self.queries.rows)} points without "
-                f"a neighbour in reach: the largest was {self.bandwidths[-1]!r}."
+                f"a neighbour in reach: the largest was {float(self.bandwidths[-1])!r}."
             )
         window = slice(max(best - 6, 0), best + 7)
         x, y = log_h[window], self.mean[window]

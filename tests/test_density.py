@@ -84,7 +84,9 @@ def test_leave_one_out_of_points_without_weight():
 def test_leave_one_out_of_a_single_point():
     kde = HighDimKernelDensity(bandwidth=1.0).fit(np.zeros((1, 3)))
     assert kde.score_samples(None).tolist() == [-np.inf]
-    assert kde.score_samples(np.zeros((1, 3)))[0] == pytest.approx(-1.5 * np.log(2 * np.pi))
+    assert kde.score_samples(np.zeros((1, 3)))[0] == pytest.approx(
+        -1.5 * np.log(2 * np.pi)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -111,7 +113,9 @@ def test_gradient_is_the_derivative_of_the_log_density(kernel):
     for k in range(3):
         shift = np.zeros(3)
         shift[k] = step
-        numeric = (kde.score_samples(X + shift) - kde.score_samples(X - shift)) / (2 * step)
+        numeric = (kde.score_samples(X + shift) - kde.score_samples(X - shift)) / (
+            2 * step
+        )
         assert_allclose(kde.log_density_gradient(X)[:, k], numeric, atol=2e-4)
 
 
@@ -126,7 +130,7 @@ def test_out_of_reach_of_a_compact_kernel():
 
 
 def test_tophat_excludes_points_at_exactly_the_bandwidth():
-    """Whole-number data lie on the rim; the profile is zero there, as everywhere r >= h."""
+    """Whole-number data lie on the rim, where the profile is zero, as for all r >= h."""
     rng = np.random.default_rng(0)
     Y = rng.integers(0, 17, size=(400, 64)).astype(np.float32)
     h = float(np.sqrt(np.sort(((Y[0] - Y) ** 2).sum(axis=1))[200]))

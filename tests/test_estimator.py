@@ -111,10 +111,14 @@ def test_grid_search_in_a_pipeline():
 def test_pickle(sample_weight):
     kde = HighDimKernelDensity().fit([[1.0], [2.0], [4.0]], sample_weight=sample_weight)
     again = pickle.loads(pickle.dumps(kde))
-    assert_array_equal(again.score_samples([[1.1], [2.1]]), kde.score_samples([[1.1], [2.1]]))
+    assert_array_equal(
+        again.score_samples([[1.1], [2.1]]), kde.score_samples([[1.1], [2.1]])
+    )
 
 
-@pytest.mark.parametrize("method", ["score_samples", "sample", "log_density_gradient", "score"])
+@pytest.mark.parametrize(
+    "method", ["score_samples", "sample", "log_density_gradient", "score"]
+)
 def test_not_fitted(X, method):
     with pytest.raises(NotFittedError):
         getattr(HighDimKernelDensity(), method)(X)
@@ -184,7 +188,12 @@ BAD_DATA = [
     ("no features", GOOD[:, :0], ValueError, "0 feature"),
     ("sparse", sparse.csr_array(GOOD), TypeError, "Sparse data was passed for X"),
     ("complex", GOOD + 1j, ValueError, "Complex data not supported"),
-    ("strings", GOOD.astype(str).astype(object) + "x", ValueError, "X: could not convert"),
+    (
+        "strings",
+        GOOD.astype(str).astype(object) + "x",
+        ValueError,
+        "X: could not convert",
+    ),
     ("scalar", 3.0, ValueError, "got scalar array"),
     ("None", None, ValueError, "X: Expected 2D array"),
 ]
@@ -256,12 +265,16 @@ def test_bad_weights(weights, message):
 @pytest.mark.parametrize("n_samples", [0, -1, 1.5, None, "3"])
 def test_bad_number_of_samples(n_samples):
     kde = HighDimKernelDensity(bandwidth=1.0).fit(GOOD)
-    with pytest.raises(ValueError, match=f"n_samples must be an int >= 1, got {n_samples!r}"):
+    with pytest.raises(
+        ValueError, match=f"n_samples must be an int >= 1, got {n_samples!r}"
+    ):
         kde.sample(n_samples)
 
 
 def test_a_failed_fit_changes_nothing():
-    kde = HighDimKernelDensity(bandwidth="kl").fit(pd.DataFrame(GOOD, columns=list("abc")))
+    kde = HighDimKernelDensity(bandwidth="kl").fit(
+        pd.DataFrame(GOOD, columns=list("abc"))
+    )
     before = copy.deepcopy(kde.__dict__)
     log_density = kde.score_samples(None)
     failures = [(X, None) for _, X, _, _ in BAD_DATA]

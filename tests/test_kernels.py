@@ -1,5 +1,7 @@
 """Normalisers, moments and radial laws of the six kernels."""
 
+import itertools
+
 import mpmath
 import numpy as np
 import oracles
@@ -32,7 +34,11 @@ def test_the_oracle_is_the_integral_of_the_profile(kernel, d):
         if oracles.reach(kernel) == 1:
             nodes = [0, 0.5, 1]
         else:
-            nodes = [0, *(d ** (1 / 2) * mpmath.mpf(s) for s in (0.5, 1, 2, 8)), mpmath.inf]
+            nodes = [
+                0,
+                *(d ** (1 / 2) * mpmath.mpf(s) for s in (0.5, 1, 2, 8)),
+                mpmath.inf,
+            ]
         radial = mpmath.quad(lambda r: r ** (d - 1) * oracles.PROFILES[kernel](r), nodes)
         area = 2 * mpmath.pi ** (mpmath.mpf(d) / 2) / mpmath.gamma(mpmath.mpf(d) / 2)
         expected = float(mpmath.log(area * radial))
@@ -46,7 +52,7 @@ def test_density_integrates_to_one_in_one_dimension(kernel):
     edges = np.sort([p + s * 0.7 for p in (0.0, 0.4, 3.0) for s in (-1, 0, 1)])
     nodes = np.concatenate([[-25.0], edges, [28.0]])
     total = 0.0
-    for a, b in zip(nodes[:-1], nodes[1:], strict=True):
+    for a, b in itertools.pairwise(nodes):
         x, w = np.polynomial.legendre.leggauss(60)
         x = 0.5 * (b - a) * x + 0.5 * (a + b)
         total += 0.5 * (b - a) * w @ np.exp(kde.score_samples(x[:, None]))

@@ -61,7 +61,9 @@ def test_grid_search_finds_what_kl_finds(data):
 
 def test_through_a_pipeline(data):
     X, test = data
-    pipeline = make_pipeline(StandardScaler(), PCA(4), HighDimKernelDensity(bandwidth=0.5))
+    pipeline = make_pipeline(
+        StandardScaler(), PCA(4), HighDimKernelDensity(bandwidth=0.5)
+    )
     score = kl_scorer(pipeline.fit(X), test)
     assert score == pytest.approx(np.mean(pipeline.score_samples(test)))
     scores = cross_val_score(pipeline, X, scoring=kl_scorer, cv=3)

@@ -160,7 +160,8 @@ def test_blas_has_one_thread_inside(data, monkeypatch):
     monkeypatch.setattr(_numpy, "Tile", Spy)
     with threadpool_limits(2, user_api="blas"):
         HighDimKernelDensity(bandwidth=0.6, n_jobs=2).fit(data[1]).score_samples(data[0])
-    assert seen and set(seen) == {1}
+    assert seen
+    assert set(seen) == {1}
 
 
 def test_number_of_threads_follows_the_blas():
@@ -286,7 +287,9 @@ except KeyboardInterrupt:
 def test_progress_bar(data, capsys):
     X, Y = data
     HighDimKernelDensity(bandwidth=0.6, verbose=1).fit(Y).score_samples(X)
-    assert "pair" in capsys.readouterr().err
+    assert "density" in capsys.readouterr().err
+    HighDimKernelDensity(verbose=1).fit(Y)
+    assert "bandwidth" in capsys.readouterr().err
     HighDimKernelDensity(bandwidth=0.6).fit(Y).score_samples(X)
     assert capsys.readouterr().err == ""
 

@@ -136,7 +136,15 @@ def _visit(reduction, queries, points, cols, check):
 
 
 def reduce_pairs(
-    reduction, queries, points, *, leave_out=None, dtype=None, n_jobs=None, verbose=0
+    reduction,
+    queries,
+    points,
+    *,
+    leave_out=None,
+    dtype=None,
+    n_jobs=None,
+    verbose=0,
+    label=None,
 ):
     """Apply ``reduction`` to all pairs of a query and a training point.
 
@@ -156,6 +164,8 @@ def reduce_pairs(
         Number of threads; None for as many as the BLAS would use.
     verbose : int, default=0
         Whether to show a progress bar.
+    label : str, default=None
+        What the progress bar calls the pass.
 
     Returns
     -------
@@ -173,7 +183,7 @@ def reduce_pairs(
         return _visit(reduction, block, points, cols, check)
 
     tasks = [(rows, cols) for rows in row_ranges for cols in col_ranges]
-    with _progress_bar(len(queries) * points.shape[0], verbose) as progress:
+    with _progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
         states = run_tasks(work, tasks, n_threads, progress)
     results = []
     for i in range(0, len(states), len(col_ranges)):
@@ -210,8 +220,8 @@ def _buffer(name, shape, dtype):
 class _progress_bar:
     """Counts pairs: a tqdm bar if ``verbose``, else nothing."""
 
-    def __init__(self, total, verbose):
-        self.total, self.verbose = total, verbose
+    def __init__(self, total, verbose, label):
+        self.total, self.verbose, self.label = total, verbose, label
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -219,7 +229,7 @@ class _progress_bar:
             return lambda amount: None
         from tqdm.auto import tqdm
 
-        self.bar = tqdm(total=self.total, unit="pair", unit_scale=True, leave=False)
+        self.bar = tqdm(total=self.total, desc=self.label, unit="pair", unit_scale=True)
         return self.advance
 
     def advance(self, amount):
