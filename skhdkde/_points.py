@@ -17,6 +17,8 @@ __all__ = ["TrainingPoints"]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
+# Elements of a block that stays in the cache between two passes over it.
+SMALL_BLOCK_SIZE = 2**16
 
 
 class TrainingPoints:
@@ -53,13 +55,15 @@ class TrainingPoints:
 
     def __init__(self, X, weights=None):
         self.scale = _power_of_two_scale(X)
-        exact = np.multiply(X, X.dtype.type(self.scale), order="C")
-        self.center = _useful_center(exact)
+        self.center = _useful_center(X, self.scale)
         self.augmented = np.empty((X.shape[0], X.shape[1] + 2), dtype=X.dtype)
-        for rows in row_blocks(*exact.shape):
-            self.augmented[rows] = _augment(exact[rows], self.center, X.dtype)
-        # Where nothing was subtracted, one copy serves as both.
-        self.exact = exact if self.center.any() else self.augmented[:, :-2]
+        # Where nothing is subtracted, one copy serves as both.
+        shared = not self.center.any()
+        self.exact = self.augmented[:, :-2] if shared else np.empty(X.shape, X.dtype)
+        scale = X.dtype.type(self.scale)
+        for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
+            np.multiply(X[rows], scale, out=self.exact[rows])
+            _augment(self.exact[rows], self.center, out=self.augmented[rows])
         self.largest_norm = float(np.sqrt(self.augmented[:, -2].max()))
         self.weights = None if weights is None else weights / weights.max()
 
@@ -75,11 +79,15 @@ class TrainingPoints:
         """Augmented points ``cols`` in ``dtype``: a view if that is how they are kept."""
         if dtype == self.dtype:
             return self.augmented[cols]
-        return _augment(self.exact[cols], self.center, dtype)
+        return self._augmented(self.exact[cols], dtype)
+
+    def _augmented(self, exact, dtype):
+        out = np.empty((len(exact), exact.shape[1] + 2), dtype=dtype)
+        return _augment(exact, self.center, out)
 
     def query_block(self, exact_queries, dtype):
         """Queries, scaled but not centred, as ``(-2 x, 1, |x|^2)``."""
-        block = _augment(exact_queries, self.center, dtype)
+        block = self._augmented(exact_queries, dtype)
         block[:, -1] = block[:, -2]
         block[:, -2] = 1.0
         block[:, :-2] *= -2.0
@@ -103,15 +111,16 @@ class TrainingPoints:
 
     def mean_square_spread(self):
         """Weighted mean of ``|y - mean|^2``, in squared data units."""
-        total, first, second = 0.0, 0.0, 0.0
-        for rows in row_blocks(*self.shape):
-            y = self.exact[rows] - self.center
-            w = np.ones(len(y)) if self.weights is None else self.weights[rows]
-            total += w.sum()
-            first = first + w @ y
-            second += w @ np.einsum("ij,ij->i", y, y)
-        spread = second / total - np.sum((first / total) ** 2)
-        return max(spread, 0.0) / self.scale**2
+        points, sq_norms = self.augmented[:, :-2], self.augmented[:, -2]
+        if self.weights is None:
+            mean = points.mean(axis=0, dtype=np.float64)
+            mean_sq = sq_norms.mean(dtype=np.float64)
+        else:
+            blocks = row_blocks(*self.shape)
+            total = self.weights.sum()
+            mean = sum(self.weights[rows] @ points[rows] for rows in blocks) / total
+            mean_sq = self.weights @ sq_norms / total
+        return max(mean_sq - mean @ mean, 0.0) / self.scale**2
 
     def in_data_units(self, rows):
         """The points ``rows`` as they were given."""
@@ -142,20 +151,19 @@ class _Queries:
             return self.X[rows].astype(self.dtype, copy=False) * self.scale
 
 
-def row_blocks(n_rows, n_features):
-    """Slices of rows that hold about ``BLOCK_SIZE`` elements each."""
-    step = max(1, BLOCK_SIZE // max(n_features, 1))
+def row_blocks(n_rows, n_features, size=BLOCK_SIZE):
+    """Slices of rows that hold about ``size`` elements each."""
+    step = max(1, size // max(n_features, 1))
     return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
 
-def _augment(exact, center, dtype):
-    centred = (exact - center).astype(dtype, copy=False)  # float64 until here
-    block = np.empty((len(exact), exact.shape[1] + 2), dtype=dtype)
-    block[:, :-2] = centred
+def _augment(exact, center, out):
+    # the difference is made in float64 and rounded once
+    np.subtract(exact, center, out=out[:, :-2], casting="same_kind")
     # summed in pairs, so that the error of a norm does not grow with its length
-    block[:, -2] = np.square(centred, dtype=np.float64).sum(axis=1)
-    block[:, -1] = 1.0
-    return block
+    out[:, -2] = np.square(out[:, :-2], dtype=np.float64).sum(axis=1)
+    out[:, -1] = 1.0
+    return out
 
 
 def _power_of_two_scale(X):
@@ -167,11 +175,14 @@ def _power_of_two_scale(X):
     return float(2.0 ** -np.clip(np.frexp(largest)[1], -limit, limit))
 
 
-def _useful_center(exact):
-    mean = exact.mean(axis=0, dtype=np.float64)
+def _useful_center(X, scale):
+    """Mean of ``X * scale``, or zero if the data are nearly centred as they are."""
+    total, total_sq = np.zeros(X.shape[1]), 0.0
+    for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
+        block = X[rows] * X.dtype.type(scale)
+        total += block.sum(axis=0, dtype=np.float64)
+        total_sq += np.einsum("ij,ij->i", block, block).sum(dtype=np.float64)
+    mean = total / len(X)
     offset = mean @ mean
-    spread = 0.0
-    for rows in row_blocks(*exact.shape):
-        deviation = exact[rows] - mean
-        spread += np.einsum("ij,ij->", deviation, deviation)
-    return mean if offset > 0.1 * spread / len(exact) else np.zeros_like(mean)
+    near = offset <= 0.1 * (total_sq / len(X) - offset)
+    return np.zeros_like(mean) if near else mean

@@ -137,7 +137,9 @@ def test_bandwidths(h, kernel, dtype):
 def test_the_cases_are_hard(case, monkeypatch):
     """Without mending, these cases fail: the tests above can fail."""
     monkeypatch.setattr(_numpy, "mend", lambda *args: None)
-    monkeypatch.setattr("skhdkde._points._useful_center", lambda Y: np.zeros(Y.shape[1]))
+    monkeypatch.setattr(
+        "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])
+    )
     with pytest.raises(AssertionError):
         assert_precise(*case(np.float32, np.random.default_rng(0)))
 
@@ -176,7 +178,9 @@ def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
     }[kind]()
     Y = Y.astype(dtype)
     X = Y[:100] + dtype(1e-3)
-    monkeypatch.setattr("skhdkde._points._useful_center", lambda Y: np.zeros(Y.shape[1]))
+    monkeypatch.setattr(
+        "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])
+    )
     points = TrainingPoints(Y)
     queries = points.as_queries(X)[:]
     block = points.query_block(queries, np.dtype(dtype))
