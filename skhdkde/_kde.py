@@ -283,9 +283,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             points.shape[0],
             _tolerance(X, points),
             points.shape[1],
+            points.scale,
         )
-        gradient = self._reduce(reduction, points.as_queries(X)) * points.scale
-        return gradient.astype(_result_dtype(X, points), copy=False)
+        gradient = np.empty(X.shape, dtype=_result_dtype(X, points))
+        return self._reduce(reduction, points.as_queries(X), out=gradient)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw random points from the estimated density.
@@ -323,7 +324,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         )
         return self._reduce(reduction, queries, leave_out)[:, 0]
 
-    def _reduce(self, reduction, queries, leave_out=None):
+    def _reduce(self, reduction, queries, leave_out=None, out=None):
         return reduce_pairs(
             reduction,
             queries,
@@ -334,6 +335,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=self.verbose,
             label="density",
+            out=out,
         )
 
 

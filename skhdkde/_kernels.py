@@ -8,7 +8,7 @@ Two families cover the six.
 
 *Exponential* profiles, ``k = exp(-(r/h)^p / p)`` with ``p = 2`` (gaussian) and
 ``p = 1`` (exponential), span thousands of nats in high dimension, so they are
-evaluated relative to the nearest point of each query: ``shift`` subtracts the
+evaluated relative to the nearest point of each query: ``shift`` subtracts from the
 smallest *energy* ``r^p`` of a row and ``log_peak`` is what to add back.
 
 *Compact* profiles (tophat, epanechnikov, linear, cosine) vanish for ``r >= h``
@@ -21,7 +21,7 @@ same units:
 ``log_normalizer`` ``log Z_d``
 ``variance``       variance per coordinate of the kernel at ``h = 1``
 ``energy``         in place, squared distances -> what the profile depends on
-``shift``          in place, energies relative to the row's smallest
+``shift``          in place, the row's smallest energy minus each
 ``values``         shifted energies -> profile, relative to the row's largest
 ``log_peak``       log of the factor that ``values`` left out
 ``slopes``         ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``
@@ -75,20 +75,22 @@ class _ExponentialFamily:
     """
 
     compact = False
+    affine = False  # whether the energy is the squared distance itself
 
     def shift(self, energy, lowest):
-        energy -= lowest[:, None].astype(energy.dtype)
-        return energy
+        lowest = lowest[:, None].astype(energy.dtype)
+        return np.subtract(lowest, energy, out=energy)
 
-    def _rate(self, h, dtype=np.float64):
+    def rate(self, h, dtype=np.float64):
+        """What energies are multiplied by in the exponent."""
         return np.minimum(1.0 / (self.power * h**self.power), np.finfo(dtype).max)
 
     def values(self, shifted, h, out):
-        np.multiply(shifted, shifted.dtype.type(-self._rate(h, out.dtype)), out=out)
+        np.multiply(shifted, shifted.dtype.type(self.rate(h, out.dtype)), out=out)
         return np.exp(out, out=out)
 
     def log_peak(self, lowest, bandwidths):
-        return -np.multiply.outer(lowest, self._rate(bandwidths))
+        return -np.multiply.outer(lowest, self.rate(bandwidths))
 
     def reach(self, nearest, margin, h):
         lowest = self.energy(nearest.copy())
@@ -102,6 +104,7 @@ class Gaussian(_ExponentialFamily):
 
     name = "gaussian"
     power = 2
+    affine = True
     squaring_ratio = np.sqrt(2.0)
 
     def log_normalizer(self, n_features):
@@ -162,6 +165,7 @@ class _Compact:
     """Profiles that vanish for ``r >= h``: the numerics that four kernels share."""
 
     compact = True
+    affine = False
     squaring_ratio = None
     rooted = False  # the profile is linear in r near r = 0, so errors of r^2 blow up
 

@@ -10,7 +10,10 @@ A reduction offers
 - ``start(n_rows)``: the state of no points,
 - ``update(state, tile)``: the state with a tile added; it may destroy ``tile.sq``,
 - ``merge(state, other)``: the state of both,
-- ``finish(state)``: the result,
+- ``finish(state)``: the result, of shape (n_rows, width),
+- ``width``,
+- ``product_rate`` and ``update_from_product``, where it can do with less than a tile:
+  rate times (reference minus squared distance), straight from a matrix product,
 - ``reach``, ``suspect_rows`` and ``suspect_pairs``: which pairs matter, and where an
   error of the squared distances would be felt (see ``_backends/_precision.py``).
 
@@ -23,6 +26,8 @@ __all__ = ["Gradient", "KSmallest", "LogSumExp"]
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
+# Far from the largest float32, and small enough that other terms keep their digits.
+LARGEST_SUM = 1e25
 
 
 class _KernelReduction:
@@ -48,6 +53,8 @@ class _KernelReduction:
 
     def _factors(self, lowest, other):
         """Factor that makes sums relative to ``other`` relative to ``lowest``."""
+        if np.array_equal(lowest, other):
+            return 1.0
         log_peak = self.kernel.log_peak
         with np.errstate(invalid="ignore"):
             logs = log_peak(other, self.bandwidths) - log_peak(lowest, self.bandwidths)
@@ -66,6 +73,7 @@ class LogSumExp(_KernelReduction):
 
     def __init__(self, kernel, bandwidths, n_points, tol):
         super().__init__(kernel, bandwidths, n_points, tol)
+        self.width = len(self.bandwidths)
         self.chains = squaring_chains(self.bandwidths, kernel.squaring_ratio)
 
     def start(self, n_rows):
@@ -78,14 +86,41 @@ class LogSumExp(_KernelReduction):
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
         single = len(self.bandwidths) == 1
-        buffer = shifted if single else tile.scratch()
+        sums += self._sums(shifted, shifted if single else tile.scratch(), tile.weights)
+        return lowest, sums
+
+    def _sums(self, shifted, buffer, weights):
+        sums = np.empty((len(shifted), len(self.bandwidths)))
         for chain in self.chains:
             values = self.kernel.values(shifted, self.bandwidths[chain[0]], buffer)
-            sums[:, chain[0]] += values @ tile.weights
+            sums[:, chain[0]] = values @ weights
             for g in chain[1:]:
                 np.multiply(values, values, out=values)
-                sums[:, g] += values @ tile.weights
-        return lowest, sums
+                sums[:, g] = values @ weights
+        return sums
+
+    @property
+    def product_rate(self):
+        """Rate to fold into the product; None if the kernel needs squared distances."""
+        if not self.kernel.affine:
+            return None
+        return self.kernel.rate(self.bandwidths[0]) if len(self.bandwidths) == 1 else 1.0
+
+    def update_from_product(self, state, product, scratch, weights):
+        """The state with a tile of ``product_rate (lowest - sq)`` added.
+
+        Saves three passes over the tile: no minimum is sought, and the shift and scale
+        are part of the product. None if a point is so much nearer than the lowest so far
+        that its value is out of range; then the caller makes a full tile.
+        """
+        with np.errstate(over="ignore"):
+            if len(self.bandwidths) == 1:
+                sums = (np.exp(product, out=product) @ weights)[:, None]
+            else:
+                sums = self._sums(product, scratch(), weights)
+        if not (sums <= LARGEST_SUM).all():
+            return None
+        return state[0], state[1] + sums
 
     def merge(self, state, other):
         lowest = np.minimum(state[0], other[0])
@@ -109,15 +144,16 @@ class Gradient(_KernelReduction):
     ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
     """
 
-    def __init__(self, kernel, bandwidth, n_points, tol, n_features):
+    def __init__(self, kernel, bandwidth, n_points, tol, n_features, scale):
         super().__init__(kernel, [bandwidth], n_points, tol)
-        self.n_features = n_features
+        self.width = n_features
+        self.scale = scale
 
     def start(self, n_rows):
         return (
             np.full(n_rows, np.inf),
             np.zeros((n_rows, 1)),
-            np.zeros((n_rows, self.n_features)),
+            np.zeros((n_rows, self.width)),
         )
 
     def update(self, state, tile):
@@ -142,16 +178,16 @@ class Gradient(_KernelReduction):
         )
 
     def finish(self, state):
-        """Gradient of shape (n_rows, n_features); NaN where no point is in reach."""
+        """Gradient of shape (n_rows, n_features), per data unit; NaN out of reach."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return state[2] / state[1] / self.bandwidths[0] ** 2
+            return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
 
 
 class KSmallest:
     """The ``k`` smallest squared distances of each query, ascending."""
 
     def __init__(self, k, tol):
-        self.k = k
+        self.k = self.width = k
         self.tol = tol
 
     def reach(self, nearest):

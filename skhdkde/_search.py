@@ -18,7 +18,7 @@ from skhdkde._reductions import KSmallest, LogSumExp
 
 __all__ = ["BandwidthSearch", "LeaveOneOut", "search_bandwidth"]
 
-N_PILOT = 128
+N_PILOT = 64
 # Below this many features a pass costs no more in float64, and the optimum is so
 # flat that float32 would not find it to three digits.
 FLOAT64_BELOW = 16

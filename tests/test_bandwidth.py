@@ -166,11 +166,11 @@ def count_pairs(monkeypatch):
 
 
 def test_one_pass_in_high_dimension(monkeypatch):
-    """The pilot of 128 queries, then all 32 bandwidths at once."""
+    """The pilot of 64 queries, then all 32 bandwidths at once."""
     pairs = count_pairs(monkeypatch)
     X = np.random.default_rng(0).standard_normal((1000, 50))
     _, search = select_bandwidth(X, return_search=True)
-    assert pairs == [128 * 1000, 1000 * 1000]
+    assert pairs == [64 * 1000, 1000 * 1000]
     assert len(search.bandwidths) == 32
 
 

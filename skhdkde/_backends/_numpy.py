@@ -1,11 +1,12 @@
 """Tiles of squared distances by matrix products, reduced while in the cache."""
 
+import functools
 import threading
 from itertools import pairwise
 
 import numpy as np
 
-from skhdkde._backends._precision import mend
+from skhdkde._backends._precision import always_sharp, mend
 from skhdkde._backends._threads import n_threads_for, run_tasks
 from skhdkde._points import BLOCK_SIZE, row_blocks
 
@@ -41,6 +42,21 @@ class QueryBlock:
         self.sq_norms = self.augmented[:, -1].astype(np.float64)
         self.leave_out = leave_out
 
+    def relative(self, reference, rate):
+        """Operand whose product with the points is ``rate (reference - |x - y|^2)``."""
+        rate = self.augmented.dtype.type(rate)
+        operand = self.augmented * -rate
+        operand[:, -1] = rate * (reference - self.sq_norms)
+        return operand
+
+    def excluded(self, cols):
+        """Rows and columns, within the points ``cols``, of the pairs to leave out."""
+        if self.leave_out is None:
+            return [], []
+        position = self.leave_out - cols.start
+        rows = np.flatnonzero((position >= 0) & (position < cols.stop - cols.start))
+        return rows, position[rows]
+
 
 class Tile:
     """Squared distances between some queries and some training points.
@@ -66,22 +82,16 @@ class Tile:
         self.weights = points.weight_block(cols, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             np.matmul(queries.augmented, self._block.T, out=self.sq)
-        self.exclude(slice(None))
+        self.exclude()
         self.nearest = self.sq.min(axis=1).astype(np.float64)
 
-    def exclude(self, rows):
-        """Put the pairs to leave out, among ``rows``, at an infinite distance."""
-        if self.queries.leave_out is None:
-            return
-        position = self.queries.leave_out - self.cols.start
-        inside = np.zeros(len(position), dtype=bool)
-        inside[rows] = True
-        inside &= (position >= 0) & (position < self.sq.shape[1])
-        self.sq[inside, position[inside]] = np.inf
+    def exclude(self):
+        """Put the pairs to leave out at an infinite distance."""
+        self.sq[self.queries.excluded(self.cols)] = np.inf
 
     def scratch(self):
         """An uninitialised array like ``sq``."""
-        return _buffer("scratch", self.sq.shape, self.sq.dtype)
+        return _scratch(self.sq)
 
     def pull(self, slopes, resolution):
         """``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
@@ -123,16 +133,52 @@ def _visit(reduction, queries, points, cols, check):
     """State of ``reduction`` for a block of queries against the points ``cols``."""
     state = reduction.start(len(queries.exact))
     nearest = np.full(len(queries.exact), np.inf)
+    sharp = always_sharp(queries, points, reduction)
+    products = _Products(reduction, queries, points) if sharp else None
+    for part in _tile_cols(cols, queries, points):
+        check(len(queries.exact) * (part.stop - part.start))
+        updated = products.update(state, part) if sharp else None
+        if updated is None:
+            tile = Tile(queries, points, part)
+            if not sharp:
+                np.minimum(nearest, tile.nearest, out=nearest)
+                mend(tile, reduction, nearest)
+            updated = reduction.update(state, tile)
+        state = updated
+    return state
+
+
+def _tile_cols(cols, queries, points):
     step = TILE_COLS
     if queries.augmented.dtype != points.dtype:  # blocks are converted on the fly
         step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
     for start in range(cols.start, cols.stop, step):
-        tile = Tile(queries, points, slice(start, min(start + step, cols.stop)))
-        check(tile.sq.size)
-        np.minimum(nearest, tile.nearest, out=nearest)
-        mend(tile, reduction, nearest)
-        state = reduction.update(state, tile)
-    return state
+        yield slice(start, min(start + step, cols.stop))
+
+
+class _Products:
+    """Tiles as bare products, for reductions and queries that need no more."""
+
+    def __init__(self, reduction, queries, points):
+        self.reduction, self.queries, self.points = reduction, queries, points
+        self.rate = getattr(reduction, "product_rate", None)
+        self.lowest = self.operand = None
+
+    def update(self, state, cols):
+        """The state with a tile added, or None if that takes a full tile."""
+        if self.rate is None or not np.isfinite(state[0]).all():
+            return None
+        if self.lowest is not state[0]:
+            self.lowest = state[0]
+            self.operand = self.queries.relative(state[0], self.rate)
+        dtype = self.operand.dtype
+        product = _buffer("sq", (len(self.operand), cols.stop - cols.start), dtype)
+        np.matmul(self.operand, self.points.block(cols, dtype).T, out=product)
+        product[self.queries.excluded(cols)] = -np.inf
+        weights = self.points.weight_block(cols, dtype)
+        return self.reduction.update_from_product(
+            state, product, lambda: _scratch(product), weights
+        )
 
 
 def reduce_pairs(
@@ -145,6 +191,7 @@ def reduce_pairs(
     n_jobs=None,
     verbose=0,
     label=None,
+    out=None,
 ):
     """Apply ``reduction`` to all pairs of a query and a training point.
 
@@ -167,31 +214,38 @@ def reduce_pairs(
     label : str, default=None
         What the progress bar calls the pass.
 
+    out : ndarray of shape (n_queries, reduction.width), default=None
+        Where to put the result; None for a new float64 array.
+
     Returns
     -------
-    result : ndarray of shape (n_queries, ...), float64
+    out : ndarray of shape (n_queries, reduction.width)
     """
     if dtype is None:
         dtype = np.result_type(queries.dtype, points.dtype)
     n_threads = n_threads_for(n_jobs)
     row_ranges, col_ranges = _split(len(queries), points.shape, n_threads)
 
+    if out is None:
+        out = np.empty((len(queries), reduction.width))
+
     def work(task, check):
         rows, cols = task
         left = None if leave_out is None else leave_out[rows]
         block = QueryBlock(queries[rows], points, left, np.dtype(dtype))
-        return _visit(reduction, block, points, cols, check)
+        state = _visit(reduction, block, points, cols, check)
+        if len(col_ranges) > 1:
+            return state
+        out[rows] = reduction.finish(state)
 
     tasks = [(rows, cols) for rows in row_ranges for cols in col_ranges]
     with _progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
         states = run_tasks(work, tasks, n_threads, progress)
-    results = []
-    for i in range(0, len(states), len(col_ranges)):
-        merged = states[i]
-        for state in states[i + 1 : i + len(col_ranges)]:
-            merged = reduction.merge(merged, state)
-        results.append(reduction.finish(merged))
-    return np.concatenate(results)
+    if len(col_ranges) > 1:
+        for rows in row_ranges:
+            parts, states = states[: len(col_ranges)], states[len(col_ranges) :]
+            out[rows] = reduction.finish(functools.reduce(reduction.merge, parts))
+    return out
 
 
 def _split(n_queries, points_shape, n_threads):
@@ -215,6 +269,10 @@ def _buffer(name, shape, dtype):
         buffer = np.empty(size, dtype=dtype)
         setattr(_buffers, name, buffer)
     return buffer[:size].reshape(shape)
+
+
+def _scratch(like):
+    return _buffer("scratch", like.shape, like.dtype)
 
 
 class _progress_bar:

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from skhdkde._points import row_blocks
 
-__all__ = ["error_bound", "mend"]
+__all__ = ["always_sharp", "error_bound", "mend"]
 
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
@@ -54,6 +54,17 @@ def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype):
         return unit * (4.5 * size + 0.8 * walk * twice_inner)
 
 
+def always_sharp(queries, points, reduction):
+    """Whether no tile of these queries can need mending, by the worst bound."""
+    zero = np.zeros(len(queries.sq_norms))
+    dtype = queries.augmented.dtype
+    anywhere = np.full_like(zero, np.inf)
+    delta = error_bound(
+        queries.sq_norms, zero, anywhere, points.largest_norm, points.shape[1], dtype
+    )
+    return not reduction.suspect_rows(zero, delta).any()
+
+
 def mend(tile, reduction, nearest):
     """Recompute, in place, the squared distances of ``tile`` that are not sharp enough.
 
@@ -85,7 +96,7 @@ def mend(tile, reduction, nearest):
         else:
             _rows_by_differences(tile, rows)
             done = True
-        tile.exclude(rows)
+        tile.exclude()
         tile.nearest[rows] = tile.sq[rows].min(axis=1)
         nearest[rows] = np.minimum(nearest[rows], tile.nearest[rows])
         if done:
