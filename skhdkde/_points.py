@@ -50,7 +50,7 @@ class TrainingPoints:
         Largest ``|y|`` of the centred points, in scaled units.
 
     weights : ndarray of shape (n_points,) or None
-        Weights divided by the largest.
+        Weights divided by the largest, of which ``smallest_weight`` is the smallest.
     """
 
     def __init__(self, X, weights=None):
@@ -66,6 +66,7 @@ class TrainingPoints:
             _augment(self.exact[rows], self.center, out=self.augmented[rows])
         self.largest_norm = float(np.sqrt(self.augmented[:, -2].max()))
         self.weights = None if weights is None else weights / weights.max()
+        self.smallest_weight = 1.0 if weights is None else float(self.weights.min())
 
     @property
     def shape(self):

@@ -174,11 +174,13 @@ def test_weights_are_repetitions():
     assert_allclose(scaled.score_samples(X), expected, rtol=1e-12)
 
 
-def test_weights_of_very_different_size():
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("smallest", [1e-30, 1e-60, 1e-200])
+def test_weights_of_very_different_size(smallest, dtype):
     """A point of tiny weight still decides where it is alone."""
-    Y = np.array([[0.0], [100.0]])
-    weights = [1.0, 1e-200]
+    Y = np.array([[0.0], [100.0]], dtype=dtype)
+    weights = [1.0, smallest]
     kde = HighDimKernelDensity(bandwidth=1.0).fit(Y, sample_weight=weights)
-    X = np.array([[99.0], [50.0], [30.0]])
+    X = np.array([[99.0], [60.0], [50.0], [30.0]], dtype=dtype)
     expected = oracles.log_density(X, Y, 1.0, "gaussian", weights)
-    assert_allclose(kde.score_samples(X), expected, atol=1e-8)
+    assert_allclose(kde.score_samples(X), expected, atol=ATOL[dtype], rtol=RTOL[dtype])

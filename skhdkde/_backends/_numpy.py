@@ -16,6 +16,8 @@ __all__ = ["reduce_pairs"]
 # wider ones the overhead of a numpy call; both must stay in the cache.
 TILE_ROWS = 256
 TILE_COLS = 2048
+# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
+SMALLEST_WEIGHT = 1e-20
 
 _buffers = threading.local()
 
@@ -213,7 +215,6 @@ def reduce_pairs(
         Whether to show a progress bar.
     label : str, default=None
         What the progress bar calls the pass.
-
     out : ndarray of shape (n_queries, reduction.width), default=None
         Where to put the result; None for a new float64 array.
 
@@ -223,9 +224,10 @@ def reduce_pairs(
     """
     if dtype is None:
         dtype = np.result_type(queries.dtype, points.dtype)
+    if points.smallest_weight < SMALLEST_WEIGHT:
+        dtype = np.float64
     n_threads = n_threads_for(n_jobs)
     row_ranges, col_ranges = _split(len(queries), points.shape, n_threads)
-
     if out is None:
         out = np.empty((len(queries), reduction.width))
 
