@@ -127,7 +127,7 @@ class Tile:
 
 
 def _pull_by_product(slopes, queries, block):
-    totals = (slopes @ block).astype(np.float64)
+    totals = (slopes @ block).astype(np.float64, copy=False)
     return totals[:, :-2] + 0.5 * totals[:, -1:] * queries[:, :-2]
 
 
