@@ -126,7 +126,7 @@ class Gaussian(_ExponentialFamily):
         return ~(delta <= 2.0 * tol * np.min(bandwidths) ** 2)
 
     def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        reach = self.reach(nearest, margin, np.max(bandwidths))
+        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
         return sq <= (reach + 2.0 * delta)[:, None]
 
 
@@ -156,7 +156,7 @@ class Exponential(_ExponentialFamily):
         return ~(delta <= _root_resolution(nearest, delta, np.min(bandwidths), tol))
 
     def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        reach = self.reach(nearest, margin, np.max(bandwidths))
+        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
         blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
         return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]
 
