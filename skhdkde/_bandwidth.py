@@ -83,7 +83,7 @@ def select_bandwidth(
         For "kl": the number of bandwidths of the first grid, chosen around "nearest", or
         a grid of one's own in data units. Of a grid of one's own the best is refined
         between its neighbours, for kernels without compact support; beyond the ends it
-        is not sought.
+        is not sought, and a warning says so.
 
     random_state : int, RandomState instance or None, default=None
         Draws the queries when there are more than ``n_queries`` training points.
@@ -143,13 +143,14 @@ def select_bandwidth(
             bandwidths, dtype=np.float64, ensure_2d=False, input_name="bandwidths"
         ).ravel()
         if not (bandwidths > 0).all():
-            raise ValueError(f"bandwidths must be > 0, got {bandwidths.min()!r}.")
+            raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
         X, weights = X[weights > 0], weights[weights > 0]
     bandwidth, search = bandwidth_by_rule(
         TrainingPoints(X, weights),
         rule,
         KERNELS[kernel],
+        parameter="rule",
         n_queries=n_queries,
         bandwidths=bandwidths,
         random_state=random_state,
@@ -164,6 +165,7 @@ def bandwidth_by_rule(
     rule,
     kernel,
     *,
+    parameter="bandwidth",
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
     random_state=None,
@@ -172,14 +174,20 @@ def bandwidth_by_rule(
 ):
     """Bandwidth of ``rule`` for prepared points, and the search if it made one.
 
-    The parameters are those of :func:`select_bandwidth`.
+    The parameters are those of :func:`select_bandwidth`, and what messages call the rule.
     """
     if rule in ("scott", "silverman"):
+        if not points.mean_square_spread() > 0.0:
+            raise _too_few(points, rule, parameter)
         return _normal_reference(points, rule, kernel), None
-    distinct, n_copies = _distinct(points, rule)
+    distinct, n_copies = _distinct(points)
+    if distinct.shape[0] < 2:
+        raise _too_few(points, rule, parameter)
+    if n_copies:
+        _warn_of_copies(points, n_copies, rule, parameter)
     queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
     if rule == "nearest":
-        return queries.nearest_rule(), None
+        return queries.nearest_rule() / points.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
     return search.bandwidth, search
 
@@ -194,17 +202,31 @@ def _normal_reference(points, rule, kernel):
     n_points, d = points.shape
     if points.weights is not None:
         n_points = points.weights.sum() ** 2 / np.sum(points.weights**2)
-    scale = np.sqrt(points.mean_square_spread() / d)
-    if not scale > 0.0:
-        raise ValueError(
-            f"bandwidth={rule!r} needs at least two distinct points in X; "
-            f"got n_samples={points.shape[0]}, all equal."
-        )
+    scale = np.sqrt(points.mean_square_spread() / d) / points.scale
     base = n_points if rule == "scott" else n_points * (d + 2) / 4.0
     return float(scale * base ** (-1.0 / (d + 4)) / np.sqrt(kernel.variance(d)))
 
 
-def _distinct(points, rule):
+def _too_few(points, rule, parameter):
+    equal = ", all equal" if points.shape[0] > 1 else ""
+    return ValueError(
+        f"{parameter}={rule!r} needs at least two distinct points of positive weight "
+        f"in X; got n_samples={points.shape[0]}{equal}."
+    )
+
+
+def _warn_of_copies(points, n_copies, rule, parameter):
+    warnings.warn(
+        f"{n_copies} of the {points.shape[0]} training points are exact copies of "
+        f"others. {parameter}={rule!r} leaves out a point together with its copies; "
+        "otherwise the leave-one-out likelihood would grow without bound as the "
+        "bandwidth goes to 0.",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+def _distinct(points):
     """Points with exact copies made one, their weights added; number of copies.
 
     A copy of the query would make the leave-one-out density unbounded as h -> 0.
@@ -216,21 +238,8 @@ def _distinct(points, rule):
     candidates = order[np.unique(np.concatenate([tied, tied + 1]))]
     rows, inverse = np.unique(points.exact[candidates], axis=0, return_inverse=True)
     n_copies = len(candidates) - len(rows)
-    if points.shape[0] - n_copies < 2:
-        raise ValueError(
-            f"bandwidth={rule!r} needs at least two distinct points in X; "
-            f"got n_samples={points.shape[0]}, all equal."
-        )
     if n_copies == 0:
         return points, 0
-    warnings.warn(
-        f"{n_copies} of the {points.shape[0]} training points are exact copies of "
-        f"others. bandwidth={rule!r} leaves out a point together with its copies; "
-        "otherwise the leave-one-out likelihood would grow without bound as the "
-        "bandwidth goes to 0.",
-        UserWarning,
-        stacklevel=5,
-    )
     weights = np.ones(points.shape[0]) if points.weights is None else points.weights
     inverse = inverse.ravel()
     merged = np.bincount(inverse, weights=weights[candidates])

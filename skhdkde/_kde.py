@@ -42,8 +42,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         log density. On more than 4096 points it takes a random 4096 of them as queries,
         each compared to all points.
 
-    kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
-            "cosine"}, default="gaussian"
+    kernel : str, default="gaussian"
         The kernel, a function of ``r = |x - y| / h``:
 
         - "gaussian": ``exp(-r^2 / 2)``
@@ -62,7 +61,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         cores.
 
     verbose : int, default=0
-        Whether to show a progress bar (needs only tqdm).
+        Whether to show a progress bar.
 
     random_state : int, RandomState instance or None, default=None
         Draws the queries for "kl" and "nearest" on more than 4096 points. Pass an int for
@@ -115,9 +114,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     >>> kde = HighDimKernelDensity().fit(X)
     >>> round(kde.bandwidth_, 3)
     1.042
-    >>> kde.score_samples(X[:3]).round(2)
-    array([-54.9, -54.9, -54.9])
-    >>> kde.score_samples(None)[:3].round(2)  # leave-one-out
+    >>> kde.score_samples(np.zeros((1, 50))).round(2)
+    array([-64.23])
+    >>> kde.score_samples(None)[:3].round(2)  # each training point, without itself
     array([-77.25, -80.38, -76.39])
     """
 
@@ -208,6 +207,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Points. None stands for the training points, each without itself, as in
             :meth:`sklearn.neighbors.NearestNeighbors.kneighbors`: the leave-one-out log
             density. Only the point itself is left out, not its copies.
+            Training points passed as X count themselves, and score far too high. In a
+            Pipeline None cannot pass the other steps: ask its last step.
 
         Returns
         -------
@@ -286,7 +287,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             points.scale,
         )
         gradient = np.empty(X.shape, dtype=_result_dtype(X, points))
-        return self._reduce(reduction, points.as_queries(X), out=gradient)
+        queries = points.as_queries(X)
+        return self._reduce(reduction, queries, out=gradient, label="gradient")
 
     def sample(self, n_samples=1, random_state=None):
         """Draw random points from the estimated density.
@@ -305,7 +307,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Points, in data units.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
+        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if not whole or n_samples < 1:
             raise ValueError(f"n_samples must be an int >= 1, got {n_samples!r}.")
         rng = check_random_state(random_state)
         return draw(self._points, KERNELS[self.kernel], self.bandwidth_, n_samples, rng)
@@ -324,7 +327,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         )
         return self._reduce(reduction, queries, leave_out)[:, 0]
 
-    def _reduce(self, reduction, queries, leave_out=None, out=None):
+    def _reduce(self, reduction, queries, leave_out=None, out=None, label="density"):
         return reduce_pairs(
             reduction,
             queries,
@@ -334,7 +337,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             dtype=np.float64 if reduction.kernel.compact else None,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
-            label="density",
+            label=label,
             out=out,
         )
 

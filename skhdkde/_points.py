@@ -111,7 +111,7 @@ class TrainingPoints:
         return before + after
 
     def mean_square_spread(self):
-        """Weighted mean of ``|y - mean|^2``, in squared data units."""
+        """Weighted mean of ``|y - mean|^2``, in scaled units."""
         points, sq_norms = self.augmented[:, :-2], self.augmented[:, -2]
         if self.weights is None:
             mean = points.mean(axis=0, dtype=np.float64)
@@ -121,7 +121,7 @@ class TrainingPoints:
             total = self.weights.sum()
             mean = sum(self.weights[rows] @ points[rows] for rows in blocks) / total
             mean_sq = self.weights @ sq_norms / total
-        return max(mean_sq - mean @ mean, 0.0) / self.scale**2
+        return max(mean_sq - mean @ mean, 0.0)
 
     def in_data_units(self, rows):
         """The points ``rows`` as they were given."""

@@ -10,7 +10,12 @@ LOWEST_LOG_DENSITY = -1e9
 
 
 class _KLScorer:
-    """``scorer(estimator, X)``; see :func:`make_kl_scorer`."""
+    """Mean held-out log density in nats, ``scorer(estimator, X, y=None)``.
+
+    Minus the Kullback-Leibler divergence of the estimate, up to a constant of the data.
+    For ``GridSearchCV(..., scoring=kl_scorer)`` and others. A log density below -1e9
+    nats, such as -inf, counts as -1e9. See :func:`make_kl_scorer`.
+    """
 
     def __init__(self, log_density=None, per_dimension=False):
         self.log_density = log_density

@@ -5,6 +5,7 @@ over fresh points, which the leave-one-out mean over the training points estimat
 One pass over the pairs gives it at a whole grid of bandwidths.
 """
 
+import warnings
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -27,6 +28,8 @@ FLOAT64_BELOW = 16
 SPLINE_SPACING = 0.1
 COMPACT_SPACING = 5e-4
 MAX_PASSES = 12
+# Least ratio of the ends of the first grid, where points nearly coincide.
+SMALLEST_RATIO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,9 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
     Parameters
     ----------
     queries : LeaveOneOut
-    bandwidths : int or array-like
+    bandwidths : int or ndarray
         Size of the grid, which is then chosen, widened and refined as needed; or the
-        grid itself.
+        grid itself, in data units.
     n_copies : int
         For the record.
 
@@ -87,6 +90,7 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
     -------
     search : BandwidthSearch
     """
+    scale, d = queries.points.scale, queries.points.shape[1]
     if isinstance(bandwidths, Integral):
         low, high = queries.search_range()
         ratio = queries.kernel.squaring_ratio
@@ -94,11 +98,19 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
         curve.widen()
         curve.zoom(bandwidths)
     else:
-        curve = _Curve(queries, np.unique(np.asarray(bandwidths, dtype=np.float64)))
+        curve = _Curve(queries, np.unique(bandwidths) * scale)
+    best = curve.peak()
+    if best in curve.bandwidths[[0, -1]]:
+        warnings.warn(
+            f"bandwidth {best / scale:.6g}, at an end of the {len(curve.bandwidths)} "
+            "tried, is the best of them; the optimum may lie beyond.",
+            UserWarning,
+            stacklevel=2,
+        )
     return BandwidthSearch(
-        bandwidth=curve.peak(),
-        bandwidths=curve.bandwidths,
-        mean_log_density=curve.mean,
+        bandwidth=float(best / scale),
+        bandwidths=curve.bandwidths / scale,
+        mean_log_density=curve.mean + d * np.log(scale),
         standard_error=curve.standard_error,
         n_out_of_reach=curve.n_out_of_reach,
         n_queries=len(queries.rows),
@@ -107,7 +119,7 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
 
 
 class LeaveOneOut:
-    """Training points as queries, each without itself."""
+    """Training points as queries, each without itself. All in scaled units."""
 
     def __init__(self, points, kernel, n_queries, random_state, n_jobs, verbose):
         self.points, self.kernel = points, kernel
@@ -138,8 +150,8 @@ class LeaveOneOut:
         )
 
     def nearest_sq(self, rows):
-        """Squared distance to the nearest other point, in squared data units."""
-        return self._reduce(KSmallest(1, 1e-3), rows)[:, 0] / self.points.scale**2
+        """Squared distance of the points ``rows`` to the nearest other point."""
+        return self._reduce(KSmallest(1, 1e-5), rows)[:, 0]
 
     def nearest_rule(self):
         """``h^2`` = mean squared distance to the nearest point / ``d``."""
@@ -151,7 +163,7 @@ class LeaveOneOut:
         """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
         n_points, d = self.points.shape
         tol = np.inf if self.kernel.compact else self.tol
-        reduction = LogSumExp(self.kernel, bandwidths * self.points.scale, n_points, tol)
+        reduction = LogSumExp(self.kernel, bandwidths, n_points, tol)
         log_sums = self._reduce(reduction, self.rows)
         log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
         return log_sums - log_norm - self.log_others[:, None]
@@ -160,20 +172,21 @@ class LeaveOneOut:
         """Bandwidths between which the optimum lies.
 
         For the exponential profiles stationarity reads ``h^p = <r^p> / d`` with the
-        mean over the kernel's own weights: not below the nearest point's ``r^p``,
-        not above that of all points. A compact kernel must reach the nearest point
-        of every query, and is past its optimum when it covers all points twice over.
+        mean over the kernel's own weights: not below the mean of the nearest points'
+        ``r^p``, hence not below half their median, which a pilot gives reliably whatever
+        the tails; and not above the mean over all points. A compact kernel must reach
+        the nearest point of every query, and is past its optimum when it covers all
+        points twice over.
         """
         pilot = np.linspace(0, len(self.rows) - 1, min(len(self.rows), N_PILOT))
         nearest = self.nearest_sq(self.rows[pilot.astype(int)])
-        d = self.points.shape[1]
         if self.kernel.compact:
-            largest = self.points.largest_norm / self.points.scale
-            return np.sqrt(nearest.max()), 4.0 * largest
-        p = self.kernel.power
-        low = np.mean(nearest ** (p / 2.0)) / d
+            return np.sqrt(nearest.max()), 4.0 * self.points.largest_norm
+        p, d = self.kernel.power, self.points.shape[1]
+        low = np.median(nearest ** (p / 2.0)) / 2.0 / d
         high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0) / d
-        return low ** (1.0 / p) / np.sqrt(2.0), high ** (1.0 / p) * 1.1
+        low, high = low ** (1.0 / p), 1.1 * high ** (1.0 / p)
+        return max(low, SMALLEST_RATIO * high), high
 
 
 class _Curve:
@@ -250,9 +263,9 @@ class _Curve:
         best, log_h = self.best, np.log(self.bandwidths)
         if np.isneginf(self.mean[best]):
             raise ValueError(
-                "bandwidths leave at least "
-                f"{self.n_out_of_reach.min()} of {len(self.queries.rows)} points without "
-                f"a neighbour in reach: the largest was {float(self.bandwidths[-1])!r}."
+                f"bandwidths up to {self.bandwidths[-1] / self.queries.points.scale:.6g} "
+                f"leave at least {self.n_out_of_reach.min()} of "
+                f"{len(self.queries.rows)} points without a neighbour in reach."
             )
         window = slice(max(best - 6, 0), best + 7)
         x, y = log_h[window], self.mean[window]

@@ -57,7 +57,7 @@ def check_weights(sample_weight, X):
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if weights.min() < 0.0:
         raise ValueError(
-            f"sample_weight must not be negative, got {weights.min()!r} at index "
+            f"sample_weight must not be negative, got {float(weights.min())!r} at index "
             f"{weights.argmin()}."
         )
     if not weights.max() > 0.0:
@@ -73,13 +73,16 @@ def check_bandwidth(bandwidth, scale):
     ValueError
         If it cannot.
     """
+    if isinstance(bandwidth, bool):
+        raise ValueError(f"bandwidth must be a number or a rule, got {bandwidth!r}.")
+    bandwidth = float(bandwidth)
     if not 1.0 / LARGEST_RATIO < bandwidth * scale < LARGEST_RATIO:
         size = "small" if bandwidth * scale < 1.0 else "large"
         raise ValueError(
             f"bandwidth={bandwidth!r} is too {size} for X with entries up to "
             f"{1.0 / scale:.1e}: their ratio must be within {LARGEST_RATIO:.0e}."
         )
-    return float(bandwidth)
+    return bandwidth
 
 
 def check_n_jobs(n_jobs):

@@ -225,17 +225,20 @@ def test_a_grid_of_ones_own():
     X = np.random.default_rng(0).standard_normal((300, 10))
     grid = [0.5, 0.7, 0.6, 0.8]
     h, search = select_bandwidth(X, bandwidths=grid, return_search=True)
-    assert search.bandwidths.tolist() == sorted(grid)
+    assert_allclose(search.bandwidths, sorted(grid))
     assert h == pytest.approx(select_bandwidth(X), rel=0.02)
     fine = np.geomspace(0.5, 1.0, 20)
     assert select_bandwidth(X, bandwidths=fine) == pytest.approx(
         select_bandwidth(X), rel=1e-3
     )
-    assert select_bandwidth(X, bandwidths=[0.3, 0.4]) == 0.4
+    with pytest.warns(UserWarning, match="bandwidth 0.4, at an end of the 2 tried"):
+        assert select_bandwidth(X, bandwidths=[0.3, 0.4]) == pytest.approx(0.4)
     assert select_bandwidth(X, bandwidths=7) == pytest.approx(
         select_bandwidth(X), rel=1e-3
     )
-    with pytest.raises(ValueError, match="bandwidths leave at least"):
+    with pytest.raises(
+        ValueError, match=r"bandwidths up to 0\.03 leave at least 300 of 300"
+    ):
         select_bandwidth(X, kernel="tophat", bandwidths=[0.01, 0.02, 0.03])
 
 
@@ -246,6 +249,24 @@ def test_rules_scale_with_the_data(rule, kernel):
     h = select_bandwidth(X, rule=rule, kernel=kernel)
     moved = select_bandwidth(X * 1e3 - 5e3, rule=rule, kernel=kernel)
     assert moved == pytest.approx(h * 1e3, rel=2e-3 if rule == "kl" else 1e-5)
+
+
+@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+@pytest.mark.parametrize("unit", [1e-200, 1e-160, 1e160, 1e200])
+def test_rules_in_extreme_units(rule, unit):
+    X = np.random.default_rng(0).standard_normal((200, 3))
+    expected = select_bandwidth(X, rule=rule)
+    assert select_bandwidth(unit * X, rule=rule) == pytest.approx(
+        unit * expected, rel=1e-3
+    )
+
+
+def test_an_outlier_among_the_pilots():
+    """The mean nearest distance of the pilot is far above that of all points."""
+    X = np.random.default_rng(0).standard_normal((2000, 5))
+    X[0] = 1e4
+    h = select_bandwidth(X)
+    assert h == pytest.approx(best_bandwidth(X, around=h), rel=1e-3)
 
 
 def test_normal_reference_rules():
@@ -307,7 +328,7 @@ def test_fewer_than_two_distinct_points(rule, X):
         lambda: select_bandwidth(X, rule=rule),
         lambda: HighDimKernelDensity(bandwidth=rule).fit(X),
     ):
-        message = f"bandwidth='{rule}' needs at least two distinct.*n_samples={len(X)}"
+        message = f"='{rule}' needs at least two distinct.*n_samples={len(X)}"
         with pytest.raises(ValueError, match=message):
             call()
 

@@ -141,6 +141,15 @@ def test_data_frames(X, dtype):
         kde.score_samples(frame[["b", "a", "c"]])
 
 
+def test_bandwidth_of_any_number_type(X):
+    expected = HighDimKernelDensity(bandwidth=0.5).fit(X).score_samples(X)
+    for bandwidth in (np.float32(0.5), np.float64(0.5)):
+        kde = HighDimKernelDensity(bandwidth=bandwidth).fit(X)
+        assert type(kde.bandwidth_) is float
+        assert_array_equal(kde.score_samples(X), expected)
+    assert HighDimKernelDensity(bandwidth=1).fit(X).bandwidth_ == 1.0
+
+
 def test_clone_and_repr(X):
     kde = HighDimKernelDensity(bandwidth="scott", kernel="linear", n_jobs=2).fit(X)
     again = clone(kde)
@@ -232,6 +241,7 @@ def test_wrong_number_of_features(method):
         ({"bandwidth": "best"}, "'bandwidth' parameter.*Got 'best'"),
         ({"bandwidth": None}, "'bandwidth' parameter.*Got None"),
         ({"bandwidth": [1.0]}, "'bandwidth' parameter"),
+        ({"bandwidth": True}, "bandwidth must be a number or a rule, got True"),
         ({"bandwidth": 1e-200}, "bandwidth=1e-200 is too small for X"),
         ({"kernel": "box"}, "'kernel' parameter.*Got 'box'"),
         ({"n_jobs": 0}, "n_jobs must not be 0"),
@@ -262,7 +272,7 @@ def test_bad_weights(weights, message):
         HighDimKernelDensity().fit(GOOD, sample_weight=weights)
 
 
-@pytest.mark.parametrize("n_samples", [0, -1, 1.5, None, "3"])
+@pytest.mark.parametrize("n_samples", [0, -1, 1.5, None, "3", True])
 def test_bad_number_of_samples(n_samples):
     kde = HighDimKernelDensity(bandwidth=1.0).fit(GOOD)
     with pytest.raises(
