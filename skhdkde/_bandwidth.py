@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._search import LeaveOneOut, search_bandwidth
-from skhdkde._validation import FLOATS, check_n_jobs, check_weights
+from skhdkde._validation import FLOATS, check_bandwidth, check_n_jobs, check_weights
 
 __all__ = ["RULES", "bandwidth_by_rule", "select_bandwidth"]
 
@@ -146,8 +146,12 @@ def select_bandwidth(
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
         X, weights = X[weights > 0], weights[weights > 0]
+    points = TrainingPoints(X, weights)
+    if not isinstance(bandwidths, Integral):
+        for bandwidth in bandwidths:
+            check_bandwidth(bandwidth, points)
     bandwidth, search = bandwidth_by_rule(
-        TrainingPoints(X, weights),
+        points,
         rule,
         KERNELS[kernel],
         parameter="rule",

@@ -99,7 +99,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     differences of their coordinates.
 
     Fitting stores up to two copies of the data. Methods need at most 64 MiB per thread
-    beside their result, for any number of points and queries.
+    beside their result and a few numbers per query, for any number of points and queries.
 
     References
     ----------
@@ -194,7 +194,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
                 verbose=self.verbose,
             )
         else:
-            fitted.bandwidth_ = check_bandwidth(self.bandwidth, fitted._points.scale)
+            fitted.bandwidth_ = check_bandwidth(self.bandwidth, fitted._points)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -281,10 +281,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         reduction = Gradient(
             KERNELS[self.kernel],
             self.bandwidth_ * points.scale,
-            points.shape[0],
+            points,
             _tolerance(X, points),
-            points.shape[1],
-            points.scale,
         )
         gradient = np.empty(X.shape, dtype=_result_dtype(X, points))
         queries = points.as_queries(X)
@@ -322,7 +320,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         reduction = LogSumExp(
             KERNELS[self.kernel],
             self.bandwidth_ * self._points.scale,
-            self._points.shape[0],
+            self._points,
             _tolerance(queries, self._points),
         )
         return self._reduce(reduction, queries, leave_out)[:, 0]

@@ -36,7 +36,11 @@ same units:
 import numpy as np
 from scipy.special import gammaln
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "SHARP_CURVE"]
+
+# Error of squared distances, relative to h^2, that the curve of a compact kernel over
+# many bandwidths may have.
+SHARP_CURVE = 1e-9
 
 
 def log_ball_volume(n_features):
@@ -76,6 +80,7 @@ class _ExponentialFamily:
 
     compact = False
     affine = False  # whether the energy is the squared distance itself
+    singular = False  # whether the slope diverges at r = 0
 
     def shift(self, energy, lowest):
         lowest = lowest[:, None].astype(energy.dtype)
@@ -135,6 +140,7 @@ class Exponential(_ExponentialFamily):
 
     name = "exponential"
     power = 1
+    singular = True
     squaring_ratio = 2.0
 
     def log_normalizer(self, n_features):
@@ -157,7 +163,8 @@ class Exponential(_ExponentialFamily):
 
     def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
         reach = self.reach(nearest + delta, margin, np.max(bandwidths))
-        blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
+        with np.errstate(over="ignore"):
+            blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
         return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]
 
 
@@ -167,7 +174,7 @@ class _Compact:
     compact = True
     affine = False
     squaring_ratio = None
-    rooted = False  # the profile is linear in r near r = 0, so errors of r^2 blow up
+    singular = False
 
     def shift(self, energy, lowest):
         return energy
@@ -179,8 +186,10 @@ class _Compact:
         return np.full_like(nearest, h**2)
 
     def suspect_rows(self, nearest, delta, bandwidths, tol):
-        if np.isinf(tol):
-            return np.zeros(len(nearest), dtype=bool)
+        if len(bandwidths) > 1:
+            # A curve averages over queries: single pairs at a rim do not matter to it,
+            # only errors as large as the distances.
+            return ~(delta <= SHARP_CURVE * np.min(bandwidths) ** 2)
         return ~(nearest > np.max(bandwidths) ** 2 + delta)
 
     def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
@@ -188,7 +197,7 @@ class _Compact:
         suspect = np.zeros(sq.shape, dtype=bool)
         for h in bandwidths:
             suspect |= np.fabs(sq - h**2) <= (delta / tol)[:, None]
-        if self.rooted:
+        if self.singular:
             suspect |= sq <= ((delta / (2.0 * tol * np.min(bandwidths))) ** 2)[:, None]
         return suspect
 
@@ -247,7 +256,7 @@ class Linear(_Compact):
     """``k(r) = 1 - r`` for ``r < 1``."""
 
     name = "linear"
-    rooted = True
+    singular = True
 
     def log_normalizer(self, n_features):
         return log_ball_volume(n_features) - np.log(n_features + 1.0)

@@ -17,6 +17,8 @@ __all__ = ["TrainingPoints"]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
+# Scaled queries beyond this count as there: their squares would not be finite.
+LARGEST_QUERY = 1e145
 # Elements of a block that stays in the cache between two passes over it.
 SMALL_BLOCK_SIZE = 2**16
 
@@ -49,6 +51,9 @@ class TrainingPoints:
     largest_norm : float
         Largest ``|y|`` of the centred points, in scaled units.
 
+    bias : float
+        See :func:`rounding_bias`.
+
     weights : ndarray of shape (n_points,) or None
         Weights divided by the largest, of which ``smallest_weight`` is the smallest.
     """
@@ -65,6 +70,8 @@ class TrainingPoints:
             np.multiply(X[rows], scale, out=self.exact[rows])
             _augment(self.exact[rows], self.center, out=self.augmented[rows])
         self.largest_norm = float(np.sqrt(self.augmented[:, -2].max()))
+        sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
+        self.bias = rounding_bias(self.augmented[sample, :-2])
         self.weights = None if weights is None else weights / weights.max()
         self.smallest_weight = 1.0 if weights is None else float(self.weights.min())
 
@@ -112,16 +119,17 @@ class TrainingPoints:
 
     def mean_square_spread(self):
         """Weighted mean of ``|y - mean|^2``, in scaled units."""
-        points, sq_norms = self.augmented[:, :-2], self.augmented[:, -2]
+        points = self.augmented[:, :-2]
         if self.weights is None:
             mean = points.mean(axis=0, dtype=np.float64)
-            mean_sq = sq_norms.mean(dtype=np.float64)
-        else:
-            blocks = row_blocks(*self.shape)
-            total = self.weights.sum()
-            mean = sum(self.weights[rows] @ points[rows] for rows in blocks) / total
-            mean_sq = self.weights @ sq_norms / total
-        return max(mean_sq - mean @ mean, 0.0)
+            mean_sq = self.augmented[:, -2].mean(dtype=np.float64)
+            return max(mean_sq - mean @ mean, 0.0)
+        blocks, total = row_blocks(*self.shape), self.weights.sum()
+        mean = sum(self.weights[rows] @ points[rows] for rows in blocks) / total
+        squares = (np.square(points[rows] - mean).sum(axis=1) for rows in blocks)
+        return (
+            sum(self.weights[r] @ q for r, q in zip(blocks, squares, strict=True)) / total
+        )
 
     def in_data_units(self, rows):
         """The points ``rows`` as they were given."""
@@ -137,10 +145,13 @@ class TrainingPoints:
 
 
 class _Queries:
-    """Some rows of ``X`` times ``scale``, made block by block as they are asked for."""
+    """Some rows of ``X`` times ``scale``, float64, made as they are asked for.
+
+    ``dtype`` is that of the result, and of the tiles where nothing calls for another.
+    """
 
     def __init__(self, X, rows, dtype, scale):
-        self.X, self.rows, self.dtype, self.scale = X, rows, dtype, dtype.type(scale)
+        self.X, self.rows, self.dtype, self.scale = X, rows, dtype, scale
         self.length = len(X) if isinstance(rows, slice) else len(rows)
 
     def __len__(self):
@@ -149,13 +160,39 @@ class _Queries:
     def __getitem__(self, part):
         rows = part if isinstance(self.rows, slice) else self.rows[part]
         with np.errstate(over="ignore"):
-            return self.X[rows].astype(self.dtype, copy=False) * self.scale
+            scaled = np.multiply(self.X[rows], self.scale, dtype=np.float64)
+        return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
 
 
 def row_blocks(n_rows, n_features, size=BLOCK_SIZE):
     """Slices of rows that hold about ``size`` elements each."""
     step = max(1, size // max(n_features, 1))
     return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+
+
+def rounding_bias(rows):
+    """How much longer than random the walk of rounding errors in ``rows @ rows.T`` is.
+
+    Rounding errors along an inner product are like a random walk, of a length that
+    ``_backends/_precision.py`` bounds, unless the terms repeat: then all round the same
+    way. It shows in the products of a few rows with each other.
+
+    Returns
+    -------
+    bias : float
+        1 for a random walk, and twice the largest ratio to its bound otherwise.
+    """
+    product = rows @ rows.T
+    unit = 0.5 * np.finfo(rows.dtype).eps
+    walk = np.sqrt(min(rows.shape[1], 768))
+    sq_norms = np.square(rows, dtype=np.float64).sum(axis=1)
+    bias = 1.0
+    for i, row in enumerate(rows):
+        inner = np.multiply(rows, row, dtype=np.float64).sum(axis=1)
+        bound = unit * (2.25 * (sq_norms + sq_norms[i]) + 0.8 * walk * np.abs(inner))
+        error = np.abs(product[i] - inner)
+        bias = max(bias, 2.0 * np.max(error / np.maximum(bound, np.finfo(float).tiny)))
+    return float(bias)
 
 
 def _augment(exact, center, out):

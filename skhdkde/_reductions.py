@@ -11,7 +11,7 @@ A reduction offers
 - ``update(state, tile)``: the state with a tile added; it may destroy ``tile.sq``,
 - ``merge(state, other)``: the state of both,
 - ``finish(state)``: the result, of shape (n_rows, width),
-- ``width``,
+- ``width``, and ``smallest_bandwidth``, infinite if there is none,
 - ``product_rate`` and ``update_from_product``, where it can do with less than a tile:
   rate times (reference minus squared distance), straight from a matrix product,
 - ``reach``, ``suspect_rows`` and ``suspect_pairs``: which pairs matter, and where an
@@ -33,12 +33,14 @@ LARGEST_SUM = 1e25
 class _KernelReduction:
     """Which pairs matter, for the reductions over one kernel's values."""
 
-    def __init__(self, kernel, bandwidths, n_points, tol):
+    def __init__(self, kernel, bandwidths, points, tol):
         self.kernel = kernel
         self.bandwidths = np.atleast_1d(np.asarray(bandwidths, dtype=np.float64))
+        self.smallest_bandwidth = self.bandwidths.min()
         self.tol = tol
-        # n_points terms of exp(-margin) each add less than tol
-        self.margin = np.log(n_points) - np.log(tol)
+        # all terms of exp(-margin) together add less than tol to the lightest
+        ratio = points.shape[0] / points.smallest_weight
+        self.margin = np.log(ratio) - np.log(tol)
 
     def reach(self, nearest):
         return self.kernel.reach(nearest, self.margin, self.bandwidths.max())
@@ -71,8 +73,8 @@ class LogSumExp(_KernelReduction):
     those at ``h``: bandwidths so spaced form chains that cost one exponential each.
     """
 
-    def __init__(self, kernel, bandwidths, n_points, tol):
-        super().__init__(kernel, bandwidths, n_points, tol)
+    def __init__(self, kernel, bandwidths, points, tol):
+        super().__init__(kernel, bandwidths, points, tol)
         self.width = len(self.bandwidths)
         self.chains = squaring_chains(self.bandwidths, kernel.squaring_ratio)
 
@@ -113,7 +115,7 @@ class LogSumExp(_KernelReduction):
         are part of the product. None if a point is so much nearer than the lowest so far
         that its value is out of range; then the caller makes a full tile.
         """
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if len(self.bandwidths) == 1:
                 sums = (np.exp(product, out=product) @ weights)[:, None]
             else:
@@ -144,10 +146,22 @@ class Gradient(_KernelReduction):
     ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
     """
 
-    def __init__(self, kernel, bandwidth, n_points, tol, n_features, scale):
-        super().__init__(kernel, [bandwidth], n_points, tol)
-        self.width = n_features
-        self.scale = scale
+    def __init__(self, kernel, bandwidth, points, tol):
+        super().__init__(kernel, [bandwidth], points, tol)
+        self.width = points.shape[1]
+        self.scale = points.scale
+
+    def suspect_rows(self, nearest, delta):
+        suspect = super().suspect_rows(nearest, delta)
+        if self.kernel.singular:  # slopes are in 1 / r: r is needed to a relative tol
+            suspect |= ~(nearest > delta / self.tol)
+        return suspect
+
+    def suspect_pairs(self, sq, nearest, delta):
+        suspect = super().suspect_pairs(sq, nearest, delta)
+        if self.kernel.singular:
+            suspect |= sq <= (delta / self.tol)[:, None]
+        return suspect
 
     def start(self, n_rows):
         return (
@@ -166,7 +180,8 @@ class Gradient(_KernelReduction):
         values = self.kernel.values(shifted, h, shifted)
         total = state[1] * factor + (values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
-        return lowest, total, state[2] * factor + tile.pull(slopes, self.tol * h)
+        pull = tile.pull(slopes, self.tol * h * total[:, 0])
+        return lowest, total, state[2] * factor + pull
 
     def merge(self, state, other):
         lowest = np.minimum(state[0], other[0])
@@ -189,6 +204,7 @@ class KSmallest:
     def __init__(self, k, tol):
         self.k = self.width = k
         self.tol = tol
+        self.smallest_bandwidth = np.inf
 
     def reach(self, nearest):
         return np.full_like(nearest, np.inf)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skhdkde._points import row_blocks
+
 __all__ = ["draw"]
 
 
@@ -21,8 +23,12 @@ def draw(points, kernel, bandwidth, n_samples, rng):
     cumulative = np.cumsum(weights)
     rows = np.searchsorted(cumulative, u * cumulative[-1], side="right")
     rows = np.minimum(rows, n_points - 1)
-    steps = rng.standard_normal(size=(n_samples, n_features))
-    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    steps *= bandwidth * kernel.radii(n_features, n_samples, rng)[:, None]
-    steps += points.in_data_units(rows)
-    return steps.astype(points.dtype, copy=False)
+    X = np.empty((n_samples, n_features), dtype=points.dtype)
+    for part in row_blocks(n_samples, n_features):
+        n_rows = part.stop - part.start
+        steps = rng.standard_normal(size=(n_rows, n_features))
+        steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+        steps *= bandwidth * kernel.radii(n_features, n_rows, rng)[:, None]
+        steps += points.in_data_units(rows[part])
+        X[part] = steps
+    return X

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from sklearn.utils import check_random_state
 
 from skhdkde._backends import reduce_pairs
+from skhdkde._kernels import SHARP_CURVE
 from skhdkde._reductions import KSmallest, LogSumExp
 
 __all__ = ["BandwidthSearch", "LeaveOneOut", "search_bandwidth"]
@@ -100,7 +101,9 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
     else:
         curve = _Curve(queries, np.unique(bandwidths) * scale)
     best = curve.peak()
-    if best in curve.bandwidths[[0, -1]]:
+    if curve.best in (0, len(curve.mean) - 1) and np.isclose(
+        best, curve.bandwidths[curve.best], rtol=1e-6
+    ):
         warnings.warn(
             f"bandwidth {best / scale:.6g}, at an end of the {len(curve.bandwidths)} "
             "tried, is the best of them; the optimum may lie beyond.",
@@ -137,13 +140,13 @@ class LeaveOneOut:
         self.dtype = np.dtype(np.float64) if wide else points.dtype
         self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
 
-    def _reduce(self, reduction, rows):
+    def _reduce(self, reduction, rows, dtype):
         return reduce_pairs(
             reduction,
             self.points.rows_as_queries(rows),
             self.points,
             leave_out=rows,
-            dtype=self.dtype,
+            dtype=dtype,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
             label="bandwidth",
@@ -151,7 +154,7 @@ class LeaveOneOut:
 
     def nearest_sq(self, rows):
         """Squared distance of the points ``rows`` to the nearest other point."""
-        return self._reduce(KSmallest(1, 1e-5), rows)[:, 0]
+        return self._reduce(KSmallest(1, 1e-9), rows, np.float64)[:, 0]
 
     def nearest_rule(self):
         """``h^2`` = mean squared distance to the nearest point / ``d``."""
@@ -161,10 +164,9 @@ class LeaveOneOut:
 
     def log_density(self, bandwidths):
         """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
-        n_points, d = self.points.shape
-        tol = np.inf if self.kernel.compact else self.tol
-        reduction = LogSumExp(self.kernel, bandwidths, n_points, tol)
-        log_sums = self._reduce(reduction, self.rows)
+        d = self.points.shape[1]
+        reduction = LogSumExp(self.kernel, bandwidths, self.points, self.tol)
+        log_sums = self._reduce(reduction, self.rows, self.dtype)
         log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
         return log_sums - log_norm - self.log_others[:, None]
 
@@ -174,18 +176,26 @@ class LeaveOneOut:
         For the exponential profiles stationarity reads ``h^p = <r^p> / d`` with the
         mean over the kernel's own weights: not below the mean of the nearest points'
         ``r^p``, hence not below half their median, which a pilot gives reliably whatever
-        the tails; and not above the mean over all points. A compact kernel must reach
-        the nearest point of every query, and is past its optimum when it covers all
-        points twice over.
+        the tails; and not above the mean over all points. With weights, one point may
+        be most of either mean, and the bounds are the extremes. A compact kernel must
+        reach the nearest point of every query, and is past its optimum when it covers
+        all points twice over.
         """
-        pilot = np.linspace(0, len(self.rows) - 1, min(len(self.rows), N_PILOT))
-        nearest = self.nearest_sq(self.rows[pilot.astype(int)])
+        rows = self.rows[np.argsort(-self.weights, kind="stable")]
+        if np.ptp(self.weights) == 0.0:
+            rows = rows[
+                np.linspace(0, len(rows) - 1, min(len(rows), N_PILOT)).astype(int)
+            ]
+        nearest = self.nearest_sq(rows[:N_PILOT])
+        largest = self.points.largest_norm
         if self.kernel.compact:
-            return np.sqrt(nearest.max()), 4.0 * self.points.largest_norm
+            return np.sqrt(nearest.max()), 4.0 * largest
         p, d = self.kernel.power, self.points.shape[1]
-        low = np.median(nearest ** (p / 2.0)) / 2.0 / d
-        high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0) / d
-        low, high = low ** (1.0 / p), 1.1 * high ** (1.0 / p)
+        low = np.median(nearest ** (p / 2.0)) / 2.0
+        high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0)
+        if self.points.weights is not None:
+            low, high = nearest.min() ** (p / 2.0), (2.0 * largest) ** p
+        low, high = (low / d) ** (1.0 / p), 1.1 * (high / d) ** (1.0 / p)
         return max(low, SMALLEST_RATIO * high), high
 
 
@@ -269,7 +279,10 @@ class _Curve:
             )
         window = slice(max(best - 6, 0), best + 7)
         x, y = log_h[window], self.mean[window]
-        if self.queries.kernel.compact or len(x) < 3 or not np.isfinite(y).all():
+        if self.queries.kernel.compact:
+            # by more than the curve's distances are wrong, so that all stay in reach
+            return float(self.bandwidths[best]) * (1.0 + 2.0 * SHARP_CURVE)
+        if len(x) < 3 or not np.isfinite(y).all():
             return float(self.bandwidths[best])
         slope = make_interp_spline(x, y, k=5 if len(x) > 5 else 2).derivative()
         left, right = np.log(self._neighbours())

@@ -10,8 +10,9 @@ __all__ = ["FLOATS", "check_bandwidth", "check_data", "check_n_jobs", "check_wei
 # float32 stays float32; everything else becomes float64.
 FLOATS = [np.float64, np.float32]
 
-# Ratio of bandwidth and data beyond which squares leave the range of float64.
-LARGEST_RATIO = 1e140
+# Ratio of bandwidth and data beyond which squares leave the range of float64, or the
+# data themselves, once scaled, that of float32.
+LARGEST_RATIO = {np.dtype(np.float64): 1e140, np.dtype(np.float32): 1e30}
 
 
 class _Naming:
@@ -65,8 +66,8 @@ def check_weights(sample_weight, X):
     return weights
 
 
-def check_bandwidth(bandwidth, scale):
-    """A bandwidth whose ratio to data of size ``1 / scale`` can be squared.
+def check_bandwidth(bandwidth, points):
+    """A bandwidth whose ratio to the size of the data can be squared.
 
     Raises
     ------
@@ -76,11 +77,12 @@ def check_bandwidth(bandwidth, scale):
     if isinstance(bandwidth, bool):
         raise ValueError(f"bandwidth must be a number or a rule, got {bandwidth!r}.")
     bandwidth = float(bandwidth)
-    if not 1.0 / LARGEST_RATIO < bandwidth * scale < LARGEST_RATIO:
-        size = "small" if bandwidth * scale < 1.0 else "large"
+    limit, ratio = LARGEST_RATIO[points.dtype], bandwidth * points.scale
+    if not 1.0 / limit < ratio < limit:
+        size = "small" if ratio < 1.0 else "large"
         raise ValueError(
             f"bandwidth={bandwidth!r} is too {size} for X with entries up to "
-            f"{1.0 / scale:.1e}: their ratio must be within {LARGEST_RATIO:.0e}."
+            f"{1.0 / points.scale:.1e}: their ratio must be within {limit:.0e}."
         )
     return bandwidth
 

@@ -191,7 +191,13 @@ def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
     query_sq = block[:, -1].astype(float)
     far = np.full(len(X), np.inf)
     delta = _precision.error_bound(
-        query_sq, exact.min(axis=1).astype(float), far, points.largest_norm, d, dtype
+        query_sq,
+        exact.min(axis=1).astype(float),
+        far,
+        points.largest_norm,
+        d,
+        dtype,
+        points.bias,
     )
     assert (error <= delta[:, None]).all()
     assert error.max() > 0.02 * delta.min()

@@ -67,7 +67,7 @@ def test_nearer_points_in_later_tiles(dtype, bandwidths, monkeypatch):
     points = TrainingPoints(Y)
     tol = 1e-3 if dtype == np.float32 else 1e-8
     h = np.asarray(bandwidths)
-    reduction = LogSumExp(KERNELS["gaussian"], h * points.scale, 600, tol)
+    reduction = LogSumExp(KERNELS["gaussian"], h * points.scale, points, tol)
     queries = points.as_queries(X)
     log_sums = _numpy.reduce_pairs(reduction, queries, points, n_jobs=1)
     assert 1 < len(full) < 20  # some tiles, not all

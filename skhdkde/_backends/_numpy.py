@@ -8,7 +8,7 @@ import numpy as np
 
 from skhdkde._backends._precision import always_sharp, mend
 from skhdkde._backends._threads import n_threads_for, run_tasks
-from skhdkde._points import BLOCK_SIZE, row_blocks
+from skhdkde._points import BLOCK_SIZE, rounding_bias, row_blocks
 
 __all__ = ["reduce_pairs"]
 
@@ -16,6 +16,10 @@ __all__ = ["reduce_pairs"]
 # wider ones the overhead of a numpy call; both must stay in the cache.
 TILE_ROWS = 256
 TILE_COLS = 2048
+# Queries, in scaled units, beyond which squares are not finite in float32.
+LARGEST_FLOAT32 = 1e15
+# Bandwidths below which exponents are not.
+SMALLEST_BANDWIDTH = 1e-15
 # Relative to the largest; smaller ones, times a kernel value, underflow in float32.
 SMALLEST_WEIGHT = 1e-20
 
@@ -27,7 +31,7 @@ class QueryBlock:
 
     Attributes
     ----------
-    exact : ndarray of shape (n_rows, n_features)
+    exact : ndarray of shape (n_rows, n_features), float64
         Queries times the scale of the training points, to the last bit.
     augmented : ndarray of shape (n_rows, n_features + 2)
         ``(-2 x, 1, |x|^2)`` of the centred queries, in the dtype of the tile.
@@ -35,14 +39,18 @@ class QueryBlock:
         ``|x|^2``.
     leave_out : ndarray of shape (n_rows,) or None
         Index of the training point that each query does not see.
+    bias : float
+        Of the points, or of a few of the queries, whichever is more.
     """
 
     def __init__(self, exact, points, leave_out, dtype):
         self.exact = exact
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.augmented = points.query_block(exact, dtype)
+        if np.abs(exact).max() > LARGEST_FLOAT32:
+            dtype = np.dtype(np.float64)
+        self.augmented = points.query_block(exact, dtype)
         self.sq_norms = self.augmented[:, -1].astype(np.float64)
         self.leave_out = leave_out
+        self.bias = max(points.bias, rounding_bias(self.augmented[:8, :-2]))
 
     def relative(self, reference, rate):
         """Operand whose product with the points is ``rate (reference - |x - y|^2)``."""
@@ -95,16 +103,16 @@ class Tile:
         """An uninitialised array like ``sq``."""
         return _scratch(self.sq)
 
-    def pull(self, slopes, resolution):
+    def pull(self, slopes, allowed):
         """``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
 
-        By a product with the centred points, except for the queries for which that
-        would lose more than ``resolution`` of each difference.
+        By a product with the centred points, except for the queries for which the error
+        of that would be more than ``allowed``, of shape (n_rows,).
         """
         pull = _pull_by_product(slopes, self.queries.augmented, self._block)
-        norms = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
-        norms *= np.sqrt(len(self._block))
-        rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * norms <= resolution))
+        errors = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
+        errors *= np.sqrt(len(self._block)) * slopes.sum(axis=1, dtype=np.float64)
+        rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * errors <= allowed))
         if len(rows) and slopes.dtype == np.float32:
             wide = self.points.query_block(self.queries.exact[rows], np.float64)
             pull[rows] = 0.0
@@ -112,7 +120,8 @@ class Tile:
                 cols = slice(part.start + self.cols.start, part.stop + self.cols.start)
                 block = self.points.block(cols, np.float64)
                 pull[rows] += _pull_by_product(slopes[rows, part], wide, block)
-            rows = rows[~(np.finfo(np.float64).eps * norms[rows] <= resolution)]
+            fine = np.finfo(np.float64).eps * errors[rows] <= allowed[rows]
+            rows = rows[~fine]
         for i in rows:
             pull[i] = self._pull_by_differences(slopes[i], i)
         return pull
@@ -143,8 +152,8 @@ def _visit(reduction, queries, points, cols, check):
         if updated is None:
             tile = Tile(queries, points, part)
             if not sharp:
-                np.minimum(nearest, tile.nearest, out=nearest)
                 mend(tile, reduction, nearest)
+                np.minimum(nearest, tile.nearest, out=nearest)
             updated = reduction.update(state, tile)
         state = updated
     return state
@@ -224,7 +233,8 @@ def reduce_pairs(
     """
     if dtype is None:
         dtype = np.result_type(queries.dtype, points.dtype)
-    if points.smallest_weight < SMALLEST_WEIGHT:
+    tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
+    if tiny or points.smallest_weight < SMALLEST_WEIGHT:
         dtype = np.float64
     n_threads = n_threads_for(n_jobs)
     row_ranges, col_ranges = _split(len(queries), points.shape, n_threads)
@@ -253,7 +263,7 @@ def reduce_pairs(
 def _split(n_queries, points_shape, n_threads):
     """Ranges of queries and of points, enough of them to keep every thread busy."""
     n_points, n_features = points_shape
-    step = min(TILE_ROWS, max(16, BLOCK_SIZE // (n_features + 2)))
+    step = min(TILE_ROWS, max(1, BLOCK_SIZE // 2 // (n_features + 2)))
     rows = [slice(i, min(i + step, n_queries)) for i in range(0, n_queries, step)]
     n_parts = 1
     if n_threads > 1 and len(rows) < 4 * n_threads:

@@ -22,7 +22,7 @@ FEW_IN_FLOAT32 = 0.01
 FEW_IN_FLOAT64 = 0.15
 
 
-def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype):
+def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype, bias):
     """Bound on the error of a row's squared distances, where they matter.
 
     Rounding errors of an inner product accumulate like a random walk along its
@@ -40,6 +40,9 @@ def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype):
         Squared distances of the nearest point, and beyond which none matters.
     largest_norm : float
         Largest ``|y|``. A ``y`` that matters is also within reach of ``x``.
+    bias : float
+        Factor by which the walk is longer than a random one; see
+        :func:`~skhdkde._points.rounding_bias`.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype):
         twice_inner = np.clip(size - nearest, 0.0, size)
         walk = np.sqrt(min(n_features, 768))
         unit = 0.5 * np.finfo(dtype).eps
-        return unit * (4.5 * size + 0.8 * walk * twice_inner)
+        return unit * (4.5 * size + 0.8 * bias * walk * twice_inner)
 
 
 def always_sharp(queries, points, reduction):
@@ -60,12 +63,18 @@ def always_sharp(queries, points, reduction):
     dtype = queries.augmented.dtype
     anywhere = np.full_like(zero, np.inf)
     delta = error_bound(
-        queries.sq_norms, zero, anywhere, points.largest_norm, points.shape[1], dtype
+        queries.sq_norms,
+        zero,
+        anywhere,
+        points.largest_norm,
+        points.shape[1],
+        dtype,
+        queries.bias,
     )
     return not reduction.suspect_rows(zero, delta).any()
 
 
-def mend(tile, reduction, nearest):
+def mend(tile, reduction, earlier):
     """Recompute, in place, the squared distances of ``tile`` that are not sharp enough.
 
     Parameters
@@ -74,33 +83,32 @@ def mend(tile, reduction, nearest):
         Its ``sq`` and ``nearest`` are changed.
     reduction : object
         Says which rows and pairs matter.
-    nearest : ndarray of shape (n_rows,)
-        Smallest squared distance so far, over this and earlier tiles. Changed too.
+    earlier : ndarray of shape (n_rows,)
+        Smallest squared distance in the tiles before this one, mended as needed. That of
+        this tile is never trusted before it is mended: it may be small by error alone.
     """
     dtype = tile.sq.dtype
-    rows = np.arange(len(nearest))
-    while len(rows):
-        delta = _bound(tile, reduction, nearest[rows], rows, dtype)
-        flagged = reduction.suspect_rows(nearest[rows], delta)
-        rows, delta = rows[flagged], delta[flagged]
+    rows = np.arange(len(earlier))
+    done = False
+    while len(rows) and not done:
+        nearest = np.minimum(earlier[rows], tile.nearest[rows])
+        delta = _bound(tile, reduction, nearest, rows, dtype)
+        flagged = reduction.suspect_rows(nearest, delta)
+        rows, delta, nearest = rows[flagged], delta[flagged], nearest[flagged]
         if not len(rows):
             return
-        pairs = reduction.suspect_pairs(tile.sq[rows], nearest[rows], delta)
+        pairs = reduction.suspect_pairs(tile.sq[rows], nearest, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
+        done = True
         if np.count_nonzero(pairs) <= few * pairs.size:
             _pairs_by_differences(tile, rows, pairs)
-            done = True
         elif dtype == np.float32:
             dtype, done = np.dtype(np.float64), False
             _rows_by_product(tile, rows, dtype)
         else:
             _rows_by_differences(tile, rows)
-            done = True
         tile.exclude()
         tile.nearest[rows] = tile.sq[rows].min(axis=1)
-        nearest[rows] = np.minimum(nearest[rows], tile.nearest[rows])
-        if done:
-            return
 
 
 def _bound(tile, reduction, nearest, rows, dtype):
@@ -111,6 +119,7 @@ def _bound(tile, reduction, nearest, rows, dtype):
         tile.points.largest_norm,
         tile.points.shape[1],
         dtype,
+        tile.queries.bias,
     )
 
 
@@ -118,9 +127,8 @@ def _pairs_by_differences(tile, rows, pairs):
     i, j = np.nonzero(pairs)
     exact = tile.points.exact
     for part in row_blocks(len(i), exact.shape[1]):
-        x = tile.queries.exact[rows[i[part]]].astype(np.float64)
-        x -= exact[tile.cols.start + j[part]]
-        tile.sq[rows[i[part]], j[part]] = np.einsum("ij,ij->i", x, x)
+        x = tile.queries.exact[rows[i[part]]] - exact[tile.cols.start + j[part]]
+        tile.sq[rows[i[part]], j[part]] = np.square(x, out=x).sum(axis=1)
 
 
 def _rows_by_product(tile, rows, dtype):
@@ -131,7 +139,7 @@ def _rows_by_product(tile, rows, dtype):
 
 
 def _rows_by_differences(tile, rows):
-    queries = tile.queries.exact[rows].astype(np.float64)
+    queries = tile.queries.exact[rows]
     for part in row_blocks(tile.sq.shape[1], queries.shape[1]):
         points = tile.points.exact[_shifted(part, tile.cols.start)]
         tile.sq[rows, part] = cdist(queries, points, "sqeuclidean")

@@ -27,6 +27,13 @@ class _BlasCap:
         self._limiter = None
         self._n_threads_before = 1
 
+    def after_fork(self):
+        """In a child forked during a pass of its parent: no lock held, no cap left."""
+        limiter = self._limiter if self._n_passes else None
+        self.reset()
+        if limiter is not None:
+            limiter.__exit__(None, None, None)
+
     def n_threads(self):
         """Threads that a BLAS call would use, were it not for our own cap."""
         with self._lock:
@@ -57,7 +64,7 @@ class _BlasCap:
 
 _blas_cap = _BlasCap()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_blas_cap.reset)
+    os.register_at_fork(after_in_child=_blas_cap.after_fork)
 
 
 def n_threads_for(n_jobs):
