@@ -225,7 +225,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     def _log_density(self, queries):
         log_total = np.log(self._points.total_weight())
         log_density = self._log_sums(queries) - log_total - self._log_volume
-        return log_density.astype(_result_dtype(queries, self._points), copy=False)
+        with np.errstate(over="ignore"):  # below the least float32 is -inf
+            return log_density.astype(_result_dtype(queries, self._points), copy=False)
 
     def _leave_one_out(self):
         points, n_points = self._points, self._points.shape[0]
@@ -233,7 +234,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             log_others = np.log(points.total_weight_without_each())
         log_sums = self._log_sums(points.exact, leave_out=np.arange(n_points))
         log_others[np.isneginf(log_sums)] = 0.0  # no points at all: log 0, not log 0/0
-        log_density = (log_sums - log_others - self._log_volume).astype(points.dtype)
+        with np.errstate(over="ignore"):
+            log_density = (log_sums - log_others - self._log_volume).astype(points.dtype)
         if self._weightless is None:
             return log_density
         zero, X = self._weightless

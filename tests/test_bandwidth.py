@@ -261,6 +261,47 @@ def test_rules_in_extreme_units(rule, unit):
     )
 
 
+def test_compact_kernels_leave_no_point_out_of_reach():
+    """At the bandwidth found, by exact distances, not those of the search."""
+    for seed in range(40):
+        X = np.random.default_rng(seed).standard_normal((20, 20))
+        for kernel in ("tophat", "linear"):
+            kde = HighDimKernelDensity(kernel=kernel).fit(X)
+            assert np.isfinite(kde.score_samples(None)).all()
+
+
+@pytest.mark.parametrize("kernel", ["tophat", "linear", "gaussian"])
+def test_near_copies(kernel):
+    """Pairs nearer than the products' error: the optimum is their distance."""
+    rng = np.random.default_rng(2)
+    X = np.arange(4.0)[:, None]
+    X = np.vstack([X, X + 1e-9 * rng.random((4, 1))])
+    h = select_bandwidth(X, kernel=kernel)
+    assert 1e-10 < h < 1e-8
+    kde = HighDimKernelDensity(kernel=kernel, bandwidth=h).fit(X)
+    assert np.isfinite(kde.score_samples(None)).all()
+
+
+@pytest.mark.parametrize(
+    "X, weights, expected",
+    [
+        (
+            [-5.50872444, 23.43537684, 260.45444605, 260.45444845],
+            [9.8e-6, 31, 4e5, 4e-3],
+            237,
+        ),
+        ([0, 1, 1000, 1001.5], [1, 1e-6, 1e6, 1e-3], 999.08),
+    ],
+)
+def test_weights_of_many_orders(X, weights, expected):
+    h = select_bandwidth(np.transpose([X]), sample_weight=weights)
+    assert h == pytest.approx(expected, rel=1e-3)
+    h = select_bandwidth([[0.0], [1.0]], sample_weight=[1.0, 1e-20])
+    assert h == pytest.approx(1.0, rel=1e-3)
+    h = select_bandwidth([[0.0], [1.0]], rule="scott", sample_weight=[1.0, 1e-20])
+    assert h == pytest.approx(1e-10, rel=1e-3)
+
+
 def test_an_outlier_among_the_pilots():
     """The mean nearest distance of the pilot is far above that of all points."""
     X = np.random.default_rng(0).standard_normal((2000, 5))

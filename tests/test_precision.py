@@ -91,7 +91,29 @@ def large_units(dtype, rng):
     return Y[:20], Y, 3e29
 
 
+def close_pairs(dtype, rng):
+    """Each query has one training point at a distance far below the product's error."""
+    Y = rng.standard_normal((50, 20)).astype(dtype)
+    return Y + dtype(1e-3) * rng.standard_normal((50, 20)).astype(dtype), Y, 1e-4
+
+
+def equal_features(dtype, rng):
+    """Products that all round the same way: their errors do not cancel."""
+    Y = (rng.random((300, 1)) * np.ones(384)).astype(dtype)
+    return (rng.random((30, 1)) * np.ones(384)).astype(dtype), Y, 0.03
+
+
+def sentinel(dtype, rng):
+    """One absurd value must not flush the others to zero."""
+    Y = rng.standard_normal((100, 5)).astype(dtype)
+    Y[0] = 1e20
+    return Y[1:10] + dtype(0.125), Y, 0.5
+
+
 CASES = [
+    close_pairs,
+    equal_features,
+    sentinel,
     offset,
     clusters,
     duplicates,
@@ -133,7 +155,7 @@ def test_bandwidths(h, kernel, dtype):
     assert_precise(np.vstack([Y[:20], -Y[:20]]), Y, h, kernel)
 
 
-@pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails])
+@pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails, close_pairs])
 def test_the_cases_are_hard(case, monkeypatch):
     """Without mending, these cases fail: the tests above can fail."""
     monkeypatch.setattr(_numpy, "mend", lambda *args: None)
@@ -153,7 +175,71 @@ def test_leave_one_out_of_tight_clusters(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [offset, clusters, images, outlier, heavy_tails])
+@pytest.mark.parametrize("ratio", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_leave_one_out_of_close_pairs(kernel, ratio, dtype):
+    """The nearest distance that the product gives is off by more than the distance."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((25, 20))
+    Y = np.vstack([A, A + 1e-6 * rng.standard_normal((25, 20))]).astype(dtype)
+    h = ratio * 1e-6 / (5 if kernel == "exponential" else 1)
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y)
+    expected = oracles.log_density(Y, Y, h, kernel, leave_out=np.arange(50))
+    assert_allclose(kde.score_samples(None), expected, atol=ATOL[dtype], rtol=RTOL[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_alone_scores_as_in_company(dtype):
+    X, Y, h = close_pairs(dtype, np.random.default_rng(0))
+    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    alone = np.concatenate([kde.score_samples(x[None]) for x in X])
+    assert_allclose(kde.score_samples(X), alone, atol=ATOL[dtype], rtol=RTOL[dtype])
+
+
+@pytest.mark.parametrize("kernel, h", [("gaussian", 5e-4), ("exponential", 1e-4)])
+@pytest.mark.parametrize("weight", [1e-10, 1e-20])
+def test_a_light_nearest_point_does_not_hide_heavier_ones(weight, kernel, h):
+    rng = np.random.default_rng(1)
+    c = 1e4 * rng.standard_normal((2, 20))
+    Y = np.repeat(c, 200, axis=0) + 1e-3 * rng.standard_normal((400, 20))
+    X = c[:1] + 1e-3 * rng.standard_normal((1, 20))
+    Y[0] = X[0] + 2e-5
+    weights = np.r_[weight, np.ones(399)]
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y, sample_weight=weights)
+    expected = oracles.log_density(X, Y, h, kernel, weights)
+    assert_allclose(kde.score_samples(X), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("kernel", ["exponential", "linear"])
+@pytest.mark.parametrize("dtype, step", [(np.float32, 1e-6), (np.float64, 1e-12)])
+def test_gradient_beside_a_cusp(kernel, dtype, step):
+    Y = np.random.default_rng(0).standard_normal((500, 2)).astype(dtype)
+    X = Y[:50] + dtype(step)
+    kde = HighDimKernelDensity(bandwidth=0.1, kernel=kernel).fit(Y)
+    expected = oracles.gradient(X, Y, 0.1, kernel)
+    atol = ATOL[dtype] * np.sqrt(2) / 0.1
+    assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "tophat"])
+def test_far_queries(kernel, dtype):
+    """-inf where the result is out of range, without warnings, and never NaN."""
+    Y = np.random.default_rng(0).standard_normal((100, 5)).astype(dtype)
+    kde = HighDimKernelDensity(bandwidth=0.5, kernel=kernel).fit(Y)
+    X = np.full((2, 5), 1e25, dtype=dtype)
+    expected = oracles.log_density(X, Y, 0.5, kernel)
+    if dtype == np.float32 and kernel == "gaussian":
+        expected[:] = -np.inf  # -5e50
+    assert_allclose(kde.score_samples(X), expected, rtol=RTOL[dtype])
+    tiny = HighDimKernelDensity(bandwidth=1e-20, kernel=kernel).fit(Y * dtype(1e-20))
+    assert not np.isnan(tiny.score_samples(np.full((2, 5), 1e19, dtype=dtype))).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "case", [offset, clusters, images, outlier, heavy_tails, close_pairs, sentinel]
+)
 def test_gradients(case, dtype):
     X, Y, h = case(dtype, np.random.default_rng(0))
     kde = HighDimKernelDensity(bandwidth=h).fit(Y)
@@ -163,7 +249,9 @@ def test_gradients(case, dtype):
     assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["normal", "positive", "near", "sparse", "offset"])
+@pytest.mark.parametrize(
+    "kind", ["normal", "positive", "near", "sparse", "offset", "equal"]
+)
 @pytest.mark.parametrize("d", [1, 2, 8, 33, 128, 768, 2048])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
@@ -175,6 +263,7 @@ def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
         "near": lambda: rng.standard_normal(d) + 1e-3 * rng.standard_normal((400, d)),
         "sparse": lambda: rng.random((400, d)) * (rng.random((400, d)) < 0.1),
         "offset": lambda: 50 + rng.standard_normal((400, d)),
+        "equal": lambda: rng.random((400, 1)) * np.ones(d),
     }[kind]()
     Y = Y.astype(dtype)
     X = Y[:100] + dtype(1e-3)
