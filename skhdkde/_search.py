@@ -29,6 +29,8 @@ FLOAT64_BELOW = 16
 SPLINE_SPACING = 0.1
 COMPACT_SPACING = 5e-4
 MAX_PASSES = 12
+# Squared distances that float32 has all its digits for.
+SMALLEST_FLOAT32 = 1e-30
 # Least ratio of the ends of the first grid, where points nearly coincide.
 SMALLEST_RATIO = 1e-12
 
@@ -154,6 +156,10 @@ class LeaveOneOut:
 
     def nearest_sq(self, rows):
         """Squared distance of the points ``rows`` to the nearest other point."""
+        if self.dtype == np.float32:
+            nearest = self._reduce(KSmallest(1, 1e-5), rows, self.dtype)[:, 0]
+            if nearest.min() > SMALLEST_FLOAT32:
+                return nearest
         return self._reduce(KSmallest(1, 1e-9), rows, np.float64)[:, 0]
 
     def nearest_rule(self):
@@ -294,13 +300,13 @@ class _Curve:
 def comb(low, high, n_bandwidths, ratio):
     """Geometric grid from ``low`` to at least ``high`` in steps that divide ``ratio``.
 
-    The step is the smallest of ``ratio^(1/8), ^(1/4), ^(1/2), ^1, ^2, ...`` that gets
-    there with ``n_bandwidths``. Without a ``ratio`` the grid ends at ``high``.
+    The step is the smallest of ``ratio^(1/4), ^(1/2), ^1, ^2, ...`` that gets there with
+    ``n_bandwidths``. Without a ``ratio`` the grid ends at ``high``.
     """
     if ratio is None:
         return np.geomspace(low, high, n_bandwidths)
     needed = np.log(high / low) / max(n_bandwidths - 1, 1) / np.log(ratio)
-    power = 1.0 / 8.0
+    power = 1.0 / 4.0
     while power < needed:
         power = 2.0 * power if power < 1.0 else power + 1.0
     return low * ratio ** (power * np.arange(n_bandwidths))
