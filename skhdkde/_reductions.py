@@ -112,17 +112,23 @@ class LogSumExp(_KernelReduction):
         """The state with a tile of ``product_rate (lowest - sq)`` added.
 
         Saves three passes over the tile: no minimum is sought, and the shift and scale
-        are part of the product. None if a point is so much nearer than the lowest so far
-        that its value is out of range; then the caller makes a full tile.
+        are part of the product.
+
+        Returns
+        -------
+        state : tuple
+        rows : ndarray of int
+            Rows in which a point is so much nearer than the lowest so far that its value
+            is out of range. Nothing was added to them.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if len(self.bandwidths) == 1:
                 sums = (np.exp(product, out=product) @ weights)[:, None]
             else:
                 sums = self._sums(product, scratch(), weights)
-        if not (sums <= LARGEST_SUM).all():
-            return None
-        return state[0], state[1] + sums
+        rows = np.flatnonzero(~(sums <= LARGEST_SUM).all(axis=1))
+        sums[rows] = 0.0
+        return (state[0], state[1] + sums), rows
 
     def merge(self, state, other):
         lowest = np.minimum(state[0], other[0])

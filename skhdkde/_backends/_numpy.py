@@ -1,5 +1,6 @@
 """Tiles of squared distances by matrix products, reduced while in the cache."""
 
+import copy
 import functools
 import threading
 from itertools import pairwise
@@ -51,6 +52,14 @@ class QueryBlock:
         self.sq_norms = self.augmented[:, -1].astype(np.float64)
         self.leave_out = leave_out
         self.bias = max(points.bias, rounding_bias(self.augmented[:8, :-2]))
+
+    def take(self, rows):
+        """A block of some of the rows."""
+        part = copy.copy(self)
+        part.exact, part.augmented = self.exact[rows], self.augmented[rows]
+        part.sq_norms = self.sq_norms[rows]
+        part.leave_out = None if self.leave_out is None else self.leave_out[rows]
+        return part
 
     def relative(self, reference, rate):
         """Operand whose product with the points is ``rate (reference - |x - y|^2)``."""
@@ -187,9 +196,20 @@ class _Products:
         np.matmul(self.operand, self.points.block(cols, dtype).T, out=product)
         product[self.queries.excluded(cols)] = -np.inf
         weights = self.points.weight_block(cols, dtype)
-        return self.reduction.update_from_product(
+        state, out_of_range = self.reduction.update_from_product(
             state, product, lambda: _scratch(product), weights
         )
+        return self._with_full_rows(state, out_of_range, cols)
+
+    def _with_full_rows(self, state, rows, cols):
+        """Add the tile for the ``rows`` that found a much nearer point in it."""
+        if len(rows):
+            tile = Tile(self.queries.take(rows), self.points, cols)
+            update = self.reduction.update(tuple(part[rows] for part in state), tile)
+            state = tuple(part.copy() for part in state)
+            for part, new in zip(state, update, strict=True):
+                part[rows] = new
+        return state
 
 
 def reduce_pairs(
