@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._search import LeaveOneOut, search_bandwidth
-from skhdkde._validation import FLOATS, check_bandwidth, check_n_jobs, check_weights
+from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
 
 __all__ = ["RULES", "bandwidth_by_rule", "select_bandwidth"]
 
@@ -136,7 +136,7 @@ def select_bandwidth(
     0.84
     """
     check_n_jobs(n_jobs)
-    X = check_array(X, dtype=FLOATS, input_name="X")
+    X = check_points(X)
     weights = check_weights(sample_weight, X)
     if not isinstance(bandwidths, Integral):
         bandwidths = check_array(
@@ -191,7 +191,7 @@ def bandwidth_by_rule(
         _warn_of_copies(points, n_copies, rule, parameter)
     queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
     if rule == "nearest":
-        return queries.nearest_rule() / points.scale, None
+        return queries.nearest_rule() / distinct.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
     return search.bandwidth, search
 

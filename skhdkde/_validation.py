@@ -3,9 +3,16 @@
 import re
 
 import numpy as np
+from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-__all__ = ["FLOATS", "check_bandwidth", "check_data", "check_n_jobs", "check_weights"]
+__all__ = [
+    "check_bandwidth",
+    "check_data",
+    "check_n_jobs",
+    "check_points",
+    "check_weights",
+]
 
 # float32 stays float32; everything else becomes float64.
 FLOATS = [np.float64, np.float32]
@@ -42,6 +49,12 @@ def check_data(estimator, X, *, reset):
     """
     with _Naming("X"):
         return validate_data(estimator, X, dtype=FLOATS, reset=reset)
+
+
+def check_points(X):
+    """``X`` as :func:`check_data` has it, without an estimator to record it in."""
+    with _Naming("X"):
+        return check_array(X, dtype=FLOATS, input_name="X")
 
 
 def check_weights(sample_weight, X):

@@ -391,3 +391,17 @@ def test_bad_parameters(params, message):
     X = np.random.default_rng(0).standard_normal((20, 2))
     with pytest.raises((ValueError, TypeError), match=message):
         select_bandwidth(X, **params)
+
+
+@pytest.mark.parametrize(
+    "X, message",
+    [
+        ([1.0, 2.0, 3.0], "X: Expected 2D array"),
+        ([["a"], ["b"]], "X: could not convert"),
+        ([[np.nan], [1.0]], "X contains NaN"),
+        (np.zeros((0, 2)), "X: Found array with 0 sample"),
+    ],
+)
+def test_bad_data(X, message):
+    with pytest.raises(ValueError, match=message):
+        select_bandwidth(X)
