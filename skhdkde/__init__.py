@@ -1,6 +1,8 @@
 """Kernel density estimation in high dimension, in scikit-learn's manner."""
 
+import skhdkde.regimes as regimes
 from skhdkde._bandwidth import select_bandwidth
+from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
 from skhdkde._scorers import kl_scorer, make_kl_scorer
 from skhdkde._search import BandwidthSearch
@@ -9,8 +11,10 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BandwidthSearch",
+    "Diagnosis",
     "HighDimKernelDensity",
     "kl_scorer",
     "make_kl_scorer",
+    "regimes",
     "select_bandwidth",
 ]

@@ -8,13 +8,14 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints
+from skhdkde._points import TrainingPoints, row_blocks
 from skhdkde._search import LeaveOneOut, search_bandwidth
 from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
+from skhdkde.regimes import gaussian_thresholds
 
 __all__ = ["RULES", "bandwidth_by_rule", "select_bandwidth"]
 
-RULES = ("kl", "nearest", "scott", "silverman")
+RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
 N_BANDWIDTHS = 32
 N_QUERIES = 4096
 
@@ -52,7 +53,7 @@ def select_bandwidth(
     X : array-like of shape (n_samples, n_features)
         Training points.
 
-    rule : {"kl", "nearest", "scott", "silverman"}, default="kl"
+    rule : {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
         - "kl" maximises the mean leave-one-out log density, which is the estimate's
           Kullback-Leibler divergence from the true density up to sign and a constant.
           For the Gaussian kernel the result solves ``h^2 = mean_i sum_j w_ij
@@ -60,12 +61,16 @@ def select_bandwidth(
           density at point ``i``.
         - "nearest": ``h^2`` is the mean squared distance to the nearest other point
           divided by ``n_features``, what "kl" tends to in high dimension [1]_.
+        - "gaussian": what theory says is best, for many points in high dimension, if the
+          data are normal with the covariance that they have:
+          :func:`~skhdkde.regimes.gaussian_thresholds` of its eigenvalues. It takes the
+          eigenvalues of a matrix of size min(n_samples, n_features).
         - "scott", "silverman": the normal reference rules ``s n^(-1/(d+4))`` and
           ``s (n (d+2)/4)^(-1/(d+4))`` with ``s^2`` the mean variance of the features and
           ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike
           scikit-learn's, they use the scale of the data.
 
-        For a kernel other than the Gaussian the last three are divided by the standard
+        For a kernel other than the Gaussian all but "kl" are divided by the standard
         deviation per coordinate of the kernel, so that all kernels smooth alike.
 
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
@@ -180,10 +185,11 @@ def bandwidth_by_rule(
 
     The parameters are those of :func:`select_bandwidth`, and what messages call the rule.
     """
-    if rule in ("scott", "silverman"):
+    if rule in ("gaussian", "scott", "silverman"):
         if not points.mean_square_spread() > 0.0:
             raise _too_few(points, rule, parameter)
-        return _normal_reference(points, rule, kernel), None
+        reference = _gaussian_theory if rule == "gaussian" else _normal_reference
+        return reference(points, rule, kernel), None
     distinct, n_copies = _distinct(points)
     if distinct.shape[0] < 2:
         raise _too_few(points, rule, parameter)
@@ -203,12 +209,48 @@ def _normal_reference(points, rule, kernel):
     Kish's effective one, and a kernel other than the Gaussian gets the bandwidth at
     which it has the variance of the Gaussian.
     """
-    n_points, d = points.shape
-    if points.weights is not None:
-        n_points = points.weights.sum() ** 2 / np.sum(points.weights**2)
+    d = points.shape[1]
+    n_points = _effective_number(points)
     scale = np.sqrt(points.mean_square_spread() / d) / points.scale
     base = n_points if rule == "scott" else n_points * (d + 2) / 4.0
     return float(scale * base ** (-1.0 / (d + 4)) / np.sqrt(kernel.variance(d)))
+
+
+def _gaussian_theory(points, rule, kernel):
+    """The KL-optimal bandwidth of Gaussian data with the covariance of the points."""
+    theory = gaussian_thresholds(_effective_number(points), _covariance_spectrum(points))
+    h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
+    return float(h_kl / points.scale)
+
+
+def _effective_number(points):
+    """Kish's effective number of points."""
+    if points.weights is None:
+        return points.shape[0]
+    return points.weights.sum() ** 2 / np.sum(points.weights**2)
+
+
+def _covariance_spectrum(points):
+    """Eigenvalues of the weighted covariance matrix, scaled units, (n_features,).
+
+    Those of the smaller of two products have the same that are not zero.
+    """
+    n_points, d = points.shape
+    weights = points.weight_block(slice(0, n_points), np.float64)
+    weights /= weights.sum()
+    Y = points.augmented[:, :-2]
+    mean = weights @ Y
+    if n_points < d:
+        Y = (Y - mean) * np.sqrt(weights)[:, None]
+        product = Y @ Y.T
+    else:
+        product = np.zeros((d, d))
+        for rows in row_blocks(n_points, d):
+            block = (Y[rows] - mean) * np.sqrt(weights[rows])[:, None]
+            product += block.T @ block
+    spectrum = np.zeros(d)
+    spectrum[: len(product)] = np.maximum(np.linalg.eigvalsh(product), 0.0)
+    return spectrum
 
 
 def _too_few(points, rule, parameter):

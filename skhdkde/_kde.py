@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._bandwidth import RULES, bandwidth_by_rule
+from skhdkde._diagnosis import Diagnosing, Diagnosis
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._reductions import Gradient, LogSumExp
@@ -217,32 +218,85 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             reach of a compact kernel.
         """
         check_is_fitted(self)
-        if X is None:
-            return self._leave_one_out()
-        X = check_data(self, X, reset=False)
-        return self._log_density(self._points.as_queries(X))
+        return self._evaluate(X, self._log_sum_exp)[0]
 
-    def _log_density(self, queries):
-        log_total = np.log(self._points.total_weight())
-        log_density = self._log_sums(queries) - log_total - self._log_volume
-        with np.errstate(over="ignore"):  # below the least float32 is -inf
-            return log_density.astype(_result_dtype(queries, self._points), copy=False)
+    def diagnose(self, X=None):
+        """What stands behind each log density: regime, error bar, number of points.
 
-    def _leave_one_out(self):
-        points, n_points = self._points, self._points.shape[0]
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features), default=None
+            Points. None stands for the training points, each without itself, as in
+            :meth:`score_samples`.
+
+        Returns
+        -------
+        diagnosis : Diagnosis
+            With arrays of shape (n_queries,): ``log_density`` and its
+            ``standard_error`` over fresh data sets, in nats, ``tail_index``, the
+            thresholds ``h_g`` and ``h_clt`` in data units, ``regime``,
+            ``effective_sample_size`` and ``max_weight``; and the share of the queries in
+            each regime.
+
+        Notes
+        -----
+        All comes from one pass over the pairs. The standard error is the spread over
+        data sets redrawn from a law that is fitted to the 32 nearest points and
+        completed by the sum over the rest; from a tail index of 4 on it is that of
+        the central limit theorem. The user guide, "Regimes and error bars", has the
+        derivation and how well it holds.
+
+        With ``sample_weight`` the fresh data sets have as many points, and each point
+        brings a weight drawn from those of its surroundings.
+        """
+        check_is_fitted(self)
+        log_density, columns = self._evaluate(X, self._diagnosing)
+        scale = self._points.scale
+        standard_error, tail_index, h_g, h_clt, size, max_weight = columns.T[1:].copy()
+        return Diagnosis(
+            log_density=log_density,
+            standard_error=standard_error,
+            tail_index=tail_index,
+            h_g=h_g / scale,
+            h_clt=h_clt / scale,
+            effective_sample_size=size,
+            max_weight=max_weight,
+            bandwidth=self.bandwidth_,
+            kernel=self.kernel,
+        )
+
+    def _evaluate(self, X, reduction):
+        """Log density at X, and all columns of a reduction whose first is a log sum.
+
+        ``reduction(queries, n_visible)`` makes it. None for X is as in `score_samples`.
+        """
+        if X is not None:
+            return self._evaluate_at(check_data(self, X, reset=False), reduction)
+        points = self._points
+        n_points = points.shape[0]
         with np.errstate(divide="ignore"):
             log_others = np.log(points.total_weight_without_each())
-        log_sums = self._log_sums(points.exact, leave_out=np.arange(n_points))
-        log_others[np.isneginf(log_sums)] = 0.0  # no points at all: log 0, not log 0/0
-        with np.errstate(over="ignore"):
-            log_density = (log_sums - log_others - self._log_volume).astype(points.dtype)
+        rows = np.arange(n_points)
+        columns = self._reduce(reduction(points.exact, n_points - 1), points.exact, rows)
+        nothing = np.isneginf(columns[:, 0])
+        log_others[nothing] = 0.0  # no points at all: log 0, not log 0/0
+        log_density = self._log_density(columns, log_others, points)
         if self._weightless is None:
-            return log_density
+            return log_density, columns
         zero, X = self._weightless
-        everywhere = np.empty(len(zero), dtype=points.dtype)
-        everywhere[~zero] = log_density
-        everywhere[zero] = self._log_density(points.as_queries(X))
-        return everywhere
+        both = zip((log_density, columns), self._evaluate_at(X, reduction), strict=True)
+        return tuple(_interleaved(zero, others, own) for others, own in both)
+
+    def _evaluate_at(self, X, reduction):
+        queries = self._points.as_queries(X)
+        columns = self._reduce(reduction(queries, self._points.shape[0]), queries)
+        log_total = np.log(self._points.total_weight())
+        return self._log_density(columns, log_total, queries), columns
+
+    def _log_density(self, columns, log_total, queries):
+        log_density = columns[:, 0] - log_total - self._log_volume
+        with np.errstate(over="ignore"):  # below the least float32 is -inf
+            return log_density.astype(_result_dtype(queries, self._points), copy=False)
 
     def score(self, X, y=None):
         """Total log density of the points.
@@ -280,12 +334,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_data(self, X, reset=False)
         points = self._points
-        reduction = Gradient(
-            KERNELS[self.kernel],
-            self.bandwidth_ * points.scale,
-            points,
-            _tolerance(X, points),
-        )
+        reduction = Gradient(*self._terms(X))
         gradient = np.empty(X.shape, dtype=_result_dtype(X, points))
         queries = points.as_queries(X)
         return self._reduce(reduction, queries, out=gradient, label="gradient")
@@ -318,14 +367,17 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         d = self._points.shape[1]
         return KERNELS[self.kernel].log_normalizer(d) + d * np.log(self.bandwidth_)
 
-    def _log_sums(self, queries, leave_out=None):
-        reduction = LogSumExp(
-            KERNELS[self.kernel],
-            self.bandwidth_ * self._points.scale,
-            self._points,
-            _tolerance(queries, self._points),
-        )
-        return self._reduce(reduction, queries, leave_out)[:, 0]
+    def _log_sum_exp(self, queries, n_visible):
+        return LogSumExp(*self._terms(queries))
+
+    def _diagnosing(self, queries, n_visible):
+        return Diagnosing(*self._terms(queries), n_visible)
+
+    def _terms(self, queries):
+        """What a reduction over the kernel's values needs to know."""
+        points = self._points
+        bandwidth = self.bandwidth_ * points.scale
+        return KERNELS[self.kernel], bandwidth, points, _tolerance(queries, points)
 
     def _reduce(self, reduction, queries, leave_out=None, out=None, label="density"):
         return reduce_pairs(
@@ -344,6 +396,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
 def _result_dtype(queries, points):
     return np.result_type(queries.dtype, points.dtype)
+
+
+def _interleaved(mask, others, selected):
+    """Rows of ``selected`` where ``mask`` is, of ``others`` elsewhere, in order."""
+    result = np.empty((len(mask), *others.shape[1:]), dtype=others.dtype)
+    result[mask], result[~mask] = selected, others
+    return result
 
 
 def _tolerance(queries, points):

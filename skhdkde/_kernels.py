@@ -30,6 +30,8 @@ same units:
                    ``exp(-margin)`` of what the nearest one adds
 ``suspect_rows``   rows in which an error ``delta`` of ``sq`` may matter
 ``suspect_pairs``  the pairs of those rows in which it does
+``thresholds``     ``h_g`` and ``h_clt``, where the regimes meet
+``tail_index``     of the law of the kernel's values
 ================== =========================================================
 """
 
@@ -41,6 +43,8 @@ __all__ = ["KERNELS", "SHARP_CURVE"]
 # Error of squared distances, relative to h^2, that the curve of a compact kernel over
 # many bandwidths may have.
 SHARP_CURVE = 1e-9
+# Points in reach of a compact kernel from which on their sum is nearly normal.
+N_FOR_CLT = 30
 
 
 def log_ball_volume(n_features):
@@ -96,6 +100,20 @@ class _ExponentialFamily:
 
     def log_peak(self, lowest, bandwidths):
         return -np.multiply.outer(lowest, self.rate(bandwidths))
+
+    def thresholds(self, law, nearest):
+        """Bandwidths at which the tail index is 1 and 2, per query.
+
+        The number of points whose value is above ``v`` falls as ``v^-mu``. Where one
+        point is expected, ``Lambda ~ r^m`` and ``log v = -(r / h)^p / p`` make
+        ``mu = m (h / r)^p``.
+        """
+        radius, m = np.sqrt(law.squared_distance(1.0)), law.dimension(1.0)
+        h_g = radius / m ** (1.0 / self.power)
+        return h_g, 2.0 ** (1.0 / self.power) * h_g
+
+    def tail_index(self, h, h_g):
+        return (h / h_g) ** self.power
 
     def reach(self, nearest, margin, h):
         lowest = self.energy(nearest.copy())
@@ -181,6 +199,21 @@ class _Compact:
 
     def log_peak(self, lowest, bandwidths):
         return np.zeros((len(lowest), len(bandwidths)))
+
+    def thresholds(self, law, nearest):
+        """Distances of the second and of the 30th nearest point, per query.
+
+        Values are bounded: there is no tail, and the number of points in reach
+        decides. One point is not a sum, and 30 are enough for its central limit.
+        """
+        far = np.full(len(nearest), np.inf)
+        return tuple(
+            np.sqrt(nearest[:, k - 1]) if k <= nearest.shape[1] else far
+            for k in (2, N_FOR_CLT)
+        )
+
+    def tail_index(self, h, h_g):
+        return np.full_like(h_g, np.inf)
 
     def reach(self, nearest, margin, h):
         return np.full_like(nearest, h**2)

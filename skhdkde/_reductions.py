@@ -22,12 +22,14 @@ All bandwidths here are in the scaled units of :class:`~skhdkde._points.Training
 
 import numpy as np
 
-__all__ = ["Gradient", "KSmallest", "LogSumExp"]
+__all__ = ["Gradient", "KSmallest", "LogSumExp", "Shares"]
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
 # Far from the largest float32, and small enough that other terms keep their digits.
 LARGEST_SUM = 1e25
+# Relative error of the nearest squared distances from which laws are fitted.
+NEIGHBOR_TOL = 1e-4
 
 
 class _KernelReduction:
@@ -204,6 +206,58 @@ class Gradient(_KernelReduction):
             return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
 
 
+class Shares(_KernelReduction):
+    """How the sum ``sum_j w_j k(|x - y_j| / h)`` is shared out among the points.
+
+    The state is the lowest energy of each row, shape (n_rows,); relative to it the sums
+    of ``w k``, ``w^2 k``, ``(w k)^2`` and the largest ``w k``, shape (n_rows, 4); and the ``n_neighbors`` smallest squared distances with their weights.
+    """
+
+    def __init__(self, kernel, bandwidth, points, tol, n_neighbors):
+        super().__init__(kernel, [bandwidth], points, tol)
+        self.equal_weights = points.weights is None
+        self.neighbors = KSmallest(n_neighbors, NEIGHBOR_TOL)
+
+    def suspect_rows(self, nearest, delta):
+        suspect = super().suspect_rows(nearest, delta)
+        return suspect | self.neighbors.suspect_rows(nearest, delta)
+
+    def suspect_pairs(self, sq, nearest, delta):
+        suspect = super().suspect_pairs(sq, nearest, delta)
+        return suspect | self.neighbors.suspect_pairs(sq, nearest, delta)
+
+    def start(self, n_rows):
+        nearest = np.full((2, n_rows, self.neighbors.k), np.inf)
+        nearest[1] = 0.0
+        return np.full(n_rows, np.inf), np.zeros((n_rows, 4)), *nearest
+
+    def update(self, state, tile):
+        near = _with_smaller(state[2:], tile.sq, tile.weights)
+        energy = self.kernel.energy(tile.sq)
+        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
+        reference = np.where(np.isinf(lowest), 0.0, lowest)
+        shifted = self.kernel.shift(energy, reference)
+        values = self.kernel.values(shifted, self.bandwidths[0], shifted)
+        sums = np.empty((len(values), 4))
+        sums[:, 0] = values @ tile.weights
+        sums[:, 1] = sums[:, 0] if self.equal_weights else values @ tile.weights**2
+        if not self.equal_weights:
+            np.multiply(values, tile.weights, out=values)
+        sums[:, 3] = values.max(axis=1)
+        np.multiply(values, values, out=values)
+        sums[:, 2] = values @ np.ones(values.shape[1], dtype=values.dtype)
+        return lowest, _added(self._rescaled(state, lowest), sums), *near
+
+    def merge(self, state, other):
+        lowest = np.minimum(state[0], other[0])
+        sums = _added(self._rescaled(state, lowest), self._rescaled(other, lowest))
+        return lowest, sums, *_smallest(state[2:], other[2:])
+
+    def _rescaled(self, state, lowest):
+        factor = self._factors(lowest, state[0])
+        return state[1] * np.hstack([factor, factor, factor**2, factor])
+
+
 class KSmallest:
     """The ``k`` smallest squared distances of each query, ascending."""
 
@@ -236,6 +290,43 @@ class KSmallest:
 
     def finish(self, state):
         return np.maximum(state[0], 0.0)
+
+
+def _added(mine, theirs):
+    """Sums of both, and the larger of what is last."""
+    total = mine + theirs
+    total[:, -1] = np.maximum(mine[:, -1], theirs[:, -1])
+    return total
+
+
+def _smallest(mine, theirs):
+    """The smallest distances of both, ascending, as many as mine, and their weights."""
+    k = mine[0].shape[1]
+    sq, weights = (np.hstack(pair) for pair in zip(mine, theirs, strict=True))
+    order = np.argsort(sq, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(sq, order, 1), np.take_along_axis(weights, order, 1)
+
+
+def _with_smaller(near, sq, weights):
+    """``near``, ascending distances and their weights, with a tile's smaller ones.
+
+    Few are smaller after the first tiles, so they are picked out, not sorted out.
+    """
+    k = near[0].shape[1]
+    limit = near[0][:, -1:]
+    if np.isinf(limit).any() and k < sq.shape[1]:
+        limit = np.minimum(limit, np.partition(sq, k - 1, axis=1)[:, k - 1 : k])
+        smaller = sq <= limit
+    else:
+        smaller = sq < limit
+    rows, cols = np.nonzero(smaller)
+    if not len(rows):
+        return near
+    counts = np.bincount(rows, minlength=len(sq))
+    position = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    found = np.full((2, len(sq), counts.max()), np.inf)
+    found[:, rows, position] = sq[rows, cols], weights[cols]
+    return _smallest(near, found)
 
 
 def squaring_chains(bandwidths, ratio):
