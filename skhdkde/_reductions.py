@@ -210,7 +210,8 @@ class Shares(_KernelReduction):
     """How the sum ``sum_j w_j k(|x - y_j| / h)`` is shared out among the points.
 
     The state is the lowest energy of each row, shape (n_rows,); relative to it the sums
-    of ``w k``, ``w^2 k``, ``(w k)^2`` and the largest ``w k``, shape (n_rows, 4); and the ``n_neighbors`` smallest squared distances with their weights.
+    of ``w k``, ``w^2 k``, ``(w k)^2`` and the largest ``w k``, shape (n_rows, 4); and the
+    ``n_neighbors`` smallest squared distances with their weights.
     """
 
     def __init__(self, kernel, bandwidth, points, tol, n_neighbors):

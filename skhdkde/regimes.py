@@ -32,7 +32,6 @@ from numbers import Real
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, log_expit
-from sklearn.utils import check_array
 
 __all__ = [
     "REGIMES",
@@ -106,21 +105,17 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
         raise TypeError(f"n_samples must be a number, got {n_samples!r}.")
     if not 1 < n_samples < math.inf:
         raise ValueError(f"n_samples must be finite and > 1, got {n_samples!r}.")
-    eigenvalues = check_array(
-        covariance_eigenvalues,
-        dtype=np.float64,
-        ensure_2d=False,
-        input_name="covariance_eigenvalues",
-    )
-    if eigenvalues.ndim != 1:
+    eigenvalues = np.asarray(covariance_eigenvalues, dtype=np.float64)
+    if eigenvalues.ndim != 1 or not len(eigenvalues):
         raise ValueError(
             "covariance_eigenvalues must have shape (n_features,), got "
             f"{eigenvalues.shape}."
         )
-    if eigenvalues.min() < 0.0 or not eigenvalues.max() > 0.0:
+    low, high = float(eigenvalues.min()), float(eigenvalues.max())
+    if not (low >= 0.0 and 0.0 < high < math.inf):
         raise ValueError(
-            "covariance_eigenvalues must be >= 0 and not all zero, got values from "
-            f"{float(eigenvalues.min())!r} to {float(eigenvalues.max())!r}."
+            "covariance_eigenvalues must be finite, >= 0 and not all zero, got values "
+            f"from {low!r} to {high!r}."
         )
     alpha = math.log(n_samples) / len(eigenvalues)
     return _solve(alpha, eigenvalues, bool(preserve_variance))
