@@ -14,6 +14,8 @@ __all__ = ["Diagnosing", "Diagnosis"]
 
 # The estimate of the variance has itself a variance from this tail index on.
 CLT_FORMULA_FROM = 4.0
+# Share of the sum, in units of its tolerance, below which terms are lost in rounding.
+FAR_NOISE = 0.01
 
 
 class Diagnosing(Shares):
@@ -76,8 +78,8 @@ class Diagnosing(Shares):
         )
         redraw = (tail < CLT_FORMULA_FROM) | (h < thresholds[1])
         rows = np.flatnonzero(redraw & (sums[:, 0] > 0.0))
-        near, near_weights = nearest[rows, : self.rank], weights[rows, : self.rank]
-        far = self._far_terms(log_peak[rows], sums[rows], near, near_weights)
+        near_weights = weights[rows, : self.rank]
+        far = self._far_terms(log_peak[rows], sums[rows], nearest[rows], near_weights)
         spread[rows] = redrawn_spread(
             law.rows(rows),
             self.kernel,
@@ -88,21 +90,21 @@ class Diagnosing(Shares):
         )
         return spread, thresholds, tail
 
-    def _far_terms(self, log_peak, sums, near, weights):
+    def _far_terms(self, log_peak, sums, nearest, weights):
         """What the sums over all points leave for those beyond the near ones."""
-        energy = self.kernel.energy(near.copy())
+        energy = self.kernel.energy(nearest[:, : self.rank + 1].copy())
+        # relative to the same energy as the sums: that of the nearest point
         shifted = self.kernel.shift(energy, energy[:, 0].copy())
         values = self.kernel.values(shifted, self.bandwidths[0], shifted)
-        near_sums = (
-            (weights * values).sum(axis=1),
-            ((weights * values) ** 2).sum(axis=1),
-            (weights**2 * values).sum(axis=1),
-            weights.sum(axis=1),
-            (weights**2).sum(axis=1),
-        )
-        all_sums = sums[:, 0], sums[:, 2], sums[:, 1], self.total, self.total_sq
-        # relative to the same energy: the nearest point's, whatever its weight
-        rest = tuple(a - b for a, b in zip(all_sums, near_sums, strict=True))
+        terms, last = weights * values[:, :-1], values[:, -1]
+        first = sums[:, 0] - terms.sum(axis=1)
+        # rounding of the sums; where there is no more, the near terms are all
+        first = np.where(first > FAR_NOISE * self.tol * sums[:, 0], first, 0.0)
+        second = np.minimum(sums[:, 2] - (terms**2).sum(axis=1), last * first)
+        cross = np.minimum(sums[:, 1] - (weights * terms).sum(axis=1), first)
+        total = self.total - weights.sum(axis=1)
+        total_sq = self.total_sq - (weights**2).sum(axis=1)
+        rest = first, second, cross, total, total_sq
         return FarTerms(log_peak, rest, self.n_visible - self.rank)
 
 
@@ -119,8 +121,8 @@ class Diagnosis:
         In nats, as ``score_samples`` gives it.
     standard_error : ndarray
         Standard deviation of ``log_density`` over fresh data sets of the same size, in
-        nats. Infinite where no training point is in reach, NaN with a single
-        training point.
+        nats. Infinite where no training point is in reach, or none would be in fresh
+        data sets; NaN with a single training point.
     tail_index : ndarray
         Index of the power-law tail of the kernel's values: below 1 in the regime
         "extreme", above 2 in "clt". Infinite for compact kernels, whose values are

@@ -113,7 +113,8 @@ class _ExponentialFamily:
         return h_g, 2.0 ** (1.0 / self.power) * h_g
 
     def tail_index(self, h, h_g):
-        return (h / h_g) ** self.power
+        with np.errstate(divide="ignore"):  # h_g is 0 where many copies are
+            return (h / h_g) ** self.power
 
     def reach(self, nearest, margin, h):
         lowest = self.energy(nearest.copy())

@@ -102,8 +102,10 @@ class _GammaTable:
         inner = gammaincinv(SHAPES[:, None], level * np.exp(-folds))
         t = np.log(outer[:, None] / inner)
         rate = folds / t
-        self.bend = np.maximum(0.0, (rate[:, 1] - rate[:, 0]) / (t[:, 1] - t[:, 0]))
-        self.slope = rate[:, 0] - self.bend * t[:, 0]
+        bend = np.maximum(0.0, (rate[:, 1] - rate[:, 0]) / (t[:, 1] - t[:, 0]))
+        # with few points in all, the parabola would turn within reach
+        self.slope = np.maximum(rate[:, 0] - bend * t[:, 0], 0.05 * rate[:, 0])
+        self.bend = (rate[:, 0] - self.slope) / t[:, 0]
         # in units of folds, the distances of k points are exponential variables
         nodes, weights = np.polynomial.laguerre.laggauss(64)
         self.mean = self._log_ratio(nodes) @ weights

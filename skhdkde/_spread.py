@@ -74,7 +74,7 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
         else:
             weights = near_weights[rows][:, marks] * inside
         log_near = _log_sums(kernel, bandwidth, sq, weights)
-        n_far = n_points - inside.sum(axis=1)
+        n_far = np.maximum(n_points - inside.sum(axis=1), 0.0)
         log_total = np.logaddexp(log_near, far.log_draws(rows, n_far, normal))
         if near_weights is not None:
             mass = weights.sum(axis=2) + np.multiply.outer(far.mean_weight[rows], n_far)

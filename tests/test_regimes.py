@@ -245,7 +245,7 @@ def test_divergence_against_simulation(name):
         h = 0.7 * theory.h_g
         divergence = truth - sim.log_density(sq, d, h)
         below[d] = excess(divergence / d, theory.kl_per_dimension(h))[0]
-    assert 0.0 < below[200] < 0.4 * below[30] < 0.06
+    assert 0.0 < below[200] < 0.6 * below[30] < 0.1
 
 
 @pytest.mark.parametrize("name", ["equal", "1/k"])
@@ -266,7 +266,7 @@ def test_preserved_variance_against_simulation(name):
         h = 0.9 * theory.h_g
         pulled = truth - sim.pulled_log_density(queries, points, h, spectrum.mean())
         below[d] = excess(pulled / d, theory.kl_per_dimension(h))[0]
-    assert 0.0 < below[200] < 0.4 * below[30] < 0.06
+    assert 0.0 < below[200] < 0.6 * below[30] < 0.1
 
 
 def test_tail_index_with_preserved_variance_against_simulation():

@@ -1,0 +1,184 @@
+"""Error bars against the spread over fresh data sets, and the laws behind them.
+
+``benchmarks/regimes.py`` does the same with more data sets.
+"""
+
+import numpy as np
+import pytest
+import simulations as sim
+from scipy.stats import gamma
+
+from skhdkde import HighDimKernelDensity
+from skhdkde._local_law import LocalLaw
+from skhdkde.regimes import extreme_spread, gaussian_thresholds
+
+N_SETS, N_QUERIES = 60, 40
+
+
+def median_ratios(draw, d, n, bandwidths, kernel="gaussian", column="standard_error"):
+    """Median over queries of error bar / spread, at each bandwidth."""
+    rng = np.random.default_rng(0)
+    queries = draw(N_QUERIES, d, rng)
+    truth = sim.spread(
+        sim.fresh_log_densities(draw, queries, n, bandwidths, N_SETS, rng, kernel)
+    )
+    ratios = []
+    for _ in range(3):
+        points = draw(n, d, rng)
+        fits = (HighDimKernelDensity(bandwidth=h, kernel=kernel) for h in bandwidths)
+        found = [fit.fit(points).diagnose(queries) for fit in fits]
+        ratios.append([f.standard_error for f in found] / truth)
+    return np.nanmedian(np.moveaxis(ratios, 1, 0).reshape(len(bandwidths), -1), axis=1)
+
+
+@pytest.mark.parametrize("d, n", [(20, 5000), (50, 5000), (100, 2000)])
+def test_white_data(d, n):
+    h_g = gaussian_thresholds(n, np.ones(d)).h_g
+    ratios = median_ratios(sim.white, d, n, sim.RATIOS * h_g)
+    near = (sim.RATIOS <= 0.6) | (sim.RATIOS >= 2.0)
+    assert (np.abs(np.log(ratios)) < np.log(1.5)).all(), ratios
+    assert (np.abs(np.log(ratios[near])) < np.log(1.25)).all(), ratios
+
+
+@pytest.mark.parametrize("draw, d, h_g", [(sim.mixture, 30, 1.07), (sim.sheet, 50, 0.85)])
+def test_data_that_are_not_gaussian(draw, d, h_g):
+    ratios = median_ratios(draw, d, 5000, sim.RATIOS * h_g)
+    assert (np.abs(np.log(ratios)) < np.log(2.0)).all(), ratios
+
+
+def test_central_limit_formula_would_fail():
+    """What the redraw is for: the textbook error bar is far too small below h_clt."""
+    d, n, rng = 50, 5000, np.random.default_rng(0)
+    h_g = gaussian_thresholds(n, np.ones(d)).h_g
+    queries = sim.white(N_QUERIES, d, rng)
+    bandwidths = h_g * np.array([0.4, 0.8, 3.0])
+    truth = sim.spread(
+        sim.fresh_log_densities(sim.white, queries, n, bandwidths, N_SETS, rng)
+    )
+    sq = sim.squared_distances(queries, sim.white(n, d, rng))
+    textbook = []
+    for h in bandwidths:
+        shares = np.exp((sq.min(axis=1)[:, None] - sq) / (2.0 * h**2))
+        shares /= shares.sum(axis=1)[:, None]
+        textbook.append(np.sqrt(np.sum(shares**2, axis=1) - 1.0 / n))
+    ratio = np.median(textbook / truth, axis=1)
+    assert ratio[0] < 0.2
+    assert ratio[1] < 0.6
+    assert 0.9 < ratio[2] < 1.1
+
+
+def test_exponential_kernel():
+    d, n = 20, 3000
+    kde = HighDimKernelDensity(bandwidth=1.0, kernel="exponential")
+    points = sim.white(n, d, np.random.default_rng(1))
+    h_g = np.median(kde.fit(points).diagnose().h_g)
+    at = h_g * np.array([0.4, 1.0, 1.5, 3.0])
+    ratios = median_ratios(sim.white, d, n, at, "exponential")
+    assert (np.abs(np.log(ratios)) < np.log(1.3)).all(), ratios
+
+
+@pytest.mark.parametrize("kernel", ["tophat", "epanechnikov"])
+def test_compact_kernels(kernel):
+    d, n, rng = 8, 3000, np.random.default_rng(2)
+    sq = np.sort(sim.squared_distances(sim.white(50, d, rng), sim.white(n, d, rng)))
+    at = [np.sqrt(np.median(sq[:, k])) for k in (5, 20, 200)]
+    ratios = median_ratios(sim.white, d, n, at, kernel)
+    assert (np.abs(np.log(ratios)) < np.log(1.4)).all(), ratios
+
+
+def test_large_bandwidth_limit():
+    """All terms nearly equal: the delta method, not 1/sqrt(n)."""
+    d, n, rng = 5, 2000, np.random.default_rng(3)
+    ratios = median_ratios(sim.white, d, n, [4.0, 12.0, 40.0])
+    assert (np.abs(np.log(ratios)) < 0.12).all(), ratios
+    kde = HighDimKernelDensity(bandwidth=40.0).fit(sim.white(n, d, rng))
+    assert (kde.diagnose(sim.white(20, d, rng)).standard_error < 0.1 / np.sqrt(n)).all()
+
+
+def test_extreme_regime_has_the_spread_of_a_stable_law():
+    """At each query, for its own tail index, where one point is everything."""
+    d, n, rng = 30, 5000, np.random.default_rng(4)
+    h_g = gaussian_thresholds(n, np.ones(d)).h_g
+    kde = HighDimKernelDensity(bandwidth=0.15 * h_g).fit(sim.white(n, d, rng))
+    found = kde.diagnose(sim.white(200, d, rng))
+    ratio = found.standard_error / extreme_spread(found.tail_index)
+    assert np.abs(np.log(ratio)).max() < 0.3  # the limit law has no bend
+
+
+def test_weights():
+    """Points come with weights of their own: the spread over data sets so drawn."""
+    d, n, rng = 20, 2000, np.random.default_rng(5)
+    queries = sim.white(N_QUERIES, d, rng)
+    bandwidths = gaussian_thresholds(n, np.ones(d)).h_g * np.array([0.6, 1.2, 2.5])
+
+    def draw_weights():
+        return rng.exponential(size=n) ** 2
+
+    log_densities = []
+    for _ in range(N_SETS):
+        sq, weights = sim.squared_distances(queries, sim.white(n, d, rng)), draw_weights()
+        low = sq.min(axis=1)[:, None]
+        log_densities.append([
+            np.log(np.exp((low - sq) / (2.0 * h**2)) @ weights / weights.sum())
+            - low[:, 0] / (2.0 * h**2)
+            for h in bandwidths
+        ])  # fmt: skip
+    truth = sim.spread(np.array(log_densities))
+    ratios = []
+    for _ in range(4):
+        points, weights = sim.white(n, d, rng), draw_weights()
+        fits = (HighDimKernelDensity(bandwidth=h) for h in bandwidths)
+        found = [fit.fit(points, sample_weight=weights).diagnose(queries) for fit in fits]
+        ratios.append([f.standard_error for f in found] / truth)
+    ratio = np.median(np.moveaxis(ratios, 1, 0).reshape(len(bandwidths), -1), axis=1)
+    assert (np.abs(np.log(ratio)) < np.log(1.3)).all(), ratio
+
+
+@pytest.mark.parametrize("shape", [1.0, 5.0, 25.0, 200.0])
+def test_local_law_of_gamma_distances(shape):
+    """The model is exact there: the law is right where it is extrapolated to."""
+    n, rng = 5000, np.random.default_rng(6)
+    sq = np.sort(rng.gamma(shape, size=(1000, n)), axis=1)[:, :33]
+    law = LocalLaw(sq, n)
+    one = gamma.ppf(1.0 / n, shape)
+    dimension = 2.0 * n * one * gamma.pdf(one, shape)
+    scale = 2.0 / dimension  # of the natural scatter of log distances
+    error = np.log(np.median(law.squared_distance(1.0)) / one)
+    assert abs(error) < 0.15 * scale
+    assert np.median(law.dimension(1.0)) == pytest.approx(dimension, rel=0.06)
+    ten = gamma.ppf(10.0 / n, shape)
+    assert abs(np.log(np.median(law.squared_distance(10.0)) / ten)) < 0.06 * scale
+
+
+def test_local_law_of_powers():
+    """In few dimensions the count is a power of the distance."""
+    n, m, rng = 100_000, 4, np.random.default_rng(7)
+    sq = np.sort(rng.uniform(size=(300, n)) ** (2.0 / m), axis=1)[:, :33]
+    law = LocalLaw(sq, n)
+    assert np.median(law.dimension(1.0)) == pytest.approx(m, rel=0.07)
+    counts = np.array([0.1, 1.0, 32.0])
+    found = np.median(law.squared_distance(counts), axis=0)
+    np.testing.assert_allclose(found, (counts / n) ** (2.0 / m), rtol=0.25)
+    assert law.squared_distance(counts.reshape(3, 1)).shape == (300, 3, 1)
+
+
+@pytest.mark.parametrize("n_copies", [1, 2, 5])
+def test_local_law_is_not_ruled_by_copies(n_copies):
+    """A point at distance zero has an infinite log distance."""
+    n, rng = 5000, np.random.default_rng(8)
+    sq = np.sort(rng.gamma(20.0, size=(500, n)), axis=1)[:, :33]
+    copies = np.hstack([np.zeros((500, n_copies)), sq])[:, :33]
+    plain, other = LocalLaw(sq, n).dimension(1.0), LocalLaw(copies, n).dimension(1.0)
+    assert np.median(other / plain) == pytest.approx(1.0, abs=0.3 * n_copies)
+    assert np.median(other / plain) > 0.35
+
+
+@pytest.mark.parametrize(
+    "nearest",
+    [np.zeros((1, 33)), np.ones((1, 33)), np.r_[np.zeros(20), np.ones(13)][None]],
+)
+def test_local_law_of_ties(nearest):
+    law = LocalLaw(nearest, 100)
+    assert np.isfinite(law.dimension(1.0)).all()
+    assert (law.dimension(1.0) > 0.0).all()
+    assert np.isfinite(law.squared_distance(1.0)).all()
