@@ -4,15 +4,18 @@ import skhdkde.regimes as regimes
 from skhdkde._bandwidth import select_bandwidth
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
+from skhdkde._plot import BandwidthDisplay, RegimeDisplay
 from skhdkde._scorers import kl_scorer, make_kl_scorer
 from skhdkde._search import BandwidthSearch
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "BandwidthDisplay",
     "BandwidthSearch",
     "Diagnosis",
     "HighDimKernelDensity",
+    "RegimeDisplay",
     "kl_scorer",
     "make_kl_scorer",
     "regimes",

@@ -13,7 +13,7 @@ from skhdkde._search import LeaveOneOut, search_bandwidth
 from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
 from skhdkde.regimes import gaussian_thresholds
 
-__all__ = ["RULES", "bandwidth_by_rule", "select_bandwidth"]
+__all__ = ["N_QUERIES", "RULES", "bandwidth_by_rule", "leave_one_out", "select_bandwidth"]
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
 N_BANDWIDTHS = 32
@@ -190,16 +190,24 @@ def bandwidth_by_rule(
             raise _too_few(points, rule, parameter)
         reference = _gaussian_theory if rule == "gaussian" else _normal_reference
         return reference(points, rule, kernel), None
-    distinct, n_copies = _distinct(points)
-    if distinct.shape[0] < 2:
+    queries, n_copies = leave_one_out(
+        points, kernel, n_queries, random_state, n_jobs, verbose
+    )
+    if queries.points.shape[0] < 2:
         raise _too_few(points, rule, parameter)
     if n_copies:
         _warn_of_copies(points, n_copies, rule, parameter)
-    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
     if rule == "nearest":
-        return queries.nearest_rule() / distinct.scale, None
+        return queries.nearest_rule() / queries.points.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
     return search.bandwidth, search
+
+
+def leave_one_out(points, kernel, n_queries, random_state, n_jobs, verbose):
+    """Distinct training points as queries, at most ``n_queries``; number of copies."""
+    distinct, n_copies = _distinct(points)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
+    return queries, n_copies
 
 
 def _normal_reference(points, rule, kernel):

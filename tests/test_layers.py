@@ -29,8 +29,10 @@ LAYERS = {
     "_diagnosis": 3,
     "_sampling": 3,
     "_scorers": 3,
+    "_curve": 3,
     "_kde": 4,
-    "": 5,
+    "_plot": 5,
+    "": 6,
 }
 OPTIONAL = {"torch", "pykeops", "keopscore", "faiss", "dask", "distributed", "matplotlib"}
 

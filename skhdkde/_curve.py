@@ -1,0 +1,79 @@
+"""Mean log density against bandwidth, over held-out or training points."""
+
+import numpy as np
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._bandwidth import N_QUERIES, leave_one_out
+from skhdkde._diagnosis import Diagnosing
+from skhdkde._reductions import LogSumExp
+
+__all__ = ["BandwidthCurve"]
+
+TOL = 1e-3  # nats
+
+
+class BandwidthCurve:
+    """Queries at which the estimate is compared at many bandwidths.
+
+    Parameters
+    ----------
+    points : TrainingPoints
+    kernel : object
+    X : ndarray of shape (n_queries, n_features) or None
+        None for the training points, each without itself and its copies.
+    random_state : int, RandomState instance or None
+        Draws the queries from more than 4096 training points.
+    n_jobs, verbose : int
+    """
+
+    def __init__(self, points, kernel, X, random_state, n_jobs, verbose):
+        self.kernel, self.n_jobs, self.verbose = kernel, n_jobs, verbose
+        if X is None:
+            options = random_state, n_jobs, verbose
+            training, _ = leave_one_out(points, kernel, N_QUERIES, *options)
+            self.points, self.leave_out = training.points, training.rows
+            self.queries = self.points.rows_as_queries(training.rows)
+            self.X = self.points.in_data_units(training.rows)
+            self.weights, self.log_total = training.weights, training.log_others[:, None]
+        else:
+            self.points, self.leave_out = points, None
+            self.queries, self.X = points.as_queries(X), X
+            self.weights, self.log_total = np.ones(len(X)), np.log(points.total_weight())
+
+    def _reduce(self, reduction):
+        return reduce_pairs(
+            reduction,
+            self.queries,
+            self.points,
+            leave_out=self.leave_out,
+            dtype=np.float64 if self.kernel.compact else None,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            label="bandwidths",
+        )
+
+    def log_density(self, bandwidths):
+        """At each query and bandwidth (data units), (n_queries, n_bandwidths), nats."""
+        d, scaled = self.points.shape[1], bandwidths * self.points.scale
+        log_sums = self._reduce(LogSumExp(self.kernel, scaled, self.points, TOL))
+        log_volume = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
+        return log_sums - log_volume - self.log_total
+
+    def thresholds(self, bandwidth):
+        """Medians over the queries of ``h_g`` and ``h_clt``, in data units."""
+        scale = self.points.scale
+        n_visible = self.points.shape[0] - (self.leave_out is not None)
+        columns = self._reduce(
+            Diagnosing(self.kernel, bandwidth * scale, self.points, TOL, n_visible)
+        )
+        names = Diagnosing.COLUMNS
+        h_g, h_clt = (columns[:, names.index(name)] for name in ("h_g", "h_clt"))
+        return float(np.median(h_g) / scale), float(np.median(h_clt) / scale)
+
+    def mean(self, values):
+        """Weighted mean over the queries and its standard error, (n_bandwidths,)."""
+        weights = self.weights[:, None] / self.weights.sum()
+        mean = np.sum(weights * values, axis=0)
+        with np.errstate(invalid="ignore"):  # of -inf
+            variance = np.sum((weights * (values - mean)) ** 2, axis=0)
+        return mean, np.sqrt(variance)

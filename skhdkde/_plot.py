@@ -1,0 +1,441 @@
+"""Figures, in scikit-learn's manner: arrays are computed once and plotted at will.
+
+The only file that uses matplotlib, and only when something is plotted.
+"""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from skhdkde._curve import BandwidthCurve
+from skhdkde._kde import HighDimKernelDensity
+from skhdkde._kernels import KERNELS
+from skhdkde._validation import check_data
+from skhdkde.regimes import REGIMES
+
+__all__ = ["BandwidthDisplay", "RegimeDisplay"]
+
+# Colours of Okabe and Ito, told apart by the colour-blind and, by their lightness, in
+# print; markers and words say the same.
+COLORS = {"extreme": "#D55E00", "stable": "#0072B2", "clt": "#009E73"}
+MARKERS = {"extreme": "v", "stable": "o", "clt": "^"}
+SHADES = {"extreme": "#d0d0d0", "stable": "#e7e7e7", "clt": "#f8f8f8"}
+# Doublings of the range in search of the best bandwidth.
+MAX_WIDENINGS = 8
+LABELS = {
+    "tail_index": "tail index",
+    "effective_sample_size": "effective number of points",
+}
+
+
+class BandwidthDisplay:
+    """Quality of the estimate against bandwidth, with the regimes.
+
+    Make it with :meth:`from_estimator`. Parameters are kept as attributes.
+
+    Parameters
+    ----------
+    bandwidths : ndarray of shape (n_bandwidths,)
+        Ascending, in data units.
+    values : ndarray of shape (n_bandwidths,)
+        Mean log density, or Kullback-Leibler divergence, at each, in nats.
+    standard_error : ndarray of shape (n_bandwidths,)
+        Of ``values``, over the queries, in nats.
+    bandwidth : float
+        The bandwidth of the estimator.
+    h_kl : float
+        The best of the curve.
+    h_g, h_clt : float
+        Bandwidths at which the regimes meet: medians over the queries.
+    quantity : str
+        What ``values`` are, for the axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    line_ : matplotlib Line2D
+        The curve.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from skhdkde import BandwidthDisplay, HighDimKernelDensity
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> kde = HighDimKernelDensity().fit(X)
+    >>> display = BandwidthDisplay.from_estimator(kde)
+    >>> plt.show()
+    """
+
+    def __init__(
+        self,
+        *,
+        bandwidths,
+        values,
+        standard_error,
+        bandwidth,
+        h_kl,
+        h_g,
+        h_clt,
+        quantity,
+    ):
+        self.bandwidths = bandwidths
+        self.values = values
+        self.standard_error = standard_error
+        self.bandwidth = bandwidth
+        self.h_kl = h_kl
+        self.h_g = h_g
+        self.h_clt = h_clt
+        self.quantity = quantity
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X=None,
+        *,
+        true_log_density=None,
+        bandwidths=60,
+        ax=None,
+        line_kw=None,
+    ):
+        """Compute the curve for a fitted estimator, and plot it.
+
+        Parameters
+        ----------
+        estimator : HighDimKernelDensity, or Pipeline that ends in one
+            Fitted.
+
+        X : array-like of shape (n_queries, n_features), default=None
+            Held-out points. None stands for the training points, each without itself and
+            its copies, at most 4096 of them.
+
+        true_log_density : callable, default=None
+            The true log density, ``true_log_density(X) -> ndarray of shape
+            (n_queries,)``, in the space of the estimator. With it the curve is the
+            Kullback-Leibler divergence.
+
+        bandwidths : int or array-like, default=60
+            The bandwidths, in data units, or how many of them to take from below the
+            best one to above ``h_clt``.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        line_kw : dict, default=None
+            Passed to ``ax.plot`` for the curve.
+
+        Returns
+        -------
+        display : BandwidthDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        kde, X = _last_step(estimator, X)
+        if X is not None:
+            X = check_data(kde, X, reset=False)
+        curve = BandwidthCurve(
+            kde._points,
+            KERNELS[kde.kernel],
+            X,
+            random_state=kde.random_state,
+            n_jobs=kde.n_jobs,
+            verbose=kde.verbose,
+        )
+        h_g, h_clt = curve.thresholds(kde.bandwidth_)
+        marks = kde.bandwidth_, h_g, h_clt
+        bandwidths, log_density = _around_peak(curve, bandwidths, marks)
+        quantity = "leave-one-out" if X is None else "held-out"
+        quantity, sign = f"mean {quantity} log density", 1.0
+        if true_log_density is not None:
+            log_density = log_density - np.asarray(true_log_density(curve.X))[:, None]
+            quantity, sign = "KL divergence", -1.0
+        mean, standard_error = curve.mean(log_density)
+        display = cls(
+            bandwidths=bandwidths,
+            values=sign * mean,
+            standard_error=standard_error,
+            bandwidth=kde.bandwidth_,
+            h_kl=_peak(bandwidths, mean),
+            h_g=h_g,
+            h_clt=h_clt,
+            quantity=quantity,
+        )
+        return display.plot(ax=ax, line_kw=line_kw)
+
+    def plot(self, ax=None, *, line_kw=None):
+        """Plot the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        line_kw : dict, default=None
+            Passed to ``ax.plot`` for the curve.
+
+        Returns
+        -------
+        display : BandwidthDisplay
+            Itself.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_ = ax = _axes(ax)
+        self.figure_ = ax.figure
+        shown = np.isfinite(self.values)
+        h, values = self.bandwidths[shown], self.values[shown]
+        kw = {"color": "black", "label": self.quantity, **(line_kw or {})}
+        (self.line_,) = ax.plot(h, values, **kw)
+        error = self.standard_error[shown]
+        color = self.line_.get_color()
+        ax.fill_between(h, values - error, values + error, color=color, alpha=0.2, lw=0)
+        ax.set(
+            xscale="log",
+            xlim=(self.bandwidths[0], self.bandwidths[-1]),
+            xlabel="bandwidth (data units)",
+            ylabel=f"{self.quantity} (nats)",
+        )
+        self._shade(ax)
+        self._mark(ax)
+        _plain_ticks(ax.xaxis)
+        return self
+
+    def _shade(self, ax):
+        low, high = ax.get_xlim()
+        edges = np.clip([low, self.h_g, self.h_clt, high], low, high)
+        for name, left, right in zip(REGIMES, edges, edges[1:], strict=False):
+            ax.axvspan(left, right, color=SHADES[name], lw=0, zorder=-2)
+            if np.log(right / left) > 0.08 * np.log(high / low):
+                ax.annotate(
+                    name,
+                    (np.sqrt(left * right), 1.0),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize="small",
+                )
+
+    def _mark(self, ax):
+        marks = [
+            ("h_KL", self.h_kl, "-", COLORS["extreme"]),
+            ("h_G", self.h_g, "--", COLORS["stable"]),
+            ("h_CLT", self.h_clt, ":", COLORS["clt"]),
+        ]
+        if abs(np.log(self.bandwidth / self.h_kl)) > 0.03:
+            marks.append(("in use", self.bandwidth, "-.", "0.35"))
+        low, high = ax.get_xlim()
+        for name, at, style, color in marks:
+            if low < at < high:
+                label = f"{name} = {at:.3g}"
+                ax.axvline(at, linestyle=style, color=color, label=label, zorder=-1)
+        ax.legend(fontsize="small")
+
+
+class RegimeDisplay:
+    """Queries in the plane of log density and tail index, by regime.
+
+    Make it with :meth:`from_estimator` or :meth:`from_diagnosis`. Parameters are kept as
+    attributes.
+
+    Parameters
+    ----------
+    diagnosis : Diagnosis
+    y : {"tail_index", "effective_sample_size"}
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    scatter_ : dict of str to matplotlib PathCollection
+        Of each regime that occurs.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity, RegimeDisplay
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> kde = HighDimKernelDensity().fit(X)
+    >>> display = RegimeDisplay.from_estimator(kde)
+    >>> plt.show()
+    """
+
+    def __init__(self, *, diagnosis, y):
+        self.diagnosis = diagnosis
+        self.y = y
+
+    @classmethod
+    def from_estimator(cls, estimator, X=None, *, y="auto", ax=None, **scatter_kw):
+        """Diagnose with a fitted estimator, and plot it.
+
+        Parameters
+        ----------
+        estimator : HighDimKernelDensity, or Pipeline that ends in one
+            Fitted.
+
+        X : array-like of shape (n_queries, n_features), default=None
+            Queries. None stands for the training points, each without itself.
+
+        y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
+            What to plot upwards. "auto" is the tail index, except for compact kernels,
+            which have none.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        kde, X = _last_step(estimator, X)
+        return cls.from_diagnosis(kde.diagnose(X), y=y, ax=ax, **scatter_kw)
+
+    @classmethod
+    def from_diagnosis(cls, diagnosis, *, y="auto", ax=None, **scatter_kw):
+        """Plot what :meth:`HighDimKernelDensity.diagnose` returned.
+
+        Parameters are those of :meth:`from_estimator`.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_diagnosis")
+        if y == "auto":
+            finite = np.isfinite(diagnosis.tail_index).any()
+            y = "tail_index" if finite else "effective_sample_size"
+        if y not in LABELS:
+            raise ValueError(f"y must be 'auto' or one of {sorted(LABELS)}, got {y!r}.")
+        return cls(diagnosis=diagnosis, y=y).plot(ax=ax, **scatter_kw)
+
+    def plot(self, ax=None, **scatter_kw):
+        """Plot the queries.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+            Itself.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_ = ax = _axes(ax)
+        self.figure_ = ax.figure
+        self.scatter_ = {}
+        log_density = self.diagnosis.log_density
+        values = getattr(self.diagnosis, self.y)
+        shown = np.isfinite(log_density) & np.isfinite(values) & (values > 0.0)
+        size = float(np.clip(1e4 / max(shown.sum(), 1), 6.0, 30.0))
+        for name, share in self.diagnosis.shares.items():
+            rows = shown & (self.diagnosis.regime == name)
+            if rows.any():
+                kw = {
+                    "s": size,
+                    "marker": MARKERS[name],
+                    "color": COLORS[name],
+                    "alpha": 0.7,
+                    "linewidths": 0,
+                    "label": f"{name} ({share:.0%})",
+                    "rasterized": shown.sum() > 5000,
+                    **scatter_kw,
+                }
+                self.scatter_[name] = ax.scatter(log_density[rows], values[rows], **kw)
+        ax.set(xlabel="log density (nats)", ylabel=LABELS[self.y], yscale="log")
+        if self.y == "tail_index":
+            for level, style in [(1.0, "--"), (2.0, ":")]:
+                ax.axhline(level, color="0.3", linestyle=style, lw=1, zorder=-1)
+        _plain_ticks(ax.yaxis)
+        if self.scatter_:
+            ax.legend(title=self._note(shown), fontsize="small", title_fontsize="small")
+        return self
+
+    def _note(self, shown):
+        hidden = int(np.sum(~shown))
+        return f"{hidden} out of reach" if hidden else None
+
+
+def _last_step(estimator, X):
+    """The density at the end of a pipeline, and X as it gets there."""
+    if isinstance(estimator, Pipeline):
+        if X is not None and len(estimator) > 1:
+            X = estimator[:-1].transform(X)
+        estimator = estimator[-1]
+    if not isinstance(estimator, HighDimKernelDensity):
+        raise TypeError(
+            "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one, "
+            f"got {type(estimator).__name__}."
+        )
+    check_is_fitted(estimator)
+    return estimator, X
+
+
+def _around_peak(curve, bandwidths, marks):
+    """The bandwidths asked for, or so many around the best and ``marks``; the curve."""
+    if not isinstance(bandwidths, Integral):
+        grid = np.unique(np.asarray(bandwidths, dtype=np.float64))
+        if len(grid) < 3 or not (grid[0] > 0.0 and np.isfinite(grid[-1])):
+            raise ValueError(
+                f"bandwidths must be at least three positive numbers, got {bandwidths!r}."
+            )
+        return grid, curve.log_density(grid)
+    if isinstance(bandwidths, bool) or bandwidths < 3:
+        raise ValueError(f"bandwidths must be an int >= 3 or a grid, got {bandwidths!r}.")
+    marks = [h for h in marks if np.isfinite(h) and h > 0.0]
+    low, high = 0.6 * min(marks), 1.5 * max(marks)
+    for _ in range(MAX_WIDENINGS):
+        grid = np.geomspace(low, high, bandwidths)
+        log_density = curve.log_density(grid)
+        best = int(np.argmax(curve.mean(log_density)[0]))
+        if 0 < best < len(grid) - 1:
+            break
+        low, high = (0.5 * low, high) if best == 0 else (low, 2.0 * high)
+    return grid, log_density
+
+
+def _peak(bandwidths, values):
+    """Bandwidth of the largest value, by a parabola through it and its neighbours."""
+    best = int(np.argmax(values))
+    if not 0 < best < len(values) - 1:
+        return float(bandwidths[best])
+    around = slice(best - 1, best + 2)
+    x, y = np.log(bandwidths[around] / bandwidths[best]), values[around]
+    if not np.isfinite(y).all() or np.ptp(y) == 0.0:
+        return float(bandwidths[best])
+    a, b, _ = np.polyfit(x, y, 2)
+    shift = np.clip(-0.5 * b / a, x[0], x[2]) if a < 0.0 else 0.0
+    return float(bandwidths[best] * np.exp(shift))
+
+
+def _axes(ax):
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def _plain_ticks(axis):
+    """Ticks of a logarithmic axis as plain numbers, enough of them to read it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high / low > 50.0:
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,5 @@
+"""Figures are drawn without a window, in doctests too."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
