@@ -8,8 +8,9 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints, row_blocks
+from skhdkde._points import TrainingPoints
 from skhdkde._search import LeaveOneOut, search_bandwidth
+from skhdkde._spectrum import covariance_spectrum
 from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
 from skhdkde.regimes import gaussian_thresholds
 
@@ -61,10 +62,10 @@ def select_bandwidth(
           density at point ``i``.
         - "nearest": ``h^2`` is the mean squared distance to the nearest other point
           divided by ``n_features``, what "kl" tends to in high dimension [1]_.
-        - "gaussian": what theory says is best, for many points in high dimension, if the
-          data are normal with the covariance that they have:
-          :func:`~skhdkde.regimes.gaussian_thresholds` of its eigenvalues. It takes the
-          eigenvalues of a matrix of size min(n_samples, n_features).
+        - "gaussian": the ``h_kl`` of :func:`~skhdkde.regimes.gaussian_thresholds`: best
+          for normal data of the same covariance (Ledoit-Wolf estimate) in high dimension;
+          too small in few. It takes the eigenvalues of a matrix of size min(n_samples,
+          n_features).
         - "scott", "silverman": the normal reference rules ``s n^(-1/(d+4))`` and
           ``s (n (d+2)/4)^(-1/(d+4))`` with ``s^2`` the mean variance of the features and
           ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike
@@ -226,7 +227,8 @@ def _normal_reference(points, rule, kernel):
 
 def _gaussian_theory(points, rule, kernel):
     """The KL-optimal bandwidth of Gaussian data with the covariance of the points."""
-    theory = gaussian_thresholds(_effective_number(points), _covariance_spectrum(points))
+    n_points = max(_effective_number(points), 1.0 + 1e-9)  # one weight may be all
+    theory = gaussian_thresholds(n_points, covariance_spectrum(points))
     h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
     return float(h_kl / points.scale)
 
@@ -236,29 +238,6 @@ def _effective_number(points):
     if points.weights is None:
         return points.shape[0]
     return points.weights.sum() ** 2 / np.sum(points.weights**2)
-
-
-def _covariance_spectrum(points):
-    """Eigenvalues of the weighted covariance matrix, scaled units, (n_features,).
-
-    Those of the smaller of two products have the same that are not zero.
-    """
-    n_points, d = points.shape
-    weights = points.weight_block(slice(0, n_points), np.float64)
-    weights /= weights.sum()
-    Y = points.augmented[:, :-2]
-    mean = weights @ Y
-    if n_points < d:
-        Y = (Y - mean) * np.sqrt(weights)[:, None]
-        product = Y @ Y.T
-    else:
-        product = np.zeros((d, d))
-        for rows in row_blocks(n_points, d):
-            block = (Y[rows] - mean) * np.sqrt(weights[rows])[:, None]
-            product += block.T @ block
-    spectrum = np.zeros(d)
-    spectrum[: len(product)] = np.maximum(np.linalg.eigvalsh(product), 0.0)
-    return spectrum
 
 
 def _too_few(points, rule, parameter):

@@ -9,8 +9,11 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
+from sklearn.covariance import ledoit_wolf
 
 from skhdkde import HighDimKernelDensity, _search, select_bandwidth
+from skhdkde._kernels import KERNELS
+from skhdkde.regimes import gaussian_thresholds
 
 
 def leave_one_out_mean(h, sq, d, kernel="gaussian", weights=None):
@@ -405,3 +408,49 @@ def test_bad_parameters(params, message):
 def test_bad_data(X, message):
     with pytest.raises(ValueError, match=message):
         select_bandwidth(X)
+
+
+def shrunk_spectrum(X, weights):
+    """Ledoit and Wolf's, from the matrices themselves."""
+    p = weights / weights.sum()
+    X = X - p @ X
+    S = (X * p[:, None]).T @ X
+    mu = np.trace(S) / len(S)
+    distance = np.linalg.norm(S - mu * np.eye(len(S))) ** 2
+    errors = [np.linalg.norm(np.outer(x, x) - S) ** 2 for x in X]
+    share = min(np.sum(p**2 * errors), distance) / distance
+    return np.linalg.eigvalsh((1.0 - share) * S + share * mu * np.eye(len(S)))
+
+
+@pytest.mark.parametrize("n, d", [(300, 20), (20, 120), (50, 50), (3, 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gaussian_rule(n, d, weighted):
+    rng = np.random.default_rng(0)
+    X = 7.0 + rng.normal(size=(n, d)) / np.sqrt(np.arange(1, d + 1))
+    weights = rng.exponential(size=n) if weighted else np.ones(n)
+    spectrum = shrunk_spectrum(X, weights)
+    if not weighted:
+        assert_allclose(spectrum, np.linalg.eigvalsh(ledoit_wolf(X)[0]), rtol=1e-9)
+    effective = weights.sum() ** 2 / np.sum(weights**2)
+    expected = gaussian_thresholds(effective, spectrum).h_kl
+    options = {"sample_weight": weights if weighted else None, "rule": "gaussian"}
+    assert select_bandwidth(X, **options) == pytest.approx(expected, rel=1e-6)
+    scaled = select_bandwidth(100.0 * X, **options)
+    assert scaled == pytest.approx(100.0 * expected, rel=1e-6)
+    linear = select_bandwidth(X, kernel="linear", **options)
+    assert linear == pytest.approx(expected / np.sqrt(KERNELS["linear"].variance(d)))
+    kde = HighDimKernelDensity(bandwidth="gaussian").fit(X, sample_weight=weights)
+    assert kde.bandwidth_ == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+@pytest.mark.parametrize("n, d", [(2000, 100), (60, 200)])
+def test_gaussian_rule_is_near_the_best_in_high_dimension(n, d, power):
+    rng = np.random.default_rng(1)
+    scale = np.arange(1, d + 1) ** (-power / 2)
+    X, held_out = scale * rng.normal(size=(n, d)), scale * rng.normal(size=(500, d))
+    score = {
+        rule: HighDimKernelDensity(bandwidth=rule).fit(X).score_samples(held_out).mean()
+        for rule in ("kl", "gaussian")
+    }
+    assert score["kl"] - score["gaussian"] < 0.005 * d

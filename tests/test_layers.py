@@ -20,6 +20,7 @@ LAYERS = {
     "_reductions": 1,
     "_local_law": 1,
     "_spread": 1,
+    "_spectrum": 2,
     "_backends._threads": 2,
     "_backends._precision": 2,
     "_backends._numpy": 2,

@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from skhdkde import BandwidthDisplay, HighDimKernelDensity, RegimeDisplay
 from skhdkde.regimes import REGIMES
 
-
 DISPLAYS = [BandwidthDisplay, RegimeDisplay]
 
 

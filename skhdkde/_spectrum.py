@@ -1,0 +1,64 @@
+"""Eigenvalues of the covariance of the training points, shrunk for small samples."""
+
+import numpy as np
+
+from skhdkde._points import row_blocks
+
+__all__ = ["covariance_spectrum"]
+
+
+def covariance_spectrum(points):
+    """Ledoit-Wolf estimate of the eigenvalues of the covariance matrix, scaled units.
+
+    With fewer points than features the sample's own are mostly zero, and spread too
+    widely otherwise; Ledoit and Wolf (2004, A well-conditioned estimator for
+    large-dimensional covariance matrices) pull them to their mean ``mu`` by the share
+    ``min(b, d) / d``, where ``d = |S - mu I|^2`` and ``b`` is the expected error of the
+    sample covariance ``S``. Here points may have weights. Of ``X' X`` and ``X X'`` the
+    smaller is diagonalised.
+
+    Parameters
+    ----------
+    points : TrainingPoints
+
+    Returns
+    -------
+    eigenvalues : ndarray of shape (n_features,)
+        Ascending.
+    """
+    n_points, d = points.shape
+    weights = points.weight_block(slice(0, n_points), np.float64)
+    weights /= weights.sum()
+    Y = points.augmented[:, :-2]
+    mean = weights @ Y
+    product = _gram(Y, mean, weights) if n_points < d else _covariance(Y, mean, weights)
+    size = np.sum(product**2)  # |S|^2, of either product
+    own = np.zeros(n_points)  # y' S y, and |y|^2, of each point
+    sq_norms = np.zeros(n_points)
+    for rows in row_blocks(n_points, d):
+        block = Y[rows] - mean
+        sq_norms[rows] = np.sum(block**2, axis=1)
+        if n_points >= d:
+            own[rows] = np.einsum("ij,ij->i", block @ product, block)
+    if n_points < d:
+        own = np.sum(product**2, axis=1) / weights
+    eigenvalues = np.zeros(d)
+    eigenvalues[d - len(product) :] = np.maximum(np.linalg.eigvalsh(product), 0.0)
+    mu = eigenvalues.mean()
+    distance = np.sum((eigenvalues - mu) ** 2)
+    error = np.sum(weights**2 * (sq_norms**2 - 2.0 * own + size))
+    share = min(error, distance) / distance if distance > 0.0 else 0.0
+    return (1.0 - share) * eigenvalues + share * mu
+
+
+def _gram(Y, mean, weights):
+    rows = (Y - mean) * np.sqrt(weights)[:, None]
+    return rows @ rows.T
+
+
+def _covariance(Y, mean, weights):
+    product = np.zeros((Y.shape[1], Y.shape[1]))
+    for rows in row_blocks(*Y.shape):
+        block = (Y[rows] - mean) * np.sqrt(weights[rows])[:, None]
+        product += block.T @ block
+    return product
