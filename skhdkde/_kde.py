@@ -37,7 +37,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    bandwidth : float or {"kl", "nearest", "scott", "silverman"}, default="kl"
+    bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
         The bandwidth, in the units of the data, or the rule that chooses it. The rules
         are those of :func:`select_bandwidth`; "kl" maximises the mean leave-one-out
         log density. On more than 4096 points it takes a random 4096 of them as queries,
