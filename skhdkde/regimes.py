@@ -5,11 +5,11 @@ estimate at a point is the partition function of a random energy model: the
 training points are the states, ``|x - y|^2 / 2`` their energies and ``1 / h^2`` the
 inverse temperature [1]_. Its regimes, by bandwidth:
 
-=========== ================== ======================================================
-``extreme`` ``h < h_g``        a few nearest points give the whole sum
+=========== =================== ======================================================
+``extreme`` ``h < h_g``         a few nearest points give the whole sum
 ``stable``  ``h_g < h < h_clt`` heavy-tailed fluctuations, without a finite variance
-``clt``     ``h > h_clt``      the central limit theorem: Gaussian fluctuations
-=========== ================== ======================================================
+``clt``     ``h > h_clt``       the central limit theorem: Gaussian fluctuations
+=========== =================== ======================================================
 
 The *tail index* says where one is: the terms of the sum have a power-law tail of that
 index, which is 1 at ``h_g`` and 2 at ``h_clt``. With the Gaussian kernel it is
