@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from skhdkde._backends import BACKENDS, resolve_backend
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._search import LeaveOneOut, search_bandwidth
@@ -28,6 +29,7 @@ N_QUERIES = 4096
         "n_queries": [Interval(Integral, 2, None, closed="left")],
         "bandwidths": [Interval(Integral, 3, None, closed="left"), "array-like"],
         "random_state": ["random_state"],
+        "backend": [StrOptions(set(BACKENDS))],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
         "return_search": ["boolean"],
@@ -43,6 +45,7 @@ def select_bandwidth(
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
     random_state=None,
+    backend="auto",
     n_jobs=None,
     verbose=0,
     return_search=False,
@@ -94,6 +97,9 @@ def select_bandwidth(
     random_state : int, RandomState instance or None, default=None
         Draws the queries when there are more than ``n_queries`` training points.
 
+    backend : {"auto", "numpy", "keops", "torch"}, default="auto"
+        What visits the pairs; see :class:`HighDimKernelDensity`.
+
     n_jobs : int, default=None
         Number of threads; None for as many as the BLAS would use.
 
@@ -142,6 +148,7 @@ def select_bandwidth(
     0.84
     """
     check_n_jobs(n_jobs)
+    backend = resolve_backend(backend, np.shape(X)[-1] if np.ndim(X) else 1)
     X = check_points(X)
     weights = check_weights(sample_weight, X)
     if not isinstance(bandwidths, Integral):
@@ -164,6 +171,7 @@ def select_bandwidth(
         n_queries=n_queries,
         bandwidths=bandwidths,
         random_state=random_state,
+        backend=backend,
         n_jobs=n_jobs,
         verbose=verbose,
     )
@@ -179,21 +187,19 @@ def bandwidth_by_rule(
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
     random_state=None,
-    n_jobs=None,
-    verbose=0,
+    **engine,
 ):
     """Bandwidth of ``rule`` for prepared points, and the search if it made one.
 
-    The parameters are those of :func:`select_bandwidth`, and what messages call the rule.
+    The parameters are those of :func:`select_bandwidth`, and what messages call the rule;
+    ``engine`` goes to :func:`~skhdkde._backends.reduce_pairs`.
     """
     if rule in ("gaussian", "scott", "silverman"):
         if not points.mean_square_spread() > 0.0:
             raise _too_few(points, rule, parameter)
         reference = _gaussian_theory if rule == "gaussian" else _normal_reference
         return reference(points, rule, kernel), None
-    queries, n_copies = leave_one_out(
-        points, kernel, n_queries, random_state, n_jobs, verbose
-    )
+    queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, **engine)
     if queries.points.shape[0] < 2:
         raise _too_few(points, rule, parameter)
     if n_copies:
@@ -204,10 +210,10 @@ def bandwidth_by_rule(
     return search.bandwidth, search
 
 
-def leave_one_out(points, kernel, n_queries, random_state, n_jobs, verbose):
+def leave_one_out(points, kernel, n_queries, random_state, **engine):
     """Distinct training points as queries, at most ``n_queries``; number of copies."""
     distinct, n_copies = _distinct(points)
-    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, n_jobs, verbose)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, **engine)
     return queries, n_copies
 
 

@@ -23,14 +23,14 @@ class BandwidthCurve:
         None for the training points, each without itself and its copies.
     random_state : int, RandomState instance or None
         Draws the queries from more than 4096 training points.
-    n_jobs, verbose : int
+    engine : dict
+        For :func:`~skhdkde._backends.reduce_pairs`.
     """
 
-    def __init__(self, points, kernel, X, random_state, n_jobs, verbose):
-        self.kernel, self.n_jobs, self.verbose = kernel, n_jobs, verbose
+    def __init__(self, points, kernel, X, random_state, **engine):
+        self.kernel, self.engine = kernel, engine
         if X is None:
-            options = random_state, n_jobs, verbose
-            training, _ = leave_one_out(points, kernel, N_QUERIES, *options)
+            training, _ = leave_one_out(points, kernel, N_QUERIES, random_state, **engine)
             self.points, self.leave_out = training.points, training.rows
             self.queries = self.points.rows_as_queries(training.rows)
             self.X = self.points.in_data_units(training.rows)
@@ -47,9 +47,8 @@ class BandwidthCurve:
             self.points,
             leave_out=self.leave_out,
             dtype=np.float64 if self.kernel.compact else None,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
             label="bandwidths",
+            **self.engine,
         )
 
     def log_density(self, bandwidths):

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._backends import reduce_pairs
+from skhdkde._backends import BACKENDS, reduce_pairs, resolve_backend
 from skhdkde._bandwidth import RULES, bandwidth_by_rule
 from skhdkde._diagnosis import Diagnosing, Diagnosis
 from skhdkde._kernels import KERNELS
@@ -56,6 +56,16 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         The last four are zero beyond. With them "kl" must reach the nearest point of
         every point, so that in high dimension one outlier decides the bandwidth.
 
+    backend : {"auto", "numpy", "keops", "torch"}, default="auto"
+        What visits the pairs of queries and training points:
+
+        - "numpy": tiles of matrix products on threads of the CPU
+        - "keops": PyKeOps lazy tensors, on the GPU if there is one; compiles on first
+          use, which takes seconds for each number of features
+        - "torch": tiles of matrix products by torch, on the GPU if there is one
+        - "auto": numpy, unless there is a CUDA GPU and one of the others is installed:
+          then keops up to 100 features, torch above
+
     n_jobs : int, default=None
         Number of threads. None means as many as the BLAS would use, which is all cores
         unless the environment, ``threadpoolctl`` or joblib says otherwise. -1 means all
@@ -72,6 +82,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     ----------
     bandwidth_ : float
         The bandwidth in use, in data units.
+
+    backend_ : {"numpy", "keops", "torch"}
+        The backend in use.
 
     bandwidth_search_ : BandwidthSearch or None
         For ``bandwidth="kl"``, the bandwidths tried, with the mean leave-one-out log
@@ -127,6 +140,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             StrOptions(set(RULES)),
         ],
         "kernel": [StrOptions(set(KERNELS))],
+        "backend": [StrOptions(set(BACKENDS))],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -137,12 +151,14 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         *,
         bandwidth="kl",
         kernel="gaussian",
+        backend="auto",
         n_jobs=None,
         verbose=0,
         random_state=None,
     ):
         self.bandwidth = bandwidth
         self.kernel = kernel
+        self.backend = backend
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
@@ -177,6 +193,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_n_jobs(self.n_jobs)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
+        fitted.backend_ = resolve_backend(self.backend, X.shape[1])
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
@@ -191,8 +208,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
                 self.bandwidth,
                 KERNELS[self.kernel],
                 random_state=self.random_state,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
+                **fitted._engine,
             )
         else:
             fitted.bandwidth_ = check_bandwidth(self.bandwidth, fitted._points)
@@ -363,6 +379,16 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         return draw(self._points, KERNELS[self.kernel], self.bandwidth_, n_samples, rng)
 
     @property
+    def _engine(self):
+        """How pairs are visited, for `reduce_pairs`."""
+        return {
+            # again, as the estimator may have been loaded on another machine
+            "backend": resolve_backend(self.backend, self._points.shape[1]),
+            "n_jobs": self.n_jobs,
+            "verbose": self.verbose,
+        }
+
+    @property
     def _log_volume(self):
         d = self._points.shape[1]
         return KERNELS[self.kernel].log_normalizer(d) + d * np.log(self.bandwidth_)
@@ -387,10 +413,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             leave_out=leave_out,
             # float32 does not resolve 1 - r^2 at the rim of a compact kernel
             dtype=np.float64 if reduction.kernel.compact else None,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
             label=label,
             out=out,
+            **self._engine,
         )
 
 

@@ -147,8 +147,7 @@ class BandwidthDisplay:
             KERNELS[kde.kernel],
             X,
             random_state=kde.random_state,
-            n_jobs=kde.n_jobs,
-            verbose=kde.verbose,
+            **kde._engine,
         )
         h_g, h_clt = curve.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt

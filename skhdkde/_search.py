@@ -126,9 +126,9 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
 class LeaveOneOut:
     """Training points as queries, each without itself. All in scaled units."""
 
-    def __init__(self, points, kernel, n_queries, random_state, n_jobs, verbose):
+    def __init__(self, points, kernel, n_queries, random_state, **engine):
         self.points, self.kernel = points, kernel
-        self.n_jobs, self.verbose = n_jobs, verbose
+        self.engine = engine
         n_points, n_features = points.shape
         self.rows = np.arange(n_points)
         if n_points > n_queries:
@@ -137,7 +137,8 @@ class LeaveOneOut:
         self.weights = np.ones(len(self.rows))
         if points.weights is not None:
             self.weights = points.weights[self.rows]
-        self.log_others = np.log(points.total_weight_without_each()[self.rows])
+        with np.errstate(divide="ignore"):
+            self.log_others = np.log(points.total_weight_without_each()[self.rows])
         wide = kernel.compact or n_features < FLOAT64_BELOW
         self.dtype = np.dtype(np.float64) if wide else points.dtype
         self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
@@ -149,8 +150,7 @@ class LeaveOneOut:
             self.points,
             leave_out=rows,
             dtype=dtype,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
+            **self.engine,
             label="bandwidth",
         )
 

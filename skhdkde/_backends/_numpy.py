@@ -224,33 +224,7 @@ def reduce_pairs(
     label=None,
     out=None,
 ):
-    """Apply ``reduction`` to all pairs of a query and a training point.
-
-    Parameters
-    ----------
-    reduction : object
-        See :mod:`skhdkde._reductions`.
-    queries : array-like of shape (n_queries, n_features), float32 or float64
-        Queries in the units of ``points.exact``, which can be sliced by rows: a part
-        of ``points.exact`` itself, or what ``points.as_queries`` returns.
-    points : TrainingPoints
-    leave_out : ndarray of shape (n_queries,), default=None
-        Index of the training point to leave out for each query.
-    dtype : dtype, default=None
-        In which tiles are computed; None for that of the queries and points.
-    n_jobs : int, default=None
-        Number of threads; None for as many as the BLAS would use.
-    verbose : int, default=0
-        Whether to show a progress bar.
-    label : str, default=None
-        What the progress bar calls the pass.
-    out : ndarray of shape (n_queries, reduction.width), default=None
-        Where to put the result; None for a new float64 array.
-
-    Returns
-    -------
-    out : ndarray of shape (n_queries, reduction.width)
-    """
+    """See :func:`skhdkde._backends.reduce_pairs`."""
     if dtype is None:
         dtype = np.result_type(queries.dtype, points.dtype)
     tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
