@@ -22,7 +22,7 @@ from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
-from skhdkde._backends._numpy import TILE_COLS, TILE_ROWS
+from skhdkde._backends._numpy import NumpyDevice
 
 PACKAGE, GEMM = "skhdkde", "GEMM alone"
 WRONG = 1e-2  # nats; ten times what is promised for float32
@@ -115,10 +115,11 @@ def prepare_gemm(problem):
     dtype = problem.points.dtype
     rng = np.random.default_rng(0)
     y = rng.normal(size=(n, d + 2)).astype(dtype)
-    blocks = [slice(j, min(j + TILE_COLS, n)) for j in range(0, n, TILE_COLS)]
+    tile_rows, tile_cols = NumpyDevice.tile_rows, NumpyDevice.tile_cols
+    blocks = [slice(j, min(j + tile_cols, n)) for j in range(0, n, tile_cols)]
 
     def row_of_tiles(x):
-        buffer = np.empty(TILE_ROWS * TILE_COLS, dtype=dtype)
+        buffer = np.empty(NumpyDevice.tile_rows * NumpyDevice.tile_cols, dtype=dtype)
         for cols in blocks:
             shape = len(x), cols.stop - cols.start
             tile = buffer[: shape[0] * shape[1]].reshape(shape)
@@ -128,7 +129,7 @@ def prepare_gemm(problem):
 
     def score(queries):
         x = operands[: len(queries)]
-        tasks = [x[i : i + TILE_ROWS] for i in range(0, len(x), TILE_ROWS)]
+        tasks = [x[i : i + tile_rows] for i in range(0, len(x), tile_rows)]
         with (
             threadpool_limits(1, user_api="blas"),
             ThreadPoolExecutor(problem.n_threads) as executor,

@@ -14,8 +14,8 @@ smallest *energy* ``r^p`` of a row and ``log_peak`` is what to add back.
 *Compact* profiles (tophat, epanechnikov, linear, cosine) vanish for ``r >= h``
 and lie in [0, 1]: they need no shift, and ``log_peak`` is zero.
 
-What every kernel offers, for arrays ``sq`` of squared distances and ``h`` in the
-same units:
+What every kernel offers, for tiles ``sq`` of squared distances, numpy arrays or torch
+tensors, and ``h`` in the same units:
 
 ================== =========================================================
 ``log_normalizer`` ``log Z_d``
@@ -37,6 +37,8 @@ same units:
 
 import numpy as np
 from scipy.special import gammaln
+
+from skhdkde._arrays import column, namespace
 
 __all__ = ["KERNELS", "SHARP_CURVE"]
 
@@ -87,19 +89,20 @@ class _ExponentialFamily:
     singular = False  # whether the slope diverges at r = 0
 
     def shift(self, energy, lowest):
-        lowest = lowest[:, None].astype(energy.dtype)
-        return np.subtract(lowest, energy, out=energy)
+        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
 
-    def rate(self, h, dtype=np.float64):
+    def rate(self, h):
         """What energies are multiplied by in the exponent."""
-        return np.minimum(1.0 / (self.power * h**self.power), np.finfo(dtype).max)
+        return 1.0 / (self.power * h**self.power)
 
     def values(self, shifted, h, out):
-        np.multiply(shifted, shifted.dtype.type(self.rate(h, out.dtype)), out=out)
-        return np.exp(out, out=out)
+        xp = namespace(out)
+        xp.multiply(shifted, float(min(self.rate(h), xp.finfo(out.dtype).max)), out=out)
+        return xp.exp(out, out=out)
 
     def log_peak(self, lowest, bandwidths):
-        return -np.multiply.outer(lowest, self.rate(bandwidths))
+        rate = np.minimum(self.rate(bandwidths), np.finfo(float).max)
+        return -np.multiply.outer(lowest, rate)
 
     def thresholds(self, law, nearest):
         """Bandwidths at which the tail index is 1 and 2, per query.
@@ -169,10 +172,10 @@ class Exponential(_ExponentialFamily):
         return n_features + 1.0
 
     def energy(self, sq):
-        return np.sqrt(np.fabs(sq, out=sq), out=sq)
+        return _root(sq)
 
     def slopes(self, energy, values, h):
-        return _divide_by_radius(values, energy / h)
+        return _divide_by_radius(values, energy / float(h))
 
     def radii(self, n_features, size, rng):
         return rng.gamma(n_features, size=size)
@@ -251,10 +254,11 @@ class Tophat(_Compact):
         return sq
 
     def values(self, energy, h, out):
-        return np.less(energy, energy.dtype.type(h**2), out=out, casting="unsafe")
+        out[...] = energy < float(h**2)
+        return out
 
     def slopes(self, energy, values, h):
-        return np.zeros_like(values)
+        return namespace(values).zeros_like(values)
 
     def radii(self, n_features, size, rng):
         return rng.uniform(size=size) ** (1.0 / n_features)
@@ -275,12 +279,13 @@ class Epanechnikov(_Compact):
         return sq
 
     def values(self, energy, h, out):
-        np.multiply(energy, energy.dtype.type(-1.0 / h**2), out=out)
+        xp = namespace(out)
+        xp.multiply(energy, float(-1.0 / h**2), out=out)
         out += 1.0
-        return np.maximum(out, 0.0, out=out)
+        return xp.clip(out, 0.0, None, out=out)
 
     def slopes(self, energy, values, h):
-        return np.multiply(values > 0.0, 2.0, dtype=values.dtype)
+        return 2.0 * namespace(values).sign(values)
 
     def radii(self, n_features, size, rng):
         return np.sqrt(rng.beta(0.5 * n_features, 2.0, size=size))
@@ -299,15 +304,16 @@ class Linear(_Compact):
         return (n_features + 1.0) / ((n_features + 2.0) * (n_features + 3.0))
 
     def energy(self, sq):
-        return np.sqrt(np.fabs(sq, out=sq), out=sq)
+        return _root(sq)
 
     def values(self, energy, h, out):
-        np.multiply(energy, energy.dtype.type(-1.0 / h), out=out)
+        xp = namespace(out)
+        xp.multiply(energy, float(-1.0 / h), out=out)
         out += 1.0
-        return np.maximum(out, 0.0, out=out)
+        return xp.clip(out, 0.0, None, out=out)
 
     def slopes(self, energy, values, h):
-        return _divide_by_radius((values > 0.0).astype(values.dtype), energy / h)
+        return _divide_by_radius(namespace(values).sign(values), energy / float(h))
 
     def radii(self, n_features, size, rng):
         return rng.beta(n_features, 2.0, size=size)
@@ -326,22 +332,22 @@ class Cosine(_Compact):
         return moments[0] / moments[1] / n_features
 
     def energy(self, sq):
-        return np.sqrt(np.fabs(sq, out=sq), out=sq)
+        return _root(sq)
 
     def values(self, energy, h, out):
         # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
-        np.multiply(energy, energy.dtype.type(-0.5 * np.pi / h), out=out)
-        out += energy.dtype.type(0.5 * np.pi)
-        np.maximum(out, 0.0, out=out)
-        return np.sin(out, out=out)
+        xp = namespace(out)
+        xp.multiply(energy, float(-0.5 * np.pi / h), out=out)
+        out += 0.5 * np.pi
+        xp.clip(out, 0.0, None, out=out)
+        return xp.sin(out, out=out)
 
     def slopes(self, energy, values, h):
-        radius = energy / h
-        inside = (values > 0.0) * (0.5 * np.pi) * np.sin(0.5 * np.pi * radius)
-        at_zero = (0.5 * np.pi) ** 2
-        return np.divide(
-            inside, radius, out=np.full_like(values, at_zero), where=radius > 0
-        )
+        xp, radius = namespace(values), energy / float(h)
+        slopes = _divide_by_radius(xp.sin(0.5 * np.pi * radius), radius)
+        slopes *= 0.5 * np.pi
+        slopes[radius == 0.0] = (0.5 * np.pi) ** 2
+        return slopes * xp.sign(values)
 
     def radii(self, n_features, size, rng):
         """Draw from ``r^(d-1) (1 - r)`` and accept with the ratio to the cosine."""
@@ -357,9 +363,18 @@ class Cosine(_Compact):
         return radii
 
 
+def _root(sq):
+    """Square root in place; rounding may have left ``sq`` a little below zero."""
+    xp = namespace(sq)
+    return xp.sqrt(xp.abs(sq, out=sq), out=sq)
+
+
 def _divide_by_radius(values, radius):
     """``values / radius``, and 0 at radius 0, where the gradient is undefined."""
-    return np.divide(values, radius, out=np.zeros_like(values), where=radius > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = values / radius
+    quotient[radius == 0.0] = 0.0
+    return quotient
 
 
 def _root_resolution(nearest, delta, h, tol):

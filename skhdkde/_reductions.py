@@ -22,6 +22,8 @@ All bandwidths here are in the scaled units of :class:`~skhdkde._points.Training
 
 import numpy as np
 
+from skhdkde._arrays import namespace, smallest, to_host
+
 __all__ = ["Gradient", "KSmallest", "LogSumExp", "Shares"]
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
@@ -97,10 +99,10 @@ class LogSumExp(_KernelReduction):
         sums = np.empty((len(shifted), len(self.bandwidths)))
         for chain in self.chains:
             values = self.kernel.values(shifted, self.bandwidths[chain[0]], buffer)
-            sums[:, chain[0]] = values @ weights
+            sums[:, chain[0]] = to_host(values @ weights)
             for g in chain[1:]:
-                np.multiply(values, values, out=values)
-                sums[:, g] = values @ weights
+                values *= values
+                sums[:, g] = to_host(values @ weights)
         return sums
 
     @property
@@ -125,7 +127,8 @@ class LogSumExp(_KernelReduction):
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if len(self.bandwidths) == 1:
-                sums = (np.exp(product, out=product) @ weights)[:, None]
+                exp = namespace(product).exp
+                sums = to_host(exp(product, out=product) @ weights)[:, None]
             else:
                 sums = self._sums(product, scratch(), weights)
         rows = np.flatnonzero(~(sums <= LARGEST_SUM).all(axis=1))
@@ -181,12 +184,12 @@ class Gradient(_KernelReduction):
     def update(self, state, tile):
         h = self.bandwidths[0]
         energy = self.kernel.energy(tile.sq)
-        unshifted = energy.copy()
+        unshifted = energy * 1.0
         lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
         factor = self._factors(lowest, state[0])
         shifted = self.kernel.shift(energy, np.where(np.isinf(lowest), 0.0, lowest))
         values = self.kernel.values(shifted, h, shifted)
-        total = state[1] * factor + (values @ tile.weights)[:, None]
+        total = state[1] * factor + to_host(values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
         pull = tile.pull(slopes, self.tol * h * total[:, 0])
         return lowest, total, state[2] * factor + pull
@@ -233,20 +236,20 @@ class Shares(_KernelReduction):
         return np.full(n_rows, np.inf), np.zeros((n_rows, 4)), *nearest
 
     def update(self, state, tile):
-        near = _with_smaller(state[2:], tile.sq, tile.weights)
+        near = _with_smaller(state[2:], tile)
         energy = self.kernel.energy(tile.sq)
         lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted)
-        sums = np.empty((len(values), 4))
-        sums[:, 0] = values @ tile.weights
-        sums[:, 1] = sums[:, 0] if self.equal_weights else values @ tile.weights**2
+        sums, xp = np.empty((len(values), 4)), namespace(values)
+        sums[:, :2] = to_host(values @ tile.weights)[:, None]
         if not self.equal_weights:
-            np.multiply(values, tile.weights, out=values)
-        sums[:, 3] = values.max(axis=1)
-        np.multiply(values, values, out=values)
-        sums[:, 2] = values @ np.ones(values.shape[1], dtype=values.dtype)
+            sums[:, 1] = to_host(values @ tile.weights**2)
+            values *= tile.weights
+        sums[:, 3] = to_host(xp.amax(values, 1))
+        values *= values
+        sums[:, 2] = to_host(values @ xp.ones_like(tile.weights))
         return lowest, _added(self._rescaled(state, lowest), sums), *near
 
     def merge(self, state, other):
@@ -283,8 +286,7 @@ class KSmallest:
     def update(self, state, tile):
         if self.k == 1:
             return (np.minimum(state[0], tile.nearest[:, None]),)
-        k = min(self.k, tile.sq.shape[1])
-        return self.merge(state, (np.partition(tile.sq, k - 1, axis=1)[:, :k],))
+        return self.merge(state, smallest(tile.sq, self.k, state[0][:, -1])[:1])
 
     def merge(self, state, other):
         return (np.sort(np.hstack([state[0], other[0]]), axis=1)[:, : self.k],)
@@ -308,26 +310,10 @@ def _smallest(mine, theirs):
     return np.take_along_axis(sq, order, 1), np.take_along_axis(weights, order, 1)
 
 
-def _with_smaller(near, sq, weights):
-    """``near``, ascending distances and their weights, with a tile's smaller ones.
-
-    Few are smaller after the first tiles, so they are picked out, not sorted out.
-    """
-    k = near[0].shape[1]
-    limit = near[0][:, -1:]
-    if np.isinf(limit).any() and k < sq.shape[1]:
-        limit = np.minimum(limit, np.partition(sq, k - 1, axis=1)[:, k - 1 : k])
-        smaller = sq <= limit
-    else:
-        smaller = sq < limit
-    rows, cols = np.nonzero(smaller)
-    if not len(rows):
-        return near
-    counts = np.bincount(rows, minlength=len(sq))
-    position = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    found = np.full((2, len(sq), counts.max()), np.inf)
-    found[:, rows, position] = sq[rows, cols], weights[cols]
-    return _smallest(near, found)
+def _with_smaller(near, tile):
+    """``near``, ascending distances and their weights, with a tile's smaller ones."""
+    sq, cols = smallest(tile.sq, near[0].shape[1], near[0][:, -1])
+    return _smallest(near, (sq, to_host(tile.weights)[cols]))
 
 
 def squaring_chains(bandwidths, ratio):

@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(skhdkde.__file__).parent
 
 # Imports point downward only. See doc/developers.rst.
 LAYERS = {
+    "_arrays": -1,
     "_kernels": 0,
     "_validation": 0,
     "regimes": 0,
@@ -23,7 +24,10 @@ LAYERS = {
     "_spectrum": 2,
     "_backends._threads": 2,
     "_backends._precision": 2,
+    "_backends._tiles": 2,
     "_backends._numpy": 2,
+    "_backends._torch": 2,
+    "_backends._keops": 2,
     "_backends": 2,
     "_search": 3,
     "_bandwidth": 3,

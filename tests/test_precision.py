@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._backends import _numpy, _precision
+from skhdkde._backends import _precision, _tiles
 from skhdkde._points import TrainingPoints
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
@@ -158,7 +158,7 @@ def test_bandwidths(h, kernel, dtype):
 @pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails, close_pairs])
 def test_the_cases_are_hard(case, monkeypatch):
     """Without mending, these cases fail: the tests above can fail."""
-    monkeypatch.setattr(_numpy, "mend", lambda *args: None)
+    monkeypatch.setattr(_tiles, "mend", lambda *args: None)
     monkeypatch.setattr(
         "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])
     )

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._backends import _numpy, _threads
+from skhdkde._backends import _numpy, _threads, _tiles
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._reductions import KSmallest, LogSumExp, squaring_chains
@@ -46,8 +46,8 @@ def assert_same(result, expected, rtol=1e-11):
 def test_tile_size_does_not_matter(data, rows, cols, kernel, monkeypatch):
     X, Y = data[0][:60], data[1][:90]
     expected = everything(X, Y, kernel=kernel)
-    monkeypatch.setattr(_numpy, "TILE_ROWS", rows)
-    monkeypatch.setattr(_numpy, "TILE_COLS", cols)
+    monkeypatch.setattr(_numpy.NumpyDevice, "tile_rows", rows)
+    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", cols)
     assert_same(everything(X, Y, kernel=kernel), expected)
 
 
@@ -58,11 +58,11 @@ def test_nearer_points_in_later_tiles(dtype, bandwidths, monkeypatch):
     rng = np.random.default_rng(0)
     Y = (rng.standard_normal((600, 3)) * np.linspace(2, 0.01, 600)[:, None]).astype(dtype)
     X = (0.01 * rng.standard_normal((20, 3))).astype(dtype)
-    monkeypatch.setattr(_numpy, "TILE_COLS", 30)
+    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", 30)
     full = []
-    make_tile = _numpy.Tile.__init__
+    make_tile = _tiles.Tile.__init__
     monkeypatch.setattr(
-        _numpy.Tile, "__init__", lambda *args: (full.append(1), make_tile(*args))[1]
+        _tiles.Tile, "__init__", lambda *args: (full.append(1), make_tile(*args))[1]
     )
     points = TrainingPoints(Y)
     tol = 1e-3 if dtype == np.float32 else 1e-8
@@ -86,9 +86,9 @@ def test_number_of_threads_does_not_matter(data, n_jobs):
 def test_few_queries_are_split_over_training_points(n_queries, monkeypatch):
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((n_queries, 3)), rng.standard_normal((3000, 3))
-    monkeypatch.setattr(_numpy, "TILE_COLS", 100)
+    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", 100)
     assert_same(everything(X, Y, n_jobs=4), everything(X, Y, n_jobs=1))
-    rows, cols = _numpy._split(n_queries, Y.shape, 4)
+    rows, cols = _tiles.split(n_queries, Y.shape, 4, _numpy._device)
     assert len(rows) * len(cols) >= 8
 
 
@@ -182,12 +182,12 @@ def test_blas_threads_are_restored(data):
 def test_blas_has_one_thread_inside(data, monkeypatch):
     seen = []
 
-    class Spy(_numpy.Tile):
+    class Spy(_tiles.Tile):
         def __init__(self, *args):
             seen.extend(blas_threads())
             super().__init__(*args)
 
-    monkeypatch.setattr(_numpy, "Tile", Spy)
+    monkeypatch.setattr(_tiles, "Tile", Spy)
     with threadpool_limits(2, user_api="blas"):
         HighDimKernelDensity(bandwidth=0.6, n_jobs=2).fit(data[1]).score_samples(data[0])
     assert seen
@@ -210,8 +210,8 @@ def test_error_in_a_thread_reaches_the_caller(data, monkeypatch):
         calls.append(1)
         raise ZeroDivisionError("in a tile")
 
-    monkeypatch.setattr(_numpy, "always_sharp", fail)
-    monkeypatch.setattr(_numpy, "TILE_ROWS", 16)
+    monkeypatch.setattr(_tiles, "always_sharp", fail)
+    monkeypatch.setattr(_numpy.NumpyDevice, "tile_rows", 16)
     kde = HighDimKernelDensity(bandwidth=0.6, n_jobs=2).fit(data[1])
     before = blas_threads()
     with pytest.raises(ZeroDivisionError, match="in a tile"):

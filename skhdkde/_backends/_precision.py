@@ -87,7 +87,7 @@ def mend(tile, reduction, earlier):
         Smallest squared distance in the tiles before this one, mended as needed. That of
         this tile is never trusted before it is mended: it may be small by error alone.
     """
-    dtype = tile.sq.dtype
+    dtype = tile.queries.augmented.dtype
     rows = np.arange(len(earlier))
     done = False
     while len(rows) and not done:
@@ -97,18 +97,18 @@ def mend(tile, reduction, earlier):
         rows, delta, nearest = rows[flagged], delta[flagged], nearest[flagged]
         if not len(rows):
             return
-        pairs = reduction.suspect_pairs(tile.sq[rows], nearest, delta)
+        sq = tile.rows(rows)
+        pairs = reduction.suspect_pairs(sq, nearest, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
         if np.count_nonzero(pairs) <= few * pairs.size:
-            _pairs_by_differences(tile, rows, pairs)
+            _pairs_by_differences(tile, rows, pairs, sq)
         elif dtype == np.float32:
             dtype, done = np.dtype(np.float64), False
-            _rows_by_product(tile, rows, dtype)
+            _rows_by_product(tile, rows, sq)
         else:
-            _rows_by_differences(tile, rows)
-        tile.exclude()
-        tile.nearest[rows] = tile.sq[rows].min(axis=1)
+            _rows_by_differences(tile, rows, sq)
+        tile.put_rows(rows, sq)
 
 
 def _bound(tile, reduction, nearest, rows, dtype):
@@ -123,26 +123,26 @@ def _bound(tile, reduction, nearest, rows, dtype):
     )
 
 
-def _pairs_by_differences(tile, rows, pairs):
+def _pairs_by_differences(tile, rows, pairs, sq):
     i, j = np.nonzero(pairs)
     exact = tile.points.exact
     for part in row_blocks(len(i), exact.shape[1]):
         x = tile.queries.exact[rows[i[part]]] - exact[tile.cols.start + j[part]]
-        tile.sq[rows[i[part]], j[part]] = np.square(x, out=x).sum(axis=1)
+        sq[i[part], j[part]] = np.square(x, out=x).sum(axis=1)
 
 
-def _rows_by_product(tile, rows, dtype):
-    queries = tile.points.query_block(tile.queries.exact[rows], dtype)
-    for part in row_blocks(tile.sq.shape[1], queries.shape[1]):
-        block = tile.points.block(_shifted(part, tile.cols.start), dtype)
-        tile.sq[rows, part] = queries @ block.T
+def _rows_by_product(tile, rows, sq):
+    queries = tile.points.query_block(tile.queries.exact[rows], np.dtype(np.float64))
+    for part in row_blocks(sq.shape[1], queries.shape[1]):
+        block = tile.points.block(_shifted(part, tile.cols.start), np.dtype(np.float64))
+        sq[:, part] = queries @ block.T
 
 
-def _rows_by_differences(tile, rows):
+def _rows_by_differences(tile, rows, sq):
     queries = tile.queries.exact[rows]
-    for part in row_blocks(tile.sq.shape[1], queries.shape[1]):
+    for part in row_blocks(sq.shape[1], queries.shape[1]):
         points = tile.points.exact[_shifted(part, tile.cols.start)]
-        tile.sq[rows, part] = cdist(queries, points, "sqeuclidean")
+        sq[:, part] = cdist(queries, points, "sqeuclidean")
 
 
 def _shifted(part, start):

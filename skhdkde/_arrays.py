@@ -1,0 +1,63 @@
+"""What passes over a tile need beyond what numpy and torch call alike.
+
+Kernels and reductions work in place on tiles, which are numpy arrays or torch
+tensors. Small arrays, one number or a few per query, are always numpy's.
+"""
+
+import sys
+
+import numpy as np
+
+__all__ = ["column", "namespace", "smallest", "to_host"]
+
+
+def namespace(tile):
+    """numpy or torch, whichever the tile belongs to."""
+    return np if isinstance(tile, np.ndarray) else sys.modules["torch"]
+
+
+def to_host(array):
+    """As a numpy array; numpy arrays as they are."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
+def column(values, tile):
+    """Host ``values`` as a column of the tile's dtype, where the tile is."""
+    if isinstance(tile, np.ndarray):
+        return values[:, None].astype(tile.dtype, copy=False)
+    torch = namespace(tile)
+    return torch.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
+
+
+def smallest(sq, k, limit):
+    """Small entries of each row of a tile, on the host, padded with infinities.
+
+    Parameters
+    ----------
+    sq : ndarray or tensor of shape (n_rows, n_cols)
+    k : int
+        How many are wanted; there may be more, and fewer where there are not so many
+        below ``limit``.
+    limit : ndarray of shape (n_rows,)
+        Larger ones are not needed.
+
+    Returns
+    -------
+    values : ndarray of shape (n_rows, n_found)
+    cols : ndarray of int of shape (n_rows, n_found)
+        Of the values; 0 for the padding.
+    """
+    if not isinstance(sq, np.ndarray):
+        found = sq.topk(min(k, sq.shape[1]), dim=1, largest=False, sorted=False)
+        return to_host(found.values), to_host(found.indices)
+    limit = limit[:, None]
+    if np.isinf(limit).any() and k < sq.shape[1]:
+        limit = np.minimum(limit, np.partition(sq, k - 1, axis=1)[:, k - 1 : k])
+    # few are left after the first tiles: picked out, not sorted out
+    rows, cols = np.nonzero(sq <= limit)
+    counts = np.bincount(rows, minlength=len(sq))
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(sq), counts.max()), np.inf)
+    found = np.zeros(values.shape, dtype=int)
+    values[rows, place], found[rows, place] = sq[rows, cols], cols
+    return values, found

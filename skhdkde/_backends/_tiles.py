@@ -1,0 +1,302 @@
+"""Tiles of squared distances by matrix products, reduced while in the cache.
+
+The same loop for every device: ``_numpy.py`` and ``_torch.py`` say where tiles are, and
+how large. Points and queries are prepared in numpy, where small arrays are kept.
+"""
+
+import copy
+import functools
+import threading
+from itertools import pairwise
+
+import numpy as np
+
+from skhdkde._arrays import namespace, to_host
+from skhdkde._backends._precision import always_sharp, mend
+from skhdkde._backends._threads import n_threads_for, run_tasks
+from skhdkde._points import BLOCK_SIZE, rounding_bias, row_blocks
+
+__all__ = ["progress_bar", "split", "visit_pairs"]
+
+# Queries, in scaled units, beyond which squares are not finite in float32.
+LARGEST_FLOAT32 = 1e15
+# Bandwidths below which exponents are not.
+SMALLEST_BANDWIDTH = 1e-15
+# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
+SMALLEST_WEIGHT = 1e-20
+
+
+class QueryBlock:
+    """A block of queries, prepared once for all the tiles of its row.
+
+    Attributes
+    ----------
+    exact : ndarray of shape (n_rows, n_features), float64
+        Queries times the scale of the training points, to the last bit.
+    augmented : ndarray of shape (n_rows, n_features + 2)
+        ``(-2 x, 1, |x|^2)`` of the centred queries, in the dtype of the tile.
+    sq_norms : ndarray of shape (n_rows,), float64
+        ``|x|^2``.
+    leave_out : ndarray of shape (n_rows,) or None
+        Index of the training point that each query does not see.
+    bias : float
+        Of the points, or of a few of the queries, whichever is more.
+    """
+
+    def __init__(self, exact, points, leave_out, dtype):
+        self.exact = exact
+        if np.abs(exact).max() > LARGEST_FLOAT32:
+            dtype = np.dtype(np.float64)
+        self.augmented = points.query_block(exact, dtype)
+        self.sq_norms = self.augmented[:, -1].astype(np.float64)
+        self.leave_out = leave_out
+        self.bias = max(points.bias, rounding_bias(self.augmented[:8, :-2]))
+
+    def take(self, rows):
+        """A block of some of the rows."""
+        part = copy.copy(self)
+        part.exact, part.augmented = self.exact[rows], self.augmented[rows]
+        part.sq_norms = self.sq_norms[rows]
+        part.leave_out = None if self.leave_out is None else self.leave_out[rows]
+        return part
+
+    def relative(self, reference, rate):
+        """Operand whose product with the points is ``rate (reference - |x - y|^2)``."""
+        rate = self.augmented.dtype.type(rate)
+        operand = self.augmented * -rate
+        operand[:, -1] = rate * (reference - self.sq_norms)
+        return operand
+
+    def exclude(self, tile, cols, value):
+        """Set the pairs to leave out, of a tile of the points ``cols``, to ``value``."""
+        if self.leave_out is None:
+            return
+        position = self.leave_out - cols.start
+        rows = np.flatnonzero((position >= 0) & (position < cols.stop - cols.start))
+        if len(rows):
+            tile[rows, position[rows]] = value
+
+
+class Tile:
+    """Squared distances between some queries and some training points.
+
+    Attributes
+    ----------
+    sq : ndarray of shape (n_rows, n_cols)
+        Squared distances, infinite for pairs that are left out.
+    nearest : ndarray of shape (n_rows,), float64
+        Smallest of each row.
+    weights : ndarray of shape (n_cols,)
+    queries : QueryBlock
+    points : TrainingPoints
+        Of which the tile covers the slice ``cols``.
+    """
+
+    def __init__(self, queries, points, cols, device):
+        self.queries, self.points, self.cols = queries, points, cols
+        self.device, dtype = device, queries.augmented.dtype
+        self._block = device.block(points, cols, dtype)
+        self.weights = device.put(points.weight_block(cols, dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.sq = device.product(queries.augmented, self._block)
+        queries.exclude(self.sq, cols, np.inf)
+        self.nearest = self._smallest()
+
+    def _smallest(self):
+        nearest = namespace(self.sq).amin(self.sq, 1)
+        return to_host(nearest).astype(np.float64)
+
+    def rows(self, rows):
+        """Some rows of ``sq``: a copy, on the host."""
+        return to_host(self.sq[rows])
+
+    def put_rows(self, rows, sq):
+        """Replace some rows of ``sq``, except for pairs that are left out."""
+        self.sq[rows] = self.device.put(sq)
+        self.queries.exclude(self.sq, self.cols, np.inf)
+        self.nearest[rows] = self.rows(rows).min(axis=1)
+
+    def scratch(self):
+        """An uninitialised array like ``sq``."""
+        return self.device.scratch(self.sq)
+
+    def pull(self, slopes, allowed):
+        """``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
+
+        By a product with the centred points, except for the queries for which the error
+        of that would be more than ``allowed``, of shape (n_rows,).
+        """
+        queries = self.queries.augmented
+        pull = _pull_by_product(slopes, queries, self._block)
+        slopes = to_host(slopes)
+        errors = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
+        errors *= np.sqrt(len(self._block)) * slopes.sum(axis=1, dtype=np.float64)
+        rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * errors <= allowed))
+        if len(rows) and slopes.dtype == np.float32:
+            wide = self.points.query_block(self.queries.exact[rows], np.float64)
+            pull[rows] = 0.0
+            for part in row_blocks(*self._block.shape):
+                cols = slice(part.start + self.cols.start, part.stop + self.cols.start)
+                block = self.points.block(cols, np.float64)
+                pull[rows] += _pull_by_product(slopes[rows, part], wide, block)
+            fine = np.finfo(np.float64).eps * errors[rows] <= allowed[rows]
+            rows = rows[~fine]
+        for i in rows:
+            pull[i] = self._pull_by_differences(slopes[i], i)
+        return pull
+
+    def _pull_by_differences(self, slopes, row):
+        pull = np.zeros(self.points.shape[1])
+        cols = np.flatnonzero(slopes)
+        for part in row_blocks(len(cols), len(pull)):
+            y = self.points.exact[self.cols.start + cols[part]].astype(np.float64)
+            pull += slopes[cols[part]] @ (y - self.queries.exact[row])
+        return pull
+
+
+def _pull_by_product(slopes, queries, block):
+    totals = to_host(slopes @ block).astype(np.float64, copy=False)
+    return totals[:, :-2] + 0.5 * totals[:, -1:] * queries[:, :-2]
+
+
+def _visit(reduction, queries, points, cols, device, check):
+    """State of ``reduction`` for a block of queries against the points ``cols``."""
+    state = reduction.start(len(queries.exact))
+    nearest = np.full(len(queries.exact), np.inf)
+    sharp = always_sharp(queries, points, reduction)
+    products = _Products(reduction, queries, points, device) if sharp else None
+    for part in _tile_cols(cols, queries, points, device):
+        check(len(queries.exact) * (part.stop - part.start))
+        updated = products.update(state, part) if sharp else None
+        if updated is None:
+            tile = Tile(queries, points, part, device)
+            if not sharp:
+                mend(tile, reduction, nearest)
+                np.minimum(nearest, tile.nearest, out=nearest)
+            updated = reduction.update(state, tile)
+        state = updated
+    return state
+
+
+def _tile_cols(cols, queries, points, device):
+    step = device.tile_cols
+    if queries.augmented.dtype != points.dtype:  # blocks are converted on the fly
+        step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
+    for start in range(cols.start, cols.stop, step):
+        yield slice(start, min(start + step, cols.stop))
+
+
+class _Products:
+    """Tiles as bare products, for reductions and queries that need no more."""
+
+    def __init__(self, reduction, queries, points, device):
+        self.reduction, self.queries, self.points = reduction, queries, points
+        self.device = device
+        self.rate = getattr(reduction, "product_rate", None)
+        self.lowest = self.operand = None
+
+    def update(self, state, cols):
+        """The state with a tile added, or None if that takes a full tile."""
+        if self.rate is None or not np.isfinite(state[0]).all():
+            return None
+        if self.lowest is not state[0]:
+            self.lowest = state[0]
+            self.operand = self.queries.relative(state[0], self.rate)
+        device, dtype = self.device, self.operand.dtype
+        product = device.product(self.operand, device.block(self.points, cols, dtype))
+        self.queries.exclude(product, cols, -np.inf)
+        weights = device.put(self.points.weight_block(cols, dtype))
+        state, out_of_range = self.reduction.update_from_product(
+            state, product, lambda: device.scratch(product), weights
+        )
+        return self._with_full_rows(state, out_of_range, cols)
+
+    def _with_full_rows(self, state, rows, cols):
+        """Add the tile for the ``rows`` that found a much nearer point in it."""
+        if len(rows):
+            tile = Tile(self.queries.take(rows), self.points, cols, self.device)
+            update = self.reduction.update(tuple(part[rows] for part in state), tile)
+            state = tuple(part.copy() for part in state)
+            for part, new in zip(state, update, strict=True):
+                part[rows] = new
+        return state
+
+
+def visit_pairs(
+    device,
+    reduction,
+    queries,
+    points,
+    *,
+    leave_out=None,
+    dtype=None,
+    n_jobs=None,
+    verbose=0,
+    label=None,
+    out=None,
+):
+    """:func:`skhdkde._backends.reduce_pairs` on a device."""
+    if dtype is None:
+        dtype = np.result_type(queries.dtype, points.dtype)
+    tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
+    if tiny or points.smallest_weight < SMALLEST_WEIGHT:
+        dtype = np.float64
+    n_tasks = device.n_tasks(n_threads_for(n_jobs))
+    row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
+    if out is None:
+        out = np.empty((len(queries), reduction.width))
+
+    def work(task, check):
+        rows, cols = task
+        left = None if leave_out is None else leave_out[rows]
+        block = QueryBlock(queries[rows], points, left, np.dtype(dtype))
+        state = _visit(reduction, block, points, cols, device, check)
+        if len(col_ranges) > 1:
+            return state
+        out[rows] = reduction.finish(state)
+
+    tasks = [(rows, cols) for rows in row_ranges for cols in col_ranges]
+    with progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
+        states = run_tasks(work, tasks, n_tasks, progress)
+    if len(col_ranges) > 1:
+        for rows in row_ranges:
+            parts, states = states[: len(col_ranges)], states[len(col_ranges) :]
+            out[rows] = reduction.finish(functools.reduce(reduction.merge, parts))
+    return out
+
+
+def split(n_queries, points_shape, n_threads, device):
+    """Ranges of queries and of points, enough of them to keep every thread busy."""
+    n_points, n_features = points_shape
+    step = min(device.tile_rows, max(1, BLOCK_SIZE // 2 // (n_features + 2)))
+    rows = [slice(i, min(i + step, n_queries)) for i in range(0, n_queries, step)]
+    n_parts = 1
+    if n_threads > 1 and len(rows) < 4 * n_threads:
+        n_tiles = -(-n_points // device.tile_cols)
+        n_parts = min(n_tiles, -(-4 * n_threads // len(rows)))
+    bounds = [n_points * p // n_parts for p in range(n_parts + 1)]
+    return rows, [slice(a, b) for a, b in pairwise(bounds)]
+
+
+class progress_bar:
+    """Counts pairs: a tqdm bar if ``verbose``, else nothing."""
+
+    def __init__(self, total, verbose, label):
+        self.total, self.verbose, self.label = total, verbose, label
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        if not self.verbose:
+            return lambda amount: None
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=self.total, desc=self.label, unit="pair", unit_scale=True)
+        return self.advance
+
+    def advance(self, amount):
+        with self.lock:
+            self.bar.update(amount)
+
+    def __exit__(self, *exc_info):
+        if self.verbose:
+            self.bar.close()
