@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from skhdkde import Diagnosis, HighDimKernelDensity
 from skhdkde.regimes import gaussian_thresholds
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 KERNELS = oracles.KERNEL_NAMES
 COLUMNS = (
     "log_density",

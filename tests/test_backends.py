@@ -1,0 +1,182 @@
+"""Which backend visits the pairs, and what each must leave as it was."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skhdkde import BandwidthDisplay, HighDimKernelDensity, _backends, select_bandwidth
+from skhdkde._backends import resolve_backend
+
+DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
+
+
+def has_gpu(monkeypatch, gpu=True, installed=("keops", "torch")):
+    monkeypatch.setattr(_backends, "_has_cuda_gpu", lambda: gpu)
+    monkeypatch.setattr(_backends, "_installed", lambda name: name in installed)
+
+
+def test_auto_without_a_gpu_is_numpy(monkeypatch):
+    has_gpu(monkeypatch, gpu=False)
+    assert resolve_backend("auto", 10) == "numpy"
+
+
+@pytest.mark.parametrize(
+    "installed, few, many",
+    [
+        (("keops", "torch"), "keops", "torch"),
+        (("keops",), "keops", "keops"),
+        (("torch",), "torch", "torch"),
+        ((), "numpy", "numpy"),
+    ],
+)
+def test_auto_with_a_gpu(monkeypatch, installed, few, many):
+    has_gpu(monkeypatch, installed=installed)
+    assert resolve_backend("auto", _backends.KEOPS_UP_TO) == few
+    assert resolve_backend("auto", _backends.KEOPS_UP_TO + 1) == many
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_hidden_gpus_are_none(monkeypatch, visible):
+    monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert _backends._has_cuda_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert not _backends._has_cuda_gpu()
+
+
+@pytest.mark.parametrize(
+    "backend, module, requirement",
+    [("torch", "torch", r"skhdkde\[torch\]"), ("keops", "pykeops", "pykeops")],
+)
+def test_missing_backend_says_what_to_install(monkeypatch, backend, module, requirement):
+    has_gpu(monkeypatch, installed=())
+    match = f"backend='{backend}' needs {module}.* pip install '{requirement}'"
+    kde = HighDimKernelDensity(backend=backend)
+    with pytest.raises(ImportError, match=match):
+        kde.fit(DATA[0])
+    assert not hasattr(kde, "bandwidth_")
+    with pytest.raises(ImportError, match=match):
+        select_bandwidth(DATA[0], backend=backend)
+
+
+def test_unknown_backend():
+    match = r"'backend' parameter .* Got 'cupy' instead"
+    with pytest.raises(ValueError, match=match):
+        HighDimKernelDensity(backend="cupy").fit(DATA[0])
+    with pytest.raises(ValueError, match=match):
+        select_bandwidth(DATA[0], backend="cupy")
+
+
+def test_torch_through_the_public_functions():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    numpy, other = (
+        HighDimKernelDensity(backend=name, n_jobs=1).fit(DATA[0])
+        for name in ("numpy", "torch")
+    )
+    assert (numpy.backend_, other.backend_) == ("numpy", "torch")
+    assert other.bandwidth_ == pytest.approx(numpy.bandwidth_, rel=1e-6)
+    other.bandwidth_ = numpy.bandwidth_
+    for method in ("score_samples", "log_density_gradient"):
+        expected = getattr(numpy, method)(DATA[1])
+        assert_allclose(getattr(other, method)(DATA[1]), expected, rtol=1e-9)
+    for rule in ("kl", "nearest"):
+        found = select_bandwidth(DATA[0], rule=rule, backend="torch")
+        expected = select_bandwidth(DATA[0], rule=rule, backend="numpy")
+        assert found == pytest.approx(expected, rel=1e-6)
+    curves = (BandwidthDisplay.from_estimator(kde, DATA[1]) for kde in (numpy, other))
+    assert_allclose(*(curve.values for curve in curves), rtol=1e-6)
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+
+
+def test_float32_products_are_never_shortened(monkeypatch):
+    """Whatever precision torch is set to elsewhere."""
+    torch = pytest.importorskip("torch")
+    seen, matmul = [], torch.matmul
+
+    def spy(*args):
+        seen.append(torch.get_float32_matmul_precision())
+        return matmul(*args)
+
+    monkeypatch.setattr(torch, "matmul", spy)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        kde = HighDimKernelDensity(bandwidth=1.0, backend="torch")
+        kde.fit(DATA[0].astype(np.float32)).score_samples(DATA[1].astype(np.float32))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"highest"}
+
+
+@pytest.mark.parametrize("failures", [1, 3, 100])
+def test_smaller_tiles_when_memory_runs_out(monkeypatch, failures):
+    torch = pytest.importorskip("torch")
+    from skhdkde._backends import _torch
+
+    kde = HighDimKernelDensity(bandwidth=1.0, backend="torch").fit(DATA[0])
+    expected, sizes = kde.score_samples(DATA[1]), []
+    product = _torch.TorchDevice.product
+
+    def fail_at_first(device, queries, block):
+        sizes.append(device.tile_rows)
+        if len(sizes) <= failures:
+            raise torch.OutOfMemoryError("no memory left")
+        return product(device, queries, block)
+
+    monkeypatch.setattr(_torch.TorchDevice, "product", fail_at_first)
+    if failures == 100:
+        with pytest.raises(torch.OutOfMemoryError):
+            kde.score_samples(DATA[1])
+        assert min(sizes) == _torch.SMALLEST_ROWS
+    else:
+        assert_allclose(kde.score_samples(DATA[1]), expected, rtol=1e-12)
+        assert sizes[failures] == sizes[0] // 2**failures
+
+
+def test_pickles_move_between_machines(monkeypatch, tmp_path):
+    """An estimator fitted by torch or KeOps loads, and "auto" scores, without them."""
+    has_gpu(monkeypatch, installed=("torch",))
+    pytest.importorskip("torch")
+    kde = HighDimKernelDensity(bandwidth=1.0).fit(DATA[0])
+    assert kde.backend_ == "torch"
+    expected = kde.score_samples(DATA[1])
+    path = tmp_path / "kde.pickle"
+    path.write_bytes(pickle.dumps(kde))
+    code = f"""
+import pickle, pathlib
+import numpy as np
+from skhdkde import _backends
+_backends._installed = lambda name: False
+kde = pickle.loads(pathlib.Path({str(path)!r}).read_bytes())
+print(float(kde.score_samples(np.zeros((1, 8)))[0]))
+"""
+    scored = float(subprocess.check_output([sys.executable, "-c", code]))
+    assert scored == pytest.approx(kde.score_samples(np.zeros((1, 8)))[0], rel=1e-12)
+    has_gpu(monkeypatch, gpu=False)
+    assert_allclose(kde.score_samples(DATA[1]), expected, rtol=1e-12)
+
+
+def test_torch_in_a_forked_child():
+    """Of a process that has used it: on the CPU nothing stands in the way."""
+    pytest.importorskip("torch")
+    code = """
+import os, sys
+import numpy as np
+from skhdkde import HighDimKernelDensity
+X = np.random.default_rng(0).normal(size=(500, 5))
+kde = HighDimKernelDensity(bandwidth=0.5, backend="torch", n_jobs=1).fit(X)
+expected = kde.score_samples(X)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.allclose(kde.score_samples(X), expected) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    if not hasattr(__import__("os"), "fork"):
+        pytest.skip("no fork on this system")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
