@@ -1,0 +1,125 @@
+"""Speed and memory of the torch and KeOps backends, on a GPU if there is one.
+
+``python benchmarks/gpu.py`` prints GitHub-markdown tables; ``--small`` takes sizes that
+suit a CPU. See README.md beside this file.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from reporting import announce, describe_machine, write_table
+
+from skhdkde import HighDimKernelDensity
+
+# (training points, queries, features)
+SIZES = [
+    (131_072, 1_000_000, 16),
+    (100_000, 100_000, 64),
+    (100_000, 100_000, 128),
+    (20_000, 200_000, 768),
+]
+SMALL = [(20_000, 4_000, 16), (20_000, 4_000, 128), (20_000, 2_000, 768)]
+N_CHECKED = 50
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def seconds(call, repeats):
+    """Median over repeats, after one to warm up, with the device idle at both ends."""
+    taken = []
+    for _ in range(repeats + 1):
+        _wait()
+        start = time.perf_counter()
+        call()
+        _wait()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:]))
+
+
+def _wait():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def limits(dtype):
+    """What the device can do: matrix products, exponentials, copies."""
+    size = 8192 if DEVICE == "cuda" else 1536
+    a = torch.rand(size, size, dtype=dtype, device=DEVICE)
+    out = torch.empty_like(a)
+    product = seconds(lambda: torch.matmul(a, a, out=out), 5)
+    exp = seconds(lambda: torch.exp(a, out=out), 5)
+    copy = seconds(lambda: out.copy_(a), 5)
+    return 2.0 * size**3 / product, size**2 / exp, 2 * a.nbytes / copy
+
+
+def direct(queries, points, h):
+    """Log densities by direct sums in longdouble."""
+    d, result = points.shape[1], []
+    for x in queries.astype(np.longdouble):
+        exponent = -np.sum((points - x) ** 2, axis=1) / (2.0 * np.longdouble(h) ** 2)
+        top = exponent.max()
+        result.append(top + np.log(np.mean(np.exp(exponent - top))))
+    return np.array(result, dtype=float) - 0.5 * d * np.log(2.0 * np.pi * h**2)
+
+
+def rows(sizes, dtypes, backends, repeats):
+    for n, m, d in sizes:
+        for dtype in dtypes:
+            rng = np.random.default_rng(0)
+            points = rng.standard_normal((n, d), dtype=dtype)
+            queries = rng.standard_normal((m, d), dtype=dtype)
+            rate = limits(getattr(torch, np.dtype(dtype).name))[0]
+            h = 1.0
+            expected = direct(queries[:N_CHECKED], points, h)
+            for backend in backends:
+                announce(f"{backend}: n = {n}, m = {m}, d = {d}, {np.dtype(dtype)}")
+                kde = HighDimKernelDensity(bandwidth=h, backend=backend).fit(points)
+                if DEVICE == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                error = np.abs(kde.score_samples(queries[:N_CHECKED]) - expected).max()
+                taken = seconds(lambda kde=kde, x=queries: kde.score_samples(x), repeats)
+                peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+                yield (
+                    n, m, d, np.dtype(dtype).name, backend, f"{taken:.3g}",
+                    f"{taken / (n * m) * 1e12:.3g}", f"{2.0 * n * m * d / taken / rate:.0%}",
+                    f"{error:.1e}", f"{(peak - points.nbytes) / 2**20:.0f}" if peak else "-",
+                )  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--backends", default="torch,keops")
+    options = parser.parse_args()
+    name = (
+        torch.cuda.get_device_name() if DEVICE == "cuda" else "no GPU: torch on the CPU"
+    )
+    print(f"{describe_machine('torch', 'pykeops')} {name}.")
+    write_table(
+        "Limits of the device, measured",
+        "dtype|matrix products (TFLOP/s)|exp (10^9/s)|memory (GB/s)",
+        [
+            (str(dtype).removeprefix("torch."), f"{a / 1e12:.3g}", f"{b / 1e9:.3g}", f"{c / 1e9:.3g}")
+            for dtype in (torch.float32, torch.float64)
+            for a, b, c in [limits(dtype)]
+        ],
+    )  # fmt: skip
+    write_table(
+        "Log densities, Gaussian kernel, N(0, I)",
+        "points|queries|features|dtype|backend|seconds|ps per pair|share of the matrix rate|"
+        f"largest error of {N_CHECKED} (nats)|peak beside the points (MiB)",
+        list(
+            rows(
+                SMALL if options.small else SIZES,
+                [np.float32, np.float64],
+                options.backends.split(","),
+                options.repeats,
+            )
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
