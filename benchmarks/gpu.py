@@ -53,6 +53,11 @@ def limits(dtype):
     return 2.0 * size**3 / product, size**2 / exp, 2 * a.nbytes / copy
 
 
+def limit_row(name):
+    product, exp, memory = limits(getattr(torch, name))
+    return name, f"{product / 1e12:.3g}", f"{exp / 1e9:.3g}", f"{memory / 1e9:.3g}"
+
+
 def direct(queries, points, h):
     """Log densities by direct sums in longdouble."""
     d, result = points.shape[1], []
@@ -80,11 +85,11 @@ def rows(sizes, dtypes, backends, repeats):
                 error = np.abs(kde.score_samples(queries[:N_CHECKED]) - expected).max()
                 taken = seconds(lambda kde=kde, x=queries: kde.score_samples(x), repeats)
                 peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
-                yield (
-                    n, m, d, np.dtype(dtype).name, backend, f"{taken:.3g}",
-                    f"{taken / (n * m) * 1e12:.3g}", f"{2.0 * n * m * d / taken / rate:.0%}",
-                    f"{error:.1e}", f"{(peak - points.nbytes) / 2**20:.0f}" if peak else "-",
-                )  # fmt: skip
+                share = 2.0 * n * m * d / taken / rate
+                extra = f"{(peak - points.nbytes) / 2**20:.0f}" if peak else "-"
+                numbers = f"{taken:.3g}", f"{taken / (n * m) * 1e12:.3g}", f"{share:.0%}"
+                name = np.dtype(dtype).name
+                yield n, m, d, name, backend, *numbers, f"{error:.1e}", extra
 
 
 def main():
@@ -100,16 +105,12 @@ def main():
     write_table(
         "Limits of the device, measured",
         "dtype|matrix products (TFLOP/s)|exp (10^9/s)|memory (GB/s)",
-        [
-            (str(dtype).removeprefix("torch."), f"{a / 1e12:.3g}", f"{b / 1e9:.3g}", f"{c / 1e9:.3g}")
-            for dtype in (torch.float32, torch.float64)
-            for a, b, c in [limits(dtype)]
-        ],
-    )  # fmt: skip
+        [limit_row("float32"), limit_row("float64")],
+    )
     write_table(
         "Log densities, Gaussian kernel, N(0, I)",
-        "points|queries|features|dtype|backend|seconds|ps per pair|share of the matrix rate|"
-        f"largest error of {N_CHECKED} (nats)|peak beside the points (MiB)",
+        "points|queries|features|dtype|backend|seconds|ps per pair|"
+        f"share of the matrix rate|largest error of {N_CHECKED} (nats)|peak beside the points (MiB)",
         list(
             rows(
                 SMALL if options.small else SIZES,
