@@ -110,7 +110,8 @@ def main():
     write_table(
         "Log densities, Gaussian kernel, N(0, I)",
         "points|queries|features|dtype|backend|seconds|ps per pair|"
-        f"share of the matrix rate|largest error of {N_CHECKED} (nats)|peak beside the points (MiB)",
+        f"share of the matrix rate|largest error of {N_CHECKED} (nats)|"
+        "peak beside the points (MiB)",
         list(
             rows(
                 SMALL if options.small else SIZES,

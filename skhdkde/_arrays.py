@@ -1,19 +1,64 @@
-"""What passes over a tile need beyond what numpy and torch call alike.
+"""What passes over pairs need beyond what numpy and torch call alike.
 
 Kernels and reductions work in place on tiles, which are numpy arrays or torch
-tensors. Small arrays, one number or a few per query, are always numpy's.
+tensors. Kernels also take lazy tensors of KeOps, which are formulas over all pairs.
+Small arrays, one number or a few per query, are always numpy's.
 """
 
 import sys
 
 import numpy as np
 
-__all__ = ["column", "namespace", "smallest", "to_host"]
+__all__ = ["column", "namespace", "number", "smallest", "to_host"]
 
 
 def namespace(tile):
-    """numpy or torch, whichever the tile belongs to."""
-    return np if isinstance(tile, np.ndarray) else sys.modules["torch"]
+    """numpy or torch, whichever the tile belongs to, or what stands in for KeOps."""
+    if isinstance(tile, np.ndarray):
+        return np
+    return sys.modules["torch"] if hasattr(tile, "device") else _Lazy
+
+
+class _Lazy:
+    """The functions of numpy that kernels use, for lazy tensors of KeOps.
+
+    They cannot be changed in place: ``out`` is ignored, and the result is to be used.
+    """
+
+    finfo = np.finfo
+
+    def subtract(x, y, out=None):
+        return x - y
+
+    def multiply(x, y, out=None):
+        return x * y
+
+    def exp(x, out=None):
+        return x.exp()
+
+    def sin(x, out=None):
+        return x.sin()
+
+    def sqrt(x, out=None):
+        return x.sqrt()
+
+    def abs(x, out=None):
+        return x.abs()
+
+    def less(x, y, out=None):
+        return x < y
+
+    def sign(x):
+        return x.sign()
+
+    def clip(x, low, high, out=None):
+        return (x - low).relu() + low
+
+    def zeros_like(x):
+        return number(0.0, x)
+
+    def where(condition, x, y):
+        return (condition - 0.5).ifelse(x, y)
 
 
 def to_host(array):
@@ -21,11 +66,20 @@ def to_host(array):
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
+def number(value, tile):
+    """A number for all of a tile; for a lazy tensor, also several, in its last axis."""
+    if namespace(tile) is _Lazy:
+        return type(tile)(np.atleast_1d(value).astype(tile.dtype), axis=2)
+    return float(value)
+
+
 def column(values, tile):
     """Host ``values`` as a column of the tile's dtype, where the tile is."""
     if isinstance(tile, np.ndarray):
         return values[:, None].astype(tile.dtype, copy=False)
     torch = namespace(tile)
+    if torch is _Lazy:
+        return type(tile)(values[:, None].astype(tile.dtype), axis=0)
     return torch.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
 
 

@@ -14,8 +14,9 @@ smallest *energy* ``r^p`` of a row and ``log_peak`` is what to add back.
 *Compact* profiles (tophat, epanechnikov, linear, cosine) vanish for ``r >= h``
 and lie in [0, 1]: they need no shift, and ``log_peak`` is zero.
 
-What every kernel offers, for tiles ``sq`` of squared distances, numpy arrays or torch
-tensors, and ``h`` in the same units:
+What every kernel offers, for tiles ``sq`` of squared distances and ``h`` in the same
+units. Tiles are numpy arrays, torch tensors or lazy tensors of KeOps, and the last
+cannot be changed in place: what is returned counts.
 
 ================== =========================================================
 ``log_normalizer`` ``log Z_d``
@@ -38,7 +39,7 @@ tensors, and ``h`` in the same units:
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._arrays import column, namespace
+from skhdkde._arrays import column, namespace, number
 
 __all__ = ["KERNELS", "SHARP_CURVE"]
 
@@ -97,7 +98,8 @@ class _ExponentialFamily:
 
     def values(self, shifted, h, out):
         xp = namespace(out)
-        xp.multiply(shifted, float(min(self.rate(h), xp.finfo(out.dtype).max)), out=out)
+        rate = np.minimum(self.rate(h), xp.finfo(out.dtype).max)
+        out = xp.multiply(shifted, number(rate, out), out=out)
         return xp.exp(out, out=out)
 
     def log_peak(self, lowest, bandwidths):
@@ -175,7 +177,7 @@ class Exponential(_ExponentialFamily):
         return _root(sq)
 
     def slopes(self, energy, values, h):
-        return _divide_by_radius(values, energy / float(h))
+        return _divide_by_radius(values, energy / number(h, energy))
 
     def radii(self, n_features, size, rng):
         return rng.gamma(n_features, size=size)
@@ -254,8 +256,7 @@ class Tophat(_Compact):
         return sq
 
     def values(self, energy, h, out):
-        out[...] = energy < float(h**2)
-        return out
+        return namespace(out).less(energy, number(h**2, energy), out=out)
 
     def slopes(self, energy, values, h):
         return namespace(values).zeros_like(values)
@@ -280,7 +281,7 @@ class Epanechnikov(_Compact):
 
     def values(self, energy, h, out):
         xp = namespace(out)
-        xp.multiply(energy, float(-1.0 / h**2), out=out)
+        out = xp.multiply(energy, number(-1.0 / h**2, out), out=out)
         out += 1.0
         return xp.clip(out, 0.0, None, out=out)
 
@@ -308,12 +309,14 @@ class Linear(_Compact):
 
     def values(self, energy, h, out):
         xp = namespace(out)
-        xp.multiply(energy, float(-1.0 / h), out=out)
+        out = xp.multiply(energy, number(-1.0 / h, out), out=out)
         out += 1.0
         return xp.clip(out, 0.0, None, out=out)
 
     def slopes(self, energy, values, h):
-        return _divide_by_radius(namespace(values).sign(values), energy / float(h))
+        return _divide_by_radius(
+            namespace(values).sign(values), energy / number(h, energy)
+        )
 
     def radii(self, n_features, size, rng):
         return rng.beta(n_features, 2.0, size=size)
@@ -337,17 +340,15 @@ class Cosine(_Compact):
     def values(self, energy, h, out):
         # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
         xp = namespace(out)
-        xp.multiply(energy, float(-0.5 * np.pi / h), out=out)
+        out = xp.multiply(energy, number(-0.5 * np.pi / h, out), out=out)
         out += 0.5 * np.pi
-        xp.clip(out, 0.0, None, out=out)
+        out = xp.clip(out, 0.0, None, out=out)
         return xp.sin(out, out=out)
 
     def slopes(self, energy, values, h):
-        xp, radius = namespace(values), energy / float(h)
-        slopes = _divide_by_radius(xp.sin(0.5 * np.pi * radius), radius)
-        slopes *= 0.5 * np.pi
-        slopes[radius == 0.0] = (0.5 * np.pi) ** 2
-        return slopes * xp.sign(values)
+        xp, radius = namespace(values), energy / number(h, energy)
+        slopes = 0.5 * np.pi * xp.sin(0.5 * np.pi * radius)
+        return _divide_by_radius(slopes, radius, (0.5 * np.pi) ** 2) * xp.sign(values)
 
     def radii(self, n_features, size, rng):
         """Draw from ``r^(d-1) (1 - r)`` and accept with the ratio to the cosine."""
@@ -369,12 +370,10 @@ def _root(sq):
     return xp.sqrt(xp.abs(sq, out=sq), out=sq)
 
 
-def _divide_by_radius(values, radius):
-    """``values / radius``, and 0 at radius 0, where the gradient is undefined."""
+def _divide_by_radius(values, radius, at_zero=0.0):
+    """``values / radius``; ``at_zero``, where a gradient is undefined, it is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        quotient = values / radius
-    quotient[radius == 0.0] = 0.0
-    return quotient
+        return namespace(values).where(radius == 0.0, at_zero, values / radius)
 
 
 def _root_resolution(nearest, delta, h, tol):

@@ -7,16 +7,33 @@ import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+MODULES = {"numpy": "numpy", "torch": "torch", "keops": "pykeops"}
 
-@pytest.fixture(params=["numpy", "torch"])
-def backend(request, monkeypatch):
-    """Every backend of tiles in turn, as what "auto" stands for.
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backends",
+        default="numpy,torch",
+        help="Backends on which to run the numerical suite. keops, which compiles for "
+        "every number of features and kernel, takes most of an hour the first time; "
+        "tests/test_keops.py is the part of it that always runs.",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "each_backend" in metafunc.fixturenames:
+        names = metafunc.config.getoption("backends", "numpy,torch").split(",")
+        metafunc.parametrize("each_backend", names, indirect=True)
+
+
+@pytest.fixture
+def each_backend(request, monkeypatch):
+    """Every backend in turn, as what "auto" stands for.
 
     Modules whose tests all run on each have
-    ``pytestmark = pytest.mark.usefixtures("backend")``. KeOps, which compiles for every
-    number of features, has tests of its own.
+    ``pytestmark = pytest.mark.usefixtures("each_backend")``.
     """
-    if importlib.util.find_spec(request.param) is None:
+    if importlib.util.find_spec(MODULES[request.param]) is None:
         pytest.skip(f"{request.param} is not installed")
     for module in ("_kde", "_bandwidth"):
         monkeypatch.setattr(

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from skhdkde import HighDimKernelDensity
 
 # Errors promised, in nats, and relative rounding of a result too large for that.
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 RTOL = {np.float64: 4e-16, np.float32: 2e-7}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skhdkde import Diagnosis, HighDimKernelDensity
 from skhdkde.regimes import gaussian_thresholds
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 KERNELS = oracles.KERNEL_NAMES
 COLUMNS = (

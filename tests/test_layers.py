@@ -28,6 +28,7 @@ LAYERS = {
     "_backends._numpy": 2,
     "_backends._torch": 2,
     "_backends._keops": 2,
+    "_backends._keops_runtime": 2,
     "_backends": 2,
     "_search": 3,
     "_bandwidth": 3,

@@ -11,7 +11,7 @@ from skhdkde import HighDimKernelDensity
 from skhdkde._backends import _precision, _tiles
 from skhdkde._points import TrainingPoints
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 # Rounding of the result, and of exponents of its size, where that is more.

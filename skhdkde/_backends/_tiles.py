@@ -16,7 +16,7 @@ from skhdkde._backends._precision import always_sharp, mend
 from skhdkde._backends._threads import n_threads_for, run_tasks
 from skhdkde._points import BLOCK_SIZE, rounding_bias, row_blocks
 
-__all__ = ["progress_bar", "split", "visit_pairs"]
+__all__ = ["progress_bar", "split", "visit_pairs", "working_dtype"]
 
 # Queries, in scaled units, beyond which squares are not finite in float32.
 LARGEST_FLOAT32 = 1e15
@@ -236,11 +236,7 @@ def visit_pairs(
     out=None,
 ):
     """:func:`skhdkde._backends.reduce_pairs` on a device."""
-    if dtype is None:
-        dtype = np.result_type(queries.dtype, points.dtype)
-    tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if tiny or points.smallest_weight < SMALLEST_WEIGHT:
-        dtype = np.float64
+    dtype = working_dtype(reduction, queries, points, dtype)
     n_tasks = device.n_tasks(n_threads_for(n_jobs))
     row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
     if out is None:
@@ -249,7 +245,7 @@ def visit_pairs(
     def work(task, check):
         rows, cols = task
         left = None if leave_out is None else leave_out[rows]
-        block = QueryBlock(queries[rows], points, left, np.dtype(dtype))
+        block = QueryBlock(queries[rows], points, left, dtype)
         state = _visit(reduction, block, points, cols, device, check)
         if len(col_ranges) > 1:
             return state
@@ -263,6 +259,14 @@ def visit_pairs(
             parts, states = states[: len(col_ranges)], states[len(col_ranges) :]
             out[rows] = reduction.finish(functools.reduce(reduction.merge, parts))
     return out
+
+
+def working_dtype(reduction, queries, points, dtype):
+    """``dtype``, or that of queries and points, unless float32 has not its range."""
+    tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
+    if tiny or points.smallest_weight < SMALLEST_WEIGHT:
+        dtype = np.float64
+    return np.dtype(dtype or np.result_type(queries.dtype, points.dtype))
 
 
 def split(n_queries, points_shape, n_threads, device):

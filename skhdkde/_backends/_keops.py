@@ -1,0 +1,235 @@
+"""PyKeOps lazy tensors: the pairs are never stored, on a GPU or on the CPU.
+
+A tile has to be reduced as it comes; here a formula may pass over all pairs more than
+once. So each reduction gets its *final* state: first the nearest points, then the sums
+relative to them. Kernels are the same code as for tiles.
+
+Distances come from differences of the coordinates, in float32 or float64 with sums
+accumulated in float64; nothing cancels. Queries that float32 is not sharp enough for
+are computed again in float64. Bandwidths are parameters of the formulas: a new one
+compiles nothing.
+"""
+
+import functools
+
+import numpy as np
+
+from skhdkde._backends._keops_runtime import lazy_tensors, rows_at_once, run
+from skhdkde._backends._threads import n_threads_for
+from skhdkde._backends._tiles import progress_bar, working_dtype
+from skhdkde._reductions import Gradient, KSmallest, LogSumExp, Shares
+
+__all__ = ["reduce_pairs"]
+
+# Larger than any squared distance between training points (in scaled units), and finite:
+# KeOps makes NaN of infinite masks.
+LEFT_OUT = 1e30
+# Index of a point in digits to this base, so that float32 holds them.
+INDEX_BASE = 2**20
+# KeOps numbers the nearest points in the dtype of the formula.
+MOST_POINTS_IN_FLOAT32 = 1.6e7
+# Bandwidths per pass: each number of them is a formula of its own.
+GRID_LENGTHS = (1, 8, 32)
+
+
+def reduce_pairs(
+    reduction,
+    queries,
+    points,
+    *,
+    leave_out=None,
+    dtype=None,
+    n_jobs=None,
+    verbose=0,
+    label=None,
+    out=None,
+):
+    """See :func:`skhdkde._backends.reduce_pairs`."""
+    dtype = working_dtype(reduction, queries, points, dtype)
+    if points.shape[0] > MOST_POINTS_IN_FLOAT32:
+        dtype = np.dtype(np.float64)
+    if out is None:
+        out = np.empty((len(queries), reduction.width))
+    step = rows_at_once(*points.shape)
+    n_threads = n_threads_for(n_jobs)
+    sources = {}
+    with progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
+        for start in range(0, len(queries), step):
+            rows = slice(start, min(start + step, len(queries)))
+            left = None if leave_out is None else leave_out[rows]
+            block = queries[rows], left
+            out[rows] = _sharp(reduction, block, points, sources, dtype, n_threads)
+            progress((rows.stop - rows.start) * points.shape[0])
+    return out
+
+
+def _sharp(reduction, block, points, sources, first_dtype, n_threads):
+    """Results for a block of queries, in ``first_dtype`` where that is sharp enough."""
+    exact, leave_out = block
+    result = np.empty((len(exact), reduction.width))
+    todo = np.arange(len(exact))
+    for dtype in (first_dtype, np.dtype(np.float64)):
+        if dtype not in sources:
+            sources[dtype] = _Source(points, dtype)
+        left = None if leave_out is None else leave_out[todo]
+        pairs = _Pairs(exact[todo], sources[dtype], left, n_threads)
+        blurred = np.zeros(len(todo), dtype=bool)
+        if dtype == np.float32:
+            blurred = _blurred(reduction, pairs.nearest, points.shape[1])
+        keep = np.flatnonzero(~blurred)
+        if len(keep):
+            state = _state(reduction, pairs.take(keep))
+            result[todo[keep]] = reduction.finish(state)
+        todo = todo[blurred]
+        if not len(todo):
+            return result
+    return result
+
+
+def _blurred(reduction, nearest, n_features):
+    """Rows for which rounding of the squared distances may be felt.
+
+    Each term of the sum over coordinates is rounded, and so is the sum after it. Terms
+    may all round the same way, so the bound is linear in their number.
+    """
+    relative = 0.5 * np.finfo(np.float32).eps * (3.0 + 0.5 * n_features)
+    reach = reduction.reach(nearest)
+    reach = np.where(np.isinf(reach), nearest, reach)  # distances: each relatively sharp
+    return ~np.isfinite(nearest) | reduction.suspect_rows(nearest, relative * reach)
+
+
+class _Source:
+    """All training points in one dtype, as KeOps wants them: contiguous."""
+
+    def __init__(self, points, dtype):
+        self.points, self.dtype = points, dtype
+        self.exact = np.ascontiguousarray(points.exact, dtype=dtype)
+        self.weights = points.weight_block(slice(0, len(self.exact)), dtype)
+
+
+class _Pairs:
+    """Lazy tensors over some queries and all training points."""
+
+    def __init__(self, exact, source, leave_out, n_threads):
+        self.queries = np.ascontiguousarray(exact, dtype=source.dtype)
+        self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
+        lazy = lazy_tensors()
+        self.x, self.y = lazy.Vi(self.queries), lazy.Vj(source.exact)
+        self.sq = self.x.sqdist(self.y)
+        self.weights = lazy.Vj(source.weights[:, None])
+        self.other = None  # negative for one's own, where that is left out
+        if leave_out is not None:
+            i, j = (_digits(n, source.dtype) for n in (leave_out, len(source.exact)))
+            self.other = lazy.Vi(i).sqdist(lazy.Vj(j)) - 0.5
+
+    @functools.cached_property
+    def nearest(self):
+        """Smallest squared distances, float64, infinite where there are no points."""
+        return self._distances(self.run(self.of_others(self.sq, LEFT_OUT), "min")[:, 0])
+
+    def take(self, rows):
+        """Some of the queries."""
+        if len(rows) == len(self.queries):
+            return self
+        left = None if self.leave_out is None else self.leave_out[rows]
+        part = _Pairs(self.queries[rows], self.source, left, self.n_threads)
+        part.nearest = self.nearest[rows]
+        return part
+
+    def of_others(self, values, instead):
+        return values if self.other is None else self.other.ifelse(values, instead)
+
+    def smallest(self, k):
+        """The ``k`` smallest squared distances, ascending, and the points' indices."""
+        found = self.run(self.of_others(self.sq, LEFT_OUT), "Kmin_argKmin", K=k)
+        sq, cols = (part.reshape(len(self.queries), -1) for part in found)
+        return self._distances(sq), cols.astype(int)
+
+    def sum(self, values):
+        """Of each row, without the point that is left out; float64."""
+        options = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
+        return self.run(self.of_others(values, 0.0), "sum", **options).astype(np.float64)
+
+    def max(self, values):
+        """Of each row, and 0."""
+        return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
+
+    def run(self, values, name, **options):
+        return run(values, name, n_threads=self.n_threads, **options)
+
+    def _distances(self, sq):
+        if self.other is not None:
+            sq = np.where(sq >= 0.5 * LEFT_OUT, np.inf, sq)
+        return sq.astype(np.float64)
+
+
+def _digits(indices, dtype):
+    """Of indices, or of all up to a number, in two columns."""
+    if np.ndim(indices) == 0:
+        indices = np.arange(indices)
+    return np.stack(np.divmod(indices, INDEX_BASE), axis=1).astype(dtype)
+
+
+@functools.singledispatch
+def _state(reduction, pairs):
+    """State of ``reduction`` over all pairs; see :mod:`skhdkde._reductions`."""
+    raise NotImplementedError(type(reduction).__name__)
+
+
+@_state.register
+def _(reduction: LogSumExp, pairs):
+    bandwidths, sums = reduction.bandwidths, []
+    lowest, shifted = _relative_energy(reduction.kernel, pairs)
+    while len(bandwidths):
+        n = next((n for n in GRID_LENGTHS if n >= len(bandwidths)), GRID_LENGTHS[-1])
+        part, bandwidths = bandwidths[:n], bandwidths[n:]
+        padded = np.concatenate([part, np.full(n - len(part), part[-1])])
+        values = reduction.kernel.values(shifted, padded, shifted)
+        sums.append(pairs.sum(values * pairs.weights)[:, : len(part)])
+    return lowest, np.hstack(sums)
+
+
+@_state.register
+def _(reduction: Gradient, pairs):
+    kernel, h = reduction.kernel, reduction.bandwidths[0]
+    lowest, shifted = _relative_energy(kernel, pairs)
+    values = kernel.values(shifted, h, shifted)
+    slopes = kernel.slopes(kernel.energy(pairs.sq), values, h) * pairs.weights
+    pull = slopes * (pairs.y - pairs.x)
+    sums = pairs.sum((values * pairs.weights).concat(pull))
+    return lowest, sums[:, :1], sums[:, 1:]
+
+
+@_state.register
+def _(reduction: Shares, pairs):
+    kernel, h = reduction.kernel, reduction.bandwidths[0]
+    sq, cols = pairs.smallest(reduction.neighbors.k)
+    pairs.nearest = sq[:, 0]
+    near_weights = np.where(np.isinf(sq), 0.0, pairs.source.weights[cols])
+    lowest, shifted = _relative_energy(kernel, pairs)
+    values = kernel.values(shifted, h, shifted)
+    weighted = values * pairs.weights
+    terms = weighted.concat(weighted * pairs.weights).concat(weighted * weighted)
+    if reduction.equal_weights:  # the nearest has the most
+        largest = kernel.shift(kernel.energy(sq[:, :1].copy()), _finite(lowest))
+        largest = kernel.values(largest, h, largest)
+    else:
+        largest = pairs.max(weighted)
+    return lowest, np.hstack([pairs.sum(terms), largest]), sq, near_weights
+
+
+@_state.register
+def _(reduction: KSmallest, pairs):
+    return (
+        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
+    )
+
+
+def _relative_energy(kernel, pairs):
+    """The lowest energy of each row, and that energy minus each."""
+    lowest = kernel.energy(pairs.nearest.copy())
+    return lowest, kernel.shift(kernel.energy(pairs.sq), _finite(lowest))
+
+
+def _finite(lowest):
+    return np.where(np.isinf(lowest), 0.0, lowest)

@@ -1,0 +1,291 @@
+"""PyKeOps on the CPU: the part of the numerical suite that compiles few formulas.
+
+``pytest --backends keops`` runs the whole of it.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import oracles
+import pytest
+from numpy.testing import assert_allclose
+
+from skhdkde import HighDimKernelDensity, select_bandwidth
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("pykeops") is None, reason="pykeops is not installed"
+    ),
+    pytest.mark.skipif(
+        not any(map(shutil.which, ["g++", "clang++", os.environ.get("CXX", "g++")])),
+        reason="no C++ compiler, which KeOps needs",
+    ),
+]
+
+DIMENSIONS = [1, 3, 50, 99, 100, 146, 147, 200, 1000]
+FLOAT32_DIMENSIONS = [3, 100, 1000]
+ATOL = {np.float64: 1e-8, np.float32: 1e-3}
+RTOL = {np.float64: 2e-15, np.float32: 5e-7}
+COLUMNS = "standard_error", "h_g", "h_clt", "effective_sample_size", "max_weight"
+
+
+def fitted(Y, h, kernel="gaussian", backend="keops", **fit_params):
+    return HighDimKernelDensity(bandwidth=h, kernel=kernel, backend=backend).fit(
+        Y, **fit_params
+    )
+
+
+def data(d, dtype=np.float64):
+    rng = np.random.default_rng(d)
+    Y, X = rng.standard_normal((120, d)), rng.standard_normal((9, d))
+    return X.astype(dtype), Y.astype(dtype), 0.5 * d**0.2
+
+
+def check_density_and_gradient(d, dtype):
+    X, Y, h = data(d, dtype)
+    kde = fitted(Y, h)
+    tolerance = {"atol": ATOL[dtype], "rtol": RTOL[dtype]}
+    assert_allclose(kde.score_samples(X), oracles.log_density(X, Y, h), **tolerance)
+    # in units of 1 / h, as the log density is in nats
+    expected = h * oracles.gradient(X, Y, h)
+    assert_allclose(h * kde.log_density_gradient(X), expected, **tolerance)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Most formulas, in two processes at once: KeOps compiles each on one core."""
+    cases = [(d, np.float64, "gaussian") for d in DIMENSIONS]
+    cases += [(d, np.float32, "gaussian") for d in FLOAT32_DIMENSIONS]
+    cases += [(3, np.float64, kernel) for kernel in oracles.KERNEL_NAMES]
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(2) as pool:
+        pool.starmap(compile_case, cases, chunksize=1)
+
+
+def compile_case(d, dtype, kernel):
+    X, Y, h = data(d, dtype)
+    kde = fitted(Y, h, kernel)
+    kde.score_samples(X), kde.log_density_gradient(X)
+    if d == 3:
+        kde.diagnose(X)
+
+
+@pytest.mark.parametrize("d", DIMENSIONS)
+def test_every_dimension(d):
+    check_density_and_gradient(d, np.float64)
+
+
+@pytest.mark.parametrize("d", FLOAT32_DIMENSIONS)
+def test_float32(d):
+    check_density_and_gradient(d, np.float32)
+
+
+@pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES)
+def test_kernels(kernel):
+    X, Y, _ = data(3)
+    X[0] = Y[0]  # where some gradients have a kink
+    h = {"gaussian": 0.7, "exponential": 0.3}.get(kernel, 1.8)
+    kde, other = fitted(Y, h, kernel), fitted(Y, h, kernel, "numpy")
+    expected = oracles.log_density(X, Y, h, kernel)
+    assert_allclose(kde.score_samples(X), expected, atol=1e-8)
+    gradient = oracles.gradient(X, Y, h, kernel)
+    assert_allclose(kde.log_density_gradient(X), gradient, atol=1e-8)
+    found, expected = kde.diagnose(X), other.diagnose(X)
+    for name in COLUMNS:
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_leave_one_out(weighted):
+    _, Y, h = data(3)
+    weights = np.random.default_rng(0).uniform(0.1, 5.0, len(Y)) if weighted else None
+    kde = fitted(Y, h, sample_weight=weights)
+    expected = oracles.log_density(Y, Y, h, weights=weights, leave_out=np.arange(len(Y)))
+    assert_allclose(kde.score_samples(None), expected, atol=1e-8)
+    found = kde.diagnose()
+    expected = fitted(Y, h, backend="numpy", sample_weight=weights).diagnose()
+    for name in COLUMNS:
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9)
+
+
+def test_own_points_are_left_out_however_wide_the_kernel():
+    """Not by a distance that is merely large."""
+    Y = data(3)[1]
+    expected = fitted(Y, 1e20, backend="numpy").score_samples(None)
+    assert_allclose(fitted(Y, 1e20).score_samples(None), expected, rtol=1e-14)
+    assert fitted(Y[:1], 1.0).score_samples(None) == [-np.inf]
+
+
+def test_bandwidth_rules():
+    Y = data(3)[1]
+    for rule in ("kl", "nearest"):
+        found, expected = (
+            select_bandwidth(Y, rule=rule, backend=name) for name in ("keops", "numpy")
+        )
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def offset(dtype, rng):
+    Y = (1e6 + rng.standard_normal((300, 3))).astype(dtype)
+    return Y[:20] + dtype(0.5), Y, 0.8
+
+
+def clusters(dtype, rng):
+    Y = 1e-3 * rng.standard_normal((300, 3))
+    Y[150:] += 1e3
+    Y = Y.astype(dtype)
+    return np.vstack([Y[:10], Y[-10:]]) + dtype(1e-3), Y, 1e-3
+
+
+def far_apart(dtype, rng):
+    Y = rng.standard_normal((50, 3)).astype(dtype)
+    return Y[:9] + dtype(3.0), Y, 0.03
+
+
+def outlier(dtype, rng):
+    Y = rng.standard_normal((300, 3)).astype(dtype)
+    Y[0] = 1e20
+    return Y[1:10] + dtype(0.125), Y, 0.5
+
+
+def far_queries(dtype, rng):
+    Y = rng.standard_normal((30, 3)).astype(dtype)
+    return dtype(1e30) * Y[:9], Y, 1e25
+
+
+def small_units(dtype, rng):
+    Y = (1e-27 * rng.standard_normal((200, 3))).astype(dtype)
+    return Y[:20], Y, 3e-28
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "case", [offset, clusters, far_apart, outlier, far_queries, small_units]
+)
+def test_hard_cases(case, dtype):
+    X, Y, h = case(dtype, np.random.default_rng(0))
+    expected = oracles.log_density(X, Y, h)
+    found = fitted(Y, h).score_samples(X)
+    assert_allclose(found, expected, atol=ATOL[dtype], rtol=RTOL[dtype])
+
+
+@pytest.mark.parametrize("sharpened", [True, False])
+def test_float32_is_sharpened_where_needed(monkeypatch, sharpened):
+    """The sum of many squares is not sharp enough for exponents of thousands of nats."""
+    from skhdkde._backends import _keops
+
+    X, Y, h = data(1000, np.float32)
+    expected = oracles.log_density(X, Y, h / 4)
+    if not sharpened:
+        monkeypatch.setattr(_keops, "_blurred", lambda r, nearest, d: nearest < 0.0)
+    error = np.abs(fitted(Y, h / 4).score_samples(X) - expected).max()
+    limit = 1e-3 + 0.5 * np.spacing(np.abs(expected).max().astype(np.float32))
+    assert (error <= limit) == sharpened
+
+
+def test_a_new_bandwidth_compiles_nothing(monkeypatch):
+    from skhdkde._backends import _keops_runtime as runtime
+
+    X, Y, _ = data(3)
+    fitted(Y, 0.7).score_samples(X)
+    select_bandwidth(Y, bandwidths=np.geomspace(0.2, 2.0, 8), backend="keops")
+    monkeypatch.setattr(runtime, "_compile", None)  # whatever compiles now, fails
+    for h in (0.5, 1.0, 2):  # whole numbers too, which KeOps would compile in
+        fitted(Y, h).score_samples(X)
+    for n in (3, 5, 8):
+        select_bandwidth(Y, bandwidths=np.geomspace(0.1, 3.0, n), backend="keops")
+    with pytest.raises(TypeError):  # this shows that it would
+        fitted(Y[:, :2], 0.7).score_samples(X[:, :2])
+
+
+def test_blocks_of_queries(monkeypatch):
+    from skhdkde._backends import _keops
+
+    X, Y, h = data(3)
+    expected = fitted(Y, h).score_samples(X)
+    monkeypatch.setattr(_keops, "rows_at_once", lambda *shape: 4)
+    assert_allclose(fitted(Y, h).score_samples(X), expected, rtol=1e-14)
+
+
+def run(code, **environment):
+    """Output of a fresh process."""
+    code = f"""
+import numpy as np
+from skhdkde import HighDimKernelDensity
+rng = np.random.default_rng(0)
+X = rng.standard_normal((50, 3))
+kde = HighDimKernelDensity(bandwidth=0.5, backend="keops").fit(X)
+{code}
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_two_processes_compile_the_same_formula_in_silence(tmp_path):
+    code = "kde.score_samples(X)"
+    with joblib.parallel_backend("threading", n_jobs=2):
+        results = joblib.Parallel()(
+            joblib.delayed(run)(code, KEOPS_CACHE_FOLDER=str(tmp_path)) for _ in range(2)
+        )
+    assert [(r.returncode, r.stdout, r.stderr) for r in results] == [(0, "", "")] * 2
+    assert list(tmp_path.glob("*/*.so"))
+
+
+def test_without_a_compiler_there_is_a_sentence(tmp_path):
+    result = run(
+        "kde.score_samples(X)", PATH="", CXX="", KEOPS_CACHE_FOLDER=str(tmp_path)
+    )
+    assert "RuntimeError: backend='keops' compiles its formulas" in result.stderr
+    assert "install g++" in result.stderr
+
+
+def test_with_a_broken_compiler_there_is_a_sentence(tmp_path):
+    broken = tmp_path / "broken-c++"
+    broken.write_text("#!/bin/sh\necho no such standard >&2; exit 1\n")
+    broken.chmod(0o755)
+    cache = str(tmp_path / "cache")
+    result = run("kde.score_samples(X)", CXX=str(broken), KEOPS_CACHE_FOLDER=cache)
+    assert "RuntimeError: backend='keops' could not compile" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_in_a_forked_child():
+    """Of a process whose OpenMP threads, which are not forked, have run."""
+    result = run("""
+import os, sys
+expected = kde.score_samples(X)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.allclose(kde.score_samples(X), expected) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("where", ["loky", "threading"])
+def test_in_joblib(where):
+    X, Y, h = data(3)
+    kde = fitted(Y, h)
+    expected = kde.score_samples(X)
+    with joblib.parallel_backend(where, n_jobs=2):
+        found = joblib.Parallel()(
+            joblib.delayed(kde.score_samples)(part) for part in (X[:4], X[4:])
+        )
+    assert_allclose(np.concatenate(found), expected, rtol=1e-14)
+
+
+def test_pickle():
+    X, Y, h = data(3)
+    kde = fitted(Y, h)
+    expected = kde.score_samples(X)
+    assert_allclose(pickle.loads(pickle.dumps(kde)).score_samples(X), expected)
