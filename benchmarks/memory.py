@@ -16,7 +16,7 @@ import numpy as np
 from reporting import announce, describe_machine, write_table
 from threadpoolctl import threadpool_limits
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import Diagnosis, HighDimKernelDensity
 from skhdkde._bandwidth import bandwidth_by_rule
 from skhdkde._kernels import KERNELS
 
@@ -36,6 +36,9 @@ CASES = [
     ("score_samples(None)", 20_000, 20_000, 32),
     ("score_samples(None)", 200_000, 200_000, 32),
     ("score_samples(None)", 2_000, 2_000, 10_000),
+    ("diagnose", 20_000, 4_000, 32),
+    ("diagnose", 2_000, 400_000, 32),
+    ("diagnose", 2_000, 2_000, 10_000),
     ("kl search", 20_000, 4_096, 32),
     ("kl search", 200_000, 4_096, 32),
     ("kl search", 2_000, 2_000, 10_000),
@@ -79,7 +82,9 @@ def measure(method, n_points, n_queries, n_features, dtype, n_threads):
     seconds = time.perf_counter() - start
     traced = tracemalloc.get_traced_memory()[1] / MIB
     highest = resident("VmHWM") - before
-    size = result.nbytes / MIB if isinstance(result, np.ndarray) else 0.0
+    columns = vars(result).values() if isinstance(result, Diagnosis) else [result]
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    size = sum(array.nbytes for array in arrays) / MIB
     print(json.dumps([size, traced - size, highest - size, seconds]))
 
 

@@ -32,6 +32,11 @@ class BandwidthCurve:
         if X is None:
             training, _ = leave_one_out(points, kernel, N_QUERIES, random_state, **engine)
             self.points, self.leave_out = training.points, training.rows
+            if self.points.shape[0] < 2:
+                raise ValueError(
+                    "X=None leaves out each training point and its copies: there must be "
+                    "at least two distinct ones."
+                )
             self.queries = self.points.rows_as_queries(training.rows)
             self.X = self.points.in_data_units(training.rows)
             self.weights, self.log_total = training.weights, training.log_others[:, None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from skhdkde._local_law import N_NEIGHBORS, LocalLaw
+from skhdkde._local_law import N_NEIGHBORS, local_laws
 from skhdkde._reductions import Shares
 from skhdkde._spread import FarTerms, clt_spread, redrawn_spread
 from skhdkde.regimes import REGIMES
@@ -14,8 +14,10 @@ __all__ = ["Diagnosing", "Diagnosis"]
 
 # The estimate of the variance has itself a variance from this tail index on.
 CLT_FORMULA_FROM = 4.0
-# Share of the sum, in units of its tolerance, below which terms are lost in rounding.
-FAR_NOISE = 0.01
+# Unless one point has more than this share, as a copy of the query has.
+LARGEST_CLT_SHARE = 0.1
+# Rounding of the sums, in units of that of their exponents.
+FAR_NOISE = 8.0
 
 
 class Diagnosing(Shares):
@@ -43,69 +45,75 @@ class Diagnosing(Shares):
         super().__init__(kernel, bandwidth, points, tol, n_neighbors)
         self.n_visible = n_visible
         self.rank = min(N_NEIGHBORS, n_visible // 2)
-        # of the points that a query sees, on average
-        share = n_visible / points.shape[0]
-        self.total = points.total_weight() * share
-        squares = points.shape[0] if points.weights is None else points.weights**2
-        self.total_sq = float(np.sum(squares)) * share
+        self.eps = np.finfo(np.float32 if tol > 1e-6 else np.float64).eps
 
     def finish(self, state):
         lowest, sums, nearest, weights = state
         nearest = np.maximum(nearest, 0.0)
-        first, second, largest = sums[:, 0], sums[:, 2], sums[:, 3]
+        first, second, largest = sums[:, 0], sums[:, 2], sums[:, -1]
         some = first > 0.0
         log_peak = self.kernel.log_peak(np.where(some, lowest, 0.0), self.bandwidths)
         with np.errstate(divide="ignore", invalid="ignore"):
             log_sum = np.log(first) + log_peak[:, 0]
             effective = np.where(some, first**2 / second, 0.0)
             share = largest / first
-        spread, (h_g, h_clt), tail = self._regime(log_peak[:, 0], sums, nearest, weights)
-        spread[~some] = np.inf
-        columns = log_sum, spread, tail, h_g, h_clt, effective, np.minimum(share, 1.0)
-        return np.column_stack(columns)
+        columns = np.empty((len(first), self.width))
+        columns[:, 0], columns[:, 5] = log_sum, effective
+        columns[:, 6] = np.minimum(share, 1.0)
+        columns[:, 1:5] = self._regime(log_peak[:, 0], sums, nearest, weights)
+        columns[~some, 1] = np.inf
+        return columns
 
     def _regime(self, log_peak, sums, nearest, weights):
-        """Standard error, thresholds and tail index."""
+        """Standard error, tail index and thresholds."""
+        h, columns = self.bandwidths[0], np.empty((len(sums), 4))
         if self.rank == 0:  # a single point is everything, and its law is unknown
-            inf = np.full(len(sums), np.inf)
-            return np.full(len(sums), np.nan), (inf, inf), np.zeros(len(sums))
-        h = self.bandwidths[0]
-        law = LocalLaw(nearest[:, : self.rank + 1], self.n_visible)
-        thresholds = self.kernel.thresholds(law, nearest)
-        tail = self.kernel.tail_index(h, thresholds[0])
-        spread = clt_spread(
-            (sums[:, 0], sums[:, 2], sums[:, 1]), self.total, self.total_sq
-        )
-        redraw = (tail < CLT_FORMULA_FROM) | (h < thresholds[1])
-        rows = np.flatnonzero(redraw & (sums[:, 0] > 0.0))
-        near_weights = weights[rows, : self.rank]
-        far = self._far_terms(log_peak[rows], sums[rows], nearest[rows], near_weights)
-        spread[rows] = redrawn_spread(
-            law.rows(rows),
-            self.kernel,
-            h,
-            None if self.equal_weights else near_weights,
-            far,
-            self.n_visible,
-        )
-        return spread, thresholds, tail
+            tail = self.kernel.tail_index(h, np.full(len(sums), np.inf))
+            columns[:, 0], columns[:, 1], columns[:, 2:] = np.nan, tail, np.inf
+            return columns
+        for rows, law in local_laws(nearest, self.n_visible, self.rank):
+            h_g, h_clt = self.kernel.thresholds(law, nearest[rows])
+            tail = self.kernel.tail_index(h, h_g)
+            share = sums[rows, -1] / np.where(sums[rows, 0] > 0.0, sums[rows, 0], np.inf)
+            formula = (tail >= CLT_FORMULA_FROM) & (h >= h_clt)
+            formula &= share <= LARGEST_CLT_SHARE
+            spread = clt_spread(sums[rows])
+            near = np.flatnonzero(~formula & (sums[rows, 0] > 0.0))
+            some = rows[near]
+            state = log_peak[some], sums[some], nearest[some], weights[some]
+            spread[near] = self._redrawn(law.rows(near), *state)
+            columns[rows] = np.column_stack([spread, tail, h_g, h_clt])
+        return columns
 
-    def _far_terms(self, log_peak, sums, nearest, weights):
-        """What the sums over all points leave for those beyond the near ones."""
-        energy = self.kernel.energy(nearest[:, : self.rank + 1].copy())
+    def _redrawn(self, law, log_peak, sums, nearest, weights):
+        nearest, weights = nearest[:, : law.rank + 1], weights[:, : law.rank]
+        energy = self.kernel.energy(nearest.copy())
         # relative to the same energy as the sums: that of the nearest point
         shifted = self.kernel.shift(energy, energy[:, 0].copy())
         values = self.kernel.values(shifted, self.bandwidths[0], shifted)
-        terms, last = weights * values[:, :-1], values[:, -1]
+        terms = weights * values[:, :-1]
+        far = self._far_terms(log_peak, sums, terms, weights, values[:, -1])
+        return redrawn_spread(
+            law,
+            self.kernel,
+            self.bandwidths[0],
+            None if self.equal_weights else weights,
+            far,
+            self.n_visible,
+        )
+
+    def _far_terms(self, log_peak, sums, terms, weights, last):
+        """What the sums over all points leave for those beyond the near ones."""
         first = sums[:, 0] - terms.sum(axis=1)
         # rounding of the sums; where there is no more, the near terms are all
-        first = np.where(first > FAR_NOISE * self.tol * sums[:, 0], first, 0.0)
+        noise = FAR_NOISE * self.eps * (4.0 + np.abs(log_peak)) * sums[:, 0]
+        first = np.where(first > noise, first, 0.0)
         second = np.minimum(sums[:, 2] - (terms**2).sum(axis=1), last * first)
         cross = np.minimum(sums[:, 1] - (weights * terms).sum(axis=1), first)
-        total = self.total - weights.sum(axis=1)
-        total_sq = self.total_sq - (weights**2).sum(axis=1)
+        total = sums[:, 3] - weights.sum(axis=1)
+        total_sq = sums[:, 4] - (weights**2).sum(axis=1)
         rest = first, second, cross, total, total_sq
-        return FarTerms(log_peak, rest, self.n_visible - self.rank)
+        return FarTerms(log_peak, rest, self.n_visible - weights.shape[1])
 
 
 @dataclass(frozen=True, repr=False)
@@ -206,7 +214,7 @@ class Diagnosis:
             f"  {'':22}{'5 %':>10}{'median':>10}{'95 %':>10}",
         ]
         for name, *values in self._summary():
-            lines.append(f"  {name:22}" + "".join(f"{value:>10}" for value in values))
+            lines.append(f"  {name:22}" + "".join(f" {value:>9}" for value in values))
         return "\n".join(lines) + ">"
 
     def _repr_html_(self):

@@ -14,6 +14,10 @@ taken from a model with one parameter: squared distances follow a gamma
 distribution, of which these are the ``k`` smallest of ``n``. That is exact for normal
 data seen from their mean, and a power law in low dimension or far out in the tail. Its
 shape is chosen to give the observed mean of ``t``.
+
+One law for all ``k`` neighbours fails where some belong to a smaller group, or where
+the query is far out and sees few near points before the bulk. The law says how ``t``
+scatters: where a test of that rejects it, half as many neighbours are tried.
 """
 
 import copy
@@ -22,15 +26,44 @@ import functools
 import numpy as np
 from scipy.special import gammaincinv
 
-__all__ = ["N_NEIGHBORS", "LocalLaw"]
+__all__ = ["N_NEIGHBORS", "LocalLaw", "local_laws"]
 
 # More give less scatter; fewer are more local. From 20 to 50 the median error bar
 # changes by a few percent.
 N_NEIGHBORS = 32
 SHAPES = np.geomspace(0.05, 1e7, 160)
 # A neighbour nearer than this many e-folds below the expected nearest one is taken to
-# be there: copies at distance zero would decide the slope alone.
+# be there: it would decide the slope alone.
 CAP = 3.0
+# Neighbours below which there is nothing left to test.
+FEWEST_TESTED = 8
+# Of Stephens' statistic (1974, EDF statistics for goodness of fit) for an exponential law
+# of unknown scale: one percent of true laws are above it.
+REJECTED_ABOVE = 1.308
+
+
+def local_laws(nearest, n_points, rank):
+    """Laws that fit, of as many neighbours as possible, ``rank`` at most.
+
+    Parameters
+    ----------
+    nearest : ndarray of shape (n_queries, at least rank + 1)
+    n_points : int
+    rank : int
+
+    Yields
+    ------
+    rows : ndarray of int
+        Queries, each of which comes once.
+    law : LocalLaw
+        Of these queries.
+    """
+    rows = np.arange(len(nearest))
+    while len(rows):
+        law = LocalLaw(nearest[rows, : rank + 1], n_points)
+        fits = law.fits if rank >= FEWEST_TESTED else np.ones(len(rows), dtype=bool)
+        yield rows[fits], law.rows(fits)
+        rows, rank = rows[~fits], rank // 2
 
 
 class LocalLaw:
@@ -42,6 +75,11 @@ class LocalLaw:
         Smallest squared distances, ascending.
     n_points : int
         Number of training points that each query sees.
+
+    Attributes
+    ----------
+    fits : ndarray of bool of shape (n_queries,)
+        Whether the distances scatter as the law says.
     """
 
     def __init__(self, nearest, n_points):
@@ -53,16 +91,27 @@ class LocalLaw:
         t = np.clip(np.nan_to_num(t, nan=0.0), 0.0, 50.0)
         median = np.median(t, axis=1)
         cap = table.at(table.median, median, table.cap)
-        t = np.where(median[:, None] > 0.0, np.minimum(t, cap[:, None]), t)
-        mean = t.mean(axis=1)
+        capped = np.where(median[:, None] > 0.0, np.minimum(t, cap[:, None]), t)
+        mean = capped.mean(axis=1)
         self.slope = table.at(table.mean, mean, table.slope)
         self.bend = table.at(table.mean, mean, table.bend)
+        self.fits = self._statistic(t) <= REJECTED_ABOVE
+
+    def _statistic(self, t):
+        """Kolmogorov's distance between ``log(k / Lambda)`` and its exponential law."""
+        folds = t * (self.slope[:, None] + self.bend[:, None] * t)
+        share = -np.expm1(-folds[:, ::-1])  # ascending, uniform if the law holds
+        steps = np.arange(self.rank + 1) / self.rank
+        above, below = steps[1:] - share, share - steps[:-1]
+        distance = np.maximum(above, below).max(axis=1)
+        root = np.sqrt(self.rank)
+        return (distance - 0.2 / self.rank) * (root + 0.26 + 0.5 / root)
 
     def rows(self, rows):
         """The law of some of the queries."""
         part = copy.copy(self)
-        part.outer, part.slope = self.outer[rows], self.slope[rows]
-        part.bend = self.bend[rows]
+        for name in ("outer", "slope", "bend", "fits"):
+            setattr(part, name, getattr(self, name)[rows])
         return part
 
     def squared_distance(self, count):

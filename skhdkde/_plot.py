@@ -3,6 +3,7 @@
 The only file that uses matplotlib, and only when something is plotted.
 """
 
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -155,7 +156,13 @@ class BandwidthDisplay:
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
-            log_density = log_density - np.asarray(true_log_density(curve.X))[:, None]
+            truth = np.asarray(true_log_density(curve.X))
+            if truth.shape != (len(curve.X),):
+                raise ValueError(
+                    "true_log_density must return an array of shape "
+                    f"{(len(curve.X),)}, got {truth.shape}."
+                )
+            log_density = log_density - truth[:, None]
             quantity, sign = "KL divergence", -1.0
         mean, standard_error = curve.mean(log_density)
         display = cls(
@@ -399,10 +406,18 @@ def _around_peak(curve, bandwidths, marks):
     for _ in range(MAX_WIDENINGS):
         grid = np.geomspace(low, high, bandwidths)
         log_density = curve.log_density(grid)
-        best = int(np.argmax(curve.mean(log_density)[0]))
+        mean = curve.mean(log_density)[0]
+        best = int(np.argmax(mean))
         if 0 < best < len(grid) - 1:
-            break
-        low, high = (0.5 * low, high) if best == 0 else (low, 2.0 * high)
+            return grid, log_density
+        too_high = best == 0 and np.isfinite(mean[0])
+        low, high = (0.5 * low, high) if too_high else (low, 2.0 * high)
+    warnings.warn(
+        f"No best bandwidth between {grid[0]:.4g} and {grid[-1]:.4g}: the curve may be "
+        "cut off. Pass bandwidths.",
+        UserWarning,
+        stacklevel=3,
+    )
     return grid, log_density
 
 

@@ -213,8 +213,9 @@ class Shares(_KernelReduction):
     """How the sum ``sum_j w_j k(|x - y_j| / h)`` is shared out among the points.
 
     The state is the lowest energy of each row, shape (n_rows,); relative to it the sums
-    of ``w k``, ``w^2 k``, ``(w k)^2`` and the largest ``w k``, shape (n_rows, 4); and the
-    ``n_neighbors`` smallest squared distances with their weights.
+    of ``w k``, ``w^2 k`` and ``(w k)^2``, then those of ``w`` and ``w^2``, and the
+    largest ``w k``, shape (n_rows, 6); and the ``n_neighbors`` smallest squared distances
+    with their weights.
     """
 
     def __init__(self, kernel, bandwidth, points, tol, n_neighbors):
@@ -233,7 +234,7 @@ class Shares(_KernelReduction):
     def start(self, n_rows):
         nearest = np.full((2, n_rows, self.neighbors.k), np.inf)
         nearest[1] = 0.0
-        return np.full(n_rows, np.inf), np.zeros((n_rows, 4)), *nearest
+        return np.full(n_rows, np.inf), np.zeros((n_rows, 6)), *nearest
 
     def update(self, state, tile):
         near = _with_smaller(state[2:], tile)
@@ -242,12 +243,13 @@ class Shares(_KernelReduction):
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted)
-        sums, xp = np.empty((len(values), 4)), namespace(values)
+        sums, xp = np.empty((len(values), 6)), namespace(values)
         sums[:, :2] = to_host(values @ tile.weights)[:, None]
         if not self.equal_weights:
             sums[:, 1] = to_host(values @ tile.weights**2)
             values *= tile.weights
-        sums[:, 3] = to_host(xp.amax(values, 1))
+        sums[:, 3:5] = tile.weight_sums()
+        sums[:, 5] = to_host(xp.amax(values, 1))
         values *= values
         sums[:, 2] = to_host(values @ xp.ones_like(tile.weights))
         return lowest, _added(self._rescaled(state, lowest), sums), *near
@@ -259,7 +261,8 @@ class Shares(_KernelReduction):
 
     def _rescaled(self, state, lowest):
         factor = self._factors(lowest, state[0])
-        return state[1] * np.hstack([factor, factor, factor**2, factor])
+        one = np.ones_like(factor)
+        return state[1] * np.hstack([factor, factor, factor**2, one, one, factor])
 
 
 class KSmallest:

@@ -23,19 +23,18 @@ N_DRAWS = 128
 QUERIES_AT_ONCE = 32
 
 
-def clt_spread(sums, total, total_sq):
+def clt_spread(sums):
     """Standard deviation of ``log(sum w K / sum w)`` by the delta method.
 
     For equal weights it is ``sqrt(Y - 1/n)``, ``Y`` being the sum of squared shares.
 
     Parameters
     ----------
-    sums : tuple of ndarray of shape (n_queries,)
-        ``sum w K``, ``sum (w K)^2``, ``sum w^2 K``, up to a factor for ``K``.
-    total, total_sq : float
-        ``sum w``, ``sum w^2``.
+    sums : ndarray of shape (n_queries, at least 5)
+        ``sum w K``, ``sum w^2 K``, ``sum (w K)^2``, up to a factor for ``K``, ``sum w``
+        and ``sum w^2``.
     """
-    first, second, cross = sums
+    first, cross, second, total, total_sq = sums.T[:5]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = second / first**2
         variance = shares - 2.0 * cross / (first * total) + total_sq / total**2
@@ -65,6 +64,7 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
         Over the draws in which a point is in reach; infinite if there are not two.
     """
     counts, inside, normal, marks = _draws(law.rank)
+    n_near = inside.sum(axis=1)
     spread = np.empty(len(law.outer))
     for start in range(0, len(spread), QUERIES_AT_ONCE):
         rows = slice(start, start + QUERIES_AT_ONCE)
@@ -74,11 +74,10 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
         else:
             weights = near_weights[rows][:, marks] * inside
         log_near = _log_sums(kernel, bandwidth, sq, weights)
-        n_far = np.maximum(n_points - inside.sum(axis=1), 0.0)
+        n_far = np.maximum(n_points - n_near, 0.0)
         log_total = np.logaddexp(log_near, far.log_draws(rows, n_far, normal))
-        if near_weights is not None:
-            mass = weights.sum(axis=2) + np.multiply.outer(far.mean_weight[rows], n_far)
-            log_total -= np.log(mass)
+        mass = n_near if near_weights is None else weights.sum(axis=2)
+        log_total -= np.log(mass + np.multiply.outer(far.mean_weight[rows], n_far))
         spread[rows] = _finite_std(log_total)
     return spread
 
@@ -130,9 +129,13 @@ def _finite_std(values):
     count = finite.sum(axis=1)
     some = np.maximum(count, 1)
     mean = np.where(finite, values, 0.0).sum(axis=1) / some
-    squares = np.where(finite, values - mean[:, None], 0.0) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        std = np.sqrt(squares.sum(axis=1) / (count - 1))
+    with np.errstate(invalid="ignore"):
+        steps = np.where(finite, values - mean[:, None], 0.0)
+    scale = np.maximum(
+        np.abs(steps).max(axis=1), np.finfo(float).tiny
+    )  # against overflow
+    squares = (steps / scale[:, None]) ** 2
+    std = scale * np.sqrt(squares.sum(axis=1) / np.maximum(count - 1, 1))
     return np.where(count > 1, std, np.inf)
 
 

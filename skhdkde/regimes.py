@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 REGIMES = ("extreme", "stable", "clt")
+# Of the largest eigenvalue: rounding may leave those that are zero so far below it.
+ROUNDING = 1e-12
 
 
 def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=False):
@@ -55,7 +57,7 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
 
     covariance_eigenvalues : array-like of shape (n_features,)
         Eigenvalues of the covariance matrix of the data, in squared data units;
-        not negative, not all zero.
+        not negative, except by rounding, and not all zero.
 
     preserve_variance : bool, default=False
         Whether the training points are pulled towards the mean, ``y -> m + a (y - m)``
@@ -101,7 +103,7 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
     >>> round(theory.tail_index(theory.h_kl), 3)
     0.424
     """
-    if isinstance(n_samples, bool) or not isinstance(n_samples, Real | np.number):
+    if isinstance(n_samples, bool) or not isinstance(n_samples, Real):
         raise TypeError(f"n_samples must be a number, got {n_samples!r}.")
     if not 1 < n_samples < math.inf:
         raise ValueError(f"n_samples must be finite and > 1, got {n_samples!r}.")
@@ -112,6 +114,8 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
             f"{eigenvalues.shape}."
         )
     low, high = float(eigenvalues.min()), float(eigenvalues.max())
+    if -ROUNDING * high <= low < 0.0:
+        eigenvalues, low = np.maximum(eigenvalues, 0.0), 0.0
     if not (low >= 0.0 and 0.0 < high < math.inf):
         raise ValueError(
             "covariance_eigenvalues must be finite, >= 0 and not all zero, got values "
@@ -122,12 +126,13 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
 
 
 def _solve(alpha, eigenvalues, preserve_variance):
-    unit = eigenvalues.mean()
+    largest = eigenvalues.max()
+    log_unit = np.log(largest) + np.log(np.mean(eigenvalues / largest))  # of the mean
     with np.errstate(divide="ignore"):
         model = (_Pulled if preserve_variance else _Plain)(
-            alpha, np.log(eigenvalues) - np.log(unit)
+            alpha, np.log(eigenvalues) - log_unit
         )
-    root = np.sqrt(unit)
+    root = np.exp(0.5 * log_unit)
     return GaussianThresholds(
         alpha=alpha,
         h_g=float(root * np.exp(model.log_h_g)),
@@ -137,7 +142,7 @@ def _solve(alpha, eigenvalues, preserve_variance):
         preserve_variance=preserve_variance,
         largest_bandwidth=float(root) if preserve_variance else math.inf,
         _model=model,
-        _log_unit=float(np.log(root)),
+        _log_unit=float(0.5 * log_unit),
     )
 
 
@@ -207,9 +212,20 @@ class GaussianThresholds:
         return self.kl_per_dimension(bandwidth) * self.n_features
 
     def regime(self, bandwidth):
-        """The regime, "extreme", "stable" or "clt", at a bandwidth in data units."""
-        bandwidth = float(self._check(bandwidth))
-        return REGIMES[(bandwidth >= self.h_g) + (bandwidth >= self.h_clt)]
+        """The regime at each bandwidth.
+
+        Parameters
+        ----------
+        bandwidth : float or array-like
+            In data units.
+
+        Returns
+        -------
+        regime : {"extreme", "stable", "clt"} or ndarray of them
+        """
+        bandwidth = self._check(bandwidth)
+        index = (bandwidth >= self.h_g).astype(int) + (bandwidth >= self.h_clt)
+        return np.array(REGIMES)[index] if bandwidth.ndim else REGIMES[int(index)]
 
     def _at(self, function, bandwidth, last):
         bandwidth = self._check(bandwidth)
@@ -259,7 +275,8 @@ class _Plain:
             x = 2.0 * log_h - self.log_c
             return 0.5 * np.mean(-log_expit(-x) - expit(x))
         log_t = 2.0 * (log_h - self.log_h_g)
-        return 0.5 * (self.frozen + log_t + np.exp(self.log_nearest - log_t) - 1.0)
+        with np.errstate(over="ignore"):
+            return 0.5 * (self.frozen + log_t + np.exp(self.log_nearest - log_t) - 1.0)
 
 
 class _Pulled:
@@ -288,8 +305,8 @@ class _Pulled:
     def _level(self, log_lam, y):
         """``alpha`` at which the expected number of points is one at ``lam``."""
         log_u = log_lam + log_expit(-y) + self.log_c
-        inner = np.exp(np.minimum(log_lam + self.log_c + log_expit(log_u), 700.0))
-        inner = inner * expit(-log_u) - expit(log_u)
+        log_inner = log_lam + self.log_c + log_expit(log_u) + log_expit(-log_u)
+        inner = np.exp(np.minimum(log_inner, 700.0)) - expit(log_u)
         return 0.5 * np.mean(-log_expit(-log_u) + inner)
 
     def _log_lam(self, y):
@@ -302,9 +319,14 @@ class _Pulled:
         if np.isneginf(self.log_c).any():
             return np.inf
         if log_h >= self.log_h_g:
-            # (h^2 + a^2 c) / c = 1 + ratio
-            ratio = np.exp(2.0 * log_h) * np.expm1(-self.log_c)
-            return 0.5 * np.mean(np.log1p(ratio) - ratio / (1.0 + ratio))
+            # (h^2 + a^2 c) / c = 1 + ratio, and ratio = h^2 (1/c - 1)
+            fall = np.maximum(-self.log_c, 0.0)
+            with np.errstate(divide="ignore"):
+                log_ratio = 2.0 * log_h + fall + np.log(-np.expm1(-fall))
+            above = np.logaddexp(0.0, log_ratio) - expit(log_ratio)
+            ratio = np.exp(2.0 * log_h) * np.expm1(np.minimum(-self.log_c, 0.0))
+            below = np.log1p(ratio) - ratio / (1.0 + ratio)
+            return 0.5 * np.mean(np.where(self.log_c < 0.0, above, below))
         frozen = self._frozen(_logit_of_log(2.0 * log_h))
         return self.alpha + frozen - 0.5 * np.mean(self.log_c) - 0.5
 
@@ -355,7 +377,7 @@ def extreme_spread(tail_index):
     """
     mu = np.asarray(tail_index, dtype=np.float64)
     mu = np.where((mu > 0.0) & (mu <= 1.0), mu, np.nan)
-    spread = np.pi / np.sqrt(6.0) * np.sqrt(1.0 / mu**2 - 1.0)
+    spread = np.pi / np.sqrt(6.0) * np.sqrt((1.0 - mu) * (1.0 + mu)) / mu
     return spread if spread.ndim else float(spread)
 
 
@@ -367,10 +389,13 @@ def expected_participation(tail_index):
     Parameters
     ----------
     tail_index : float or array-like
+        Not negative.
 
     Returns
     -------
     participation : float or ndarray of the same shape
+        NaN for a negative tail index.
     """
-    participation = np.maximum(1.0 - np.asarray(tail_index, dtype=np.float64), 0.0)
+    mu = np.asarray(tail_index, dtype=np.float64)
+    participation = np.where(mu >= 0.0, np.maximum(1.0 - mu, 0.0), np.nan)
     return participation if participation.ndim else float(participation)

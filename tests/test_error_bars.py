@@ -182,3 +182,56 @@ def test_local_law_of_ties(nearest):
     assert np.isfinite(law.dimension(1.0)).all()
     assert (law.dimension(1.0) > 0.0).all()
     assert np.isfinite(law.squared_distance(1.0)).all()
+
+
+def clusters(n_samples, n_features, rng):
+    """Two hundred tight groups: far fewer points in each than the law is fitted to."""
+    centres = np.random.default_rng(7).standard_normal((200, n_features))
+    noise = rng.standard_normal((n_samples, n_features))
+    return centres[rng.integers(200, size=n_samples)] + 0.1 * noise
+
+
+def test_groups_smaller_than_the_neighbourhood():
+    ratios = median_ratios(clusters, 20, 2000, [0.1, 0.15, 0.25])
+    assert (np.abs(np.log(ratios)) < np.log(2.0)).all(), ratios
+
+
+def test_the_test_of_the_law():
+    """It seldom rejects a law that holds, and always one of two scales."""
+    rng = np.random.default_rng(8)
+    true = np.sort(rng.uniform(size=(2000, 33)) ** 0.2, axis=1)
+    assert 0.97 < LocalLaw(true, 10**6).fits.mean() < 1.0
+    small = rng.uniform(size=(500, 10)) ** 0.2
+    mixed = np.sort(np.hstack([small, 30.0 + rng.uniform(size=(500, 23))]), axis=1)
+    assert not LocalLaw(mixed, 10**6).fits.any()
+
+
+def test_a_copy_of_the_query():
+    """It does not decide the error bar where the others are many."""
+    d, n, rng = 200, 1000, np.random.default_rng(9)
+    points = sim.white(n, d, rng)
+    for h in (4.0, 6.0):
+        kde = HighDimKernelDensity(bandwidth=h).fit(points)
+        ratio = (
+            kde.diagnose(points[:5]).standard_error / kde.diagnose().standard_error[:5]
+        )
+        assert (np.abs(np.log(ratio)) < np.log(1.3)).all(), ratio
+
+
+@pytest.mark.parametrize(
+    "kernel, h", [("gaussian", 2.0), ("gaussian", 5.0), ("linear", 8)]
+)
+def test_leave_one_out_is_a_fit_to_the_others(kernel, h):
+    """Error bars too, and with weights of which one is nearly all."""
+    rng = np.random.default_rng(10)
+    points, weights = sim.white(200, 10, rng), rng.lognormal(sigma=2.0, size=200)
+    weights[0] = 1e4
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel)
+    found = kde.fit(points, sample_weight=weights).diagnose()
+    for i in (0, 1, 199):
+        others = np.arange(200) != i
+        kde.fit(points[others], sample_weight=weights[others])
+        expected = kde.diagnose(points[i : i + 1])
+        for name in ("log_density", "standard_error", "effective_sample_size"):
+            left_out, refitted = getattr(found, name)[i], getattr(expected, name)[0]
+            assert left_out == pytest.approx(refitted, rel=1e-6), name

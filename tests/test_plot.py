@@ -170,3 +170,25 @@ def test_bad_bandwidths(kde, bandwidths):
 def test_bad_y(kde):
     with pytest.raises(ValueError, match=r"y must be 'auto' or one of .* got 'size'"):
         RegimeDisplay.from_estimator(kde, y="size")
+
+
+def test_bandwidth_display_goes_up_where_no_query_is_in_reach():
+    X = np.random.default_rng(3).normal(size=(200, 1))
+    kde = HighDimKernelDensity(bandwidth=0.5, kernel="linear").fit(X)
+    display = BandwidthDisplay.from_estimator(kde)
+    assert np.isfinite(display.values).any()
+    best = HighDimKernelDensity(kernel="linear").fit(X).bandwidth_
+    assert display.h_kl == pytest.approx(best, rel=0.05)
+
+
+def test_bandwidth_display_needs_two_points():
+    kde = HighDimKernelDensity(bandwidth=0.5).fit(np.ones((5, 2)))
+    with pytest.raises(ValueError, match="two distinct"):
+        BandwidthDisplay.from_estimator(kde)
+
+
+def test_true_log_density_of_another_shape():
+    X = np.random.default_rng(3).normal(size=(50, 2))
+    kde = HighDimKernelDensity(bandwidth=0.5).fit(X[:30])
+    with pytest.raises(ValueError, match=r"true_log_density .* \(20,\), got \(20, 2\)"):
+        BandwidthDisplay.from_estimator(kde, X[30:], true_log_density=np.square)

@@ -158,8 +158,10 @@ def test_bandwidths(h, kernel, dtype):
 
 
 @pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails, close_pairs])
-def test_the_cases_are_hard(case, monkeypatch):
+def test_the_cases_are_hard(case, monkeypatch, each_backend):
     """Without mending, these cases fail: the tests above can fail."""
+    if each_backend == "keops":
+        pytest.skip("KeOps computes differences, and mends nothing")
     monkeypatch.setattr(_tiles, "mend", lambda *args: None)
     monkeypatch.setattr(
         "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])

@@ -282,3 +282,40 @@ def test_tail_index_with_preserved_variance_against_simulation():
         expected = expected_participation(theory.tail_index(h))
         assert 0.3 < expected < 0.8
         assert np.mean(np.sum(shares**2, axis=1)) == pytest.approx(expected, abs=0.06)
+
+
+def test_extremes_of_size():
+    """Means and ratios of eigenvalues beyond what a float holds."""
+    one = gaussian_thresholds(100, [1.0, 1.0])
+    large = gaussian_thresholds(100, [1e308, 1e308])
+    assert large.h_g == pytest.approx(one.h_g * 1e154, rel=1e-9)
+    assert gaussian_thresholds(100, [5e-324, 0.0, 0.0]).h_g > 0.0
+    assert one.kl(1e-200) == np.inf
+    far = gaussian_thresholds(100, [1e300, 1e-300, 1.0], preserve_variance=True)
+    assert far.kl(1.01 * far.h_g) < far.kl(0.5 * far.largest_bandwidth) < np.inf
+    # by mpmath, 60 digits
+    steep = gaussian_thresholds(
+        int(np.exp(500.0)), [1.0] + [0.0] * 9, preserve_variance=True
+    )
+    assert steep.h_g == pytest.approx(7.12e-218, rel=1e-3)
+
+
+def test_eigenvalues_that_rounding_left_below_zero():
+    expected = gaussian_thresholds(50, [1.0, 0.0])
+    assert gaussian_thresholds(50, [1.0, -3e-17]).h_g == expected.h_g
+    with pytest.raises(ValueError, match="covariance_eigenvalues"):
+        gaussian_thresholds(50, [1.0, -1e-3])
+
+
+def test_regime_of_several_bandwidths():
+    theory = gaussian_thresholds(100, np.ones(5))
+    names = theory.regime(np.array([0.9 * theory.h_g, 1.1 * theory.h_g, theory.h_clt]))
+    assert names.tolist() == ["extreme", "stable", "clt"]
+    assert theory.regime(theory.h_g) == "stable"
+
+
+def test_arguments_without_meaning():
+    assert np.isnan(expected_participation(-1.0))
+    assert extreme_spread(1e-200) == pytest.approx(np.pi / np.sqrt(6.0) * 1e200)
+    with pytest.raises(TypeError, match="n_samples"):
+        gaussian_thresholds(1j, [1.0])

@@ -150,6 +150,15 @@ class _Pairs:
         options = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
         return self.run(self.of_others(values, 0.0), "sum", **options).astype(np.float64)
 
+    def weight_sums(self):
+        """Of the weights and of their squares, without the point that is left out."""
+        weights = self.source.weights.astype(np.float64)
+        powers = np.column_stack([weights, weights**2])
+        sums = np.tile(powers.sum(axis=0), (len(self.queries), 1))
+        if self.leave_out is not None:
+            sums -= powers[self.leave_out]
+        return np.maximum(sums, 0.0)
+
     def max(self, values):
         """Of each row, and 0."""
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
@@ -215,7 +224,8 @@ def _(reduction: Shares, pairs):
         largest = kernel.values(largest, h, largest)
     else:
         largest = pairs.max(weighted)
-    return lowest, np.hstack([pairs.sum(terms), largest]), sq, near_weights
+    sums = np.hstack([pairs.sum(terms), pairs.weight_sums(), largest])
+    return lowest, sums, sq, near_weights
 
 
 @_state.register

@@ -68,13 +68,26 @@ class QueryBlock:
         return operand
 
     def exclude(self, tile, cols, value):
-        """Set the pairs to leave out, of a tile of the points ``cols``, to ``value``."""
+        """Set the pairs of a tile of the points ``cols`` to leave out to ``value``."""
+        rows, position = self._left_out(cols)
+        if len(rows):
+            tile[rows, position] = value
+
+    def weight_sums(self, weights, cols):
+        """Sums of ``weights`` of ``cols`` and of their squares, without those left out."""
+        powers = np.column_stack([weights, weights**2])
+        sums = np.tile(powers.sum(axis=0), (len(self.exact), 1))
+        rows, position = self._left_out(cols)
+        sums[rows] -= powers[position]
+        return np.maximum(sums, 0.0)
+
+    def _left_out(self, cols):
+        """Rows that leave out one of ``cols``, and which."""
         if self.leave_out is None:
-            return
+            return np.empty((2, 0), dtype=int)
         position = self.leave_out - cols.start
         rows = np.flatnonzero((position >= 0) & (position < cols.stop - cols.start))
-        if len(rows):
-            tile[rows, position[rows]] = value
+        return rows, position[rows]
 
 
 class Tile:
@@ -115,6 +128,11 @@ class Tile:
         self.sq[rows] = self.device.put(sq)
         self.queries.exclude(self.sq, self.cols, np.inf)
         self.nearest[rows] = self.rows(rows).min(axis=1)
+
+    def weight_sums(self):
+        """Sums of the weights and of their squares, (n_rows, 2), of all not left out."""
+        weights = self.points.weight_block(self.cols, np.float64)
+        return self.queries.weight_sums(weights, self.cols)
 
     def scratch(self):
         """An uninitialised array like ``sq``."""
