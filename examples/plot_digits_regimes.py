@@ -38,7 +38,7 @@ print(f"  the largest number is {n_effective.max():.1f}")
 # --------------------------------
 #
 # Zeros are round and alike: their log densities rest on the most images and are known
-# best. An eight is an estimate from a single other image.
+# best. Most others are estimates from a single other image.
 
 print("digit  effective number  standard error (nats)")
 for digit in range(10):
@@ -67,8 +67,8 @@ for factor in (1.0, 1.5, 2.0, 3.0, 5.0):
 # ------
 #
 # Left, all images in the plane of log density and effective number. Right, four of them,
-# from the best supported to the worst, with the four images that contribute most and
-# their shares of the sum.
+# from well supported to hardly, with the four images that contribute most and their
+# shares of the sum.
 
 figure = plt.figure(figsize=(10, 5), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1.0])

@@ -60,7 +60,7 @@ for axes, d in zip(panels, (10, 100), strict=True):
         *losses["silverman"], "X", color=BLACK, markersize=9, label="Silverman's rule"
     )
     best = losses["kl"][1]
-    axes.set_title(f"{d} features, {n} points", pad=16)
+    axes.set_title(f"{d} features, {n} points")
     axes.set_ylim(0.0, 5.0 * best)
     axes.legend(fontsize="small", loc="upper right" if d == 10 else "lower right")
     excess = losses["silverman"][1] - best

@@ -12,6 +12,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._curve import BandwidthCurve
+from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
 from skhdkde._kernels import KERNELS
 from skhdkde._validation import check_data
@@ -112,8 +113,8 @@ class BandwidthDisplay:
             Fitted.
 
         X : array-like of shape (n_queries, n_features), default=None
-            Held-out points. None stands for the training points, each without itself and
-            its copies, at most 4096 of them.
+            Held-out points; training points would count themselves. None stands for the
+            training points, each without itself and its copies, at most 4096 of them.
 
         true_log_density : callable, default=None
             The true log density, ``true_log_density(X) -> ndarray of shape
@@ -122,7 +123,8 @@ class BandwidthDisplay:
 
         bandwidths : int or array-like, default=60
             The bandwidths, in data units, or how many of them to take from below the
-            best one to above ``h_clt``.
+            best one to above ``h_clt``. All share one pass over the pairs, which costs an
+            exponential for each pair and bandwidth.
 
         ax : matplotlib Axes, default=None
             Where to plot; None for a new figure.
@@ -156,15 +158,17 @@ class BandwidthDisplay:
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
-            truth = np.asarray(true_log_density(curve.X))
-            if truth.shape != (len(curve.X),):
-                raise ValueError(
-                    "true_log_density must return an array of shape "
-                    f"{(len(curve.X),)}, got {truth.shape}."
-                )
-            log_density = log_density - truth[:, None]
+            log_density = log_density - _truth(true_log_density, curve.X)[:, None]
             quantity, sign = "KL divergence", -1.0
         mean, standard_error = curve.mean(log_density)
+        if sign < 0.0 and np.nanmax(mean - 5.0 * standard_error) > 0.0:
+            warnings.warn(
+                "The KL divergence from true_log_density is negative, which no density "
+                "allows: is it that of the space after all transformations, and "
+                "normalised?",
+                UserWarning,
+                stacklevel=2,
+            )
         display = cls(
             bandwidths=bandwidths,
             values=sign * mean,
@@ -224,25 +228,30 @@ class BandwidthDisplay:
                     name,
                     (np.sqrt(left * right), 1.0),
                     xycoords=("data", "axes fraction"),
-                    xytext=(0, 3),
+                    xytext=(0, -4),
                     textcoords="offset points",
                     ha="center",
+                    va="top",
+                    color="0.35",
                     fontsize="small",
                 )
 
     def _mark(self, ax):
         marks = [
-            ("h_KL", self.h_kl, "-", COLORS["extreme"]),
-            ("h_G", self.h_g, "--", COLORS["stable"]),
-            ("h_CLT", self.h_clt, ":", COLORS["clt"]),
+            ("$h_{KL}$", self.h_kl, "-", COLORS["extreme"]),
+            ("$h_G$", self.h_g, "--", COLORS["stable"]),
+            ("$h_{CLT}$", self.h_clt, ":", COLORS["clt"]),
         ]
         if abs(np.log(self.bandwidth / self.h_kl)) > 0.03:
             marks.append(("in use", self.bandwidth, "-.", "0.35"))
         low, high = ax.get_xlim()
         for name, at, style, color in marks:
-            if low < at < high:
-                label = f"{name} = {at:.3g}"
+            label = f"{name} = {at:.3g}"
+            if low <= at <= high:
                 ax.axvline(at, linestyle=style, color=color, label=label, zorder=-1)
+            else:
+                label = f"{label} (not shown)"
+                ax.plot([], [], linestyle=style, color=color, label=label)
         ax.legend(fontsize="small")
 
 
@@ -316,10 +325,15 @@ class RegimeDisplay:
         Parameters are those of :meth:`from_estimator`.
         """
         check_matplotlib_support(f"{cls.__name__}.from_diagnosis")
-        if y == "auto":
+        if not isinstance(diagnosis, Diagnosis):
+            raise TypeError(
+                "diagnosis must be what HighDimKernelDensity.diagnose returns, got "
+                f"{type(diagnosis).__name__}."
+            )
+        if isinstance(y, str) and y == "auto":
             finite = np.isfinite(diagnosis.tail_index).any()
             y = "tail_index" if finite else "effective_sample_size"
-        if y not in LABELS:
+        if y not in list(LABELS):
             raise ValueError(f"y must be 'auto' or one of {sorted(LABELS)}, got {y!r}.")
         return cls(diagnosis=diagnosis, y=y).plot(ax=ax, **scatter_kw)
 
@@ -346,7 +360,7 @@ class RegimeDisplay:
         log_density = self.diagnosis.log_density
         values = getattr(self.diagnosis, self.y)
         shown = np.isfinite(log_density) & np.isfinite(values) & (values > 0.0)
-        size = float(np.clip(1e4 / max(shown.sum(), 1), 6.0, 30.0))
+        size = float(np.clip(3e4 / max(shown.sum(), 1), 8.0, 36.0))
         for name, share in self.diagnosis.shares.items():
             rows = shown & (self.diagnosis.regime == name)
             if rows.any():
@@ -367,7 +381,15 @@ class RegimeDisplay:
                 ax.axhline(level, color="0.3", linestyle=style, lw=1, zorder=-1)
         _plain_ticks(ax.yaxis)
         if self.scatter_:
-            ax.legend(title=self._note(shown), fontsize="small", title_fontsize="small")
+            ax.legend(
+                title=self._note(shown),
+                fontsize="small",
+                title_fontsize="small",
+                markerscale=np.sqrt(36.0 / size),
+            )
+        else:
+            text = f"no query has a finite\nlog density and {LABELS[self.y]}"
+            ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center")
         return self
 
     def _note(self, shown):
@@ -383,11 +405,26 @@ def _last_step(estimator, X):
         estimator = estimator[-1]
     if not isinstance(estimator, HighDimKernelDensity):
         raise TypeError(
-            "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one, "
-            f"got {type(estimator).__name__}."
+            "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one "
+            f"(of a search, its best_estimator_), got {type(estimator).__name__}."
         )
     check_is_fitted(estimator)
     return estimator, X
+
+
+def _truth(true_log_density, X):
+    if not callable(true_log_density):
+        raise TypeError(
+            "true_log_density must be a function of X, got "
+            f"{type(true_log_density).__name__}."
+        )
+    truth = np.asarray(true_log_density(X), dtype=np.float64)
+    if truth.shape != (len(X),) or np.isnan(truth).any():
+        raise ValueError(
+            f"true_log_density must return an array of shape {(len(X),)} without NaN, "
+            f"got {truth.shape}, {int(np.isnan(truth).sum())} NaN."
+        )
+    return truth
 
 
 def _around_peak(curve, bandwidths, marks):

@@ -1,6 +1,6 @@
 """PyKeOps on the CPU: the part of the numerical suite that compiles few formulas.
 
-``pytest --backends keops`` runs the whole of it.
+``pytest --backends keops`` runs the whole of it, in more dimensions.
 """
 
 import importlib.util
@@ -29,8 +29,8 @@ pytestmark = [
     ),
 ]
 
-DIMENSIONS = [1, 3, 50, 99, 100, 146, 147, 200, 1000]
-FLOAT32_DIMENSIONS = [3, 100, 1000]
+DIMENSIONS = [1, 100, 147, 1000]
+FLOAT32_DIMENSIONS = [3, 1000]
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 RTOL = {np.float64: 2e-15, np.float32: 5e-7}
 COLUMNS = "standard_error", "h_g", "h_clt", "effective_sample_size", "max_weight"
@@ -73,8 +73,17 @@ def compile_case(d, dtype, kernel):
     X, Y, h = data(d, dtype)
     kde = fitted(Y, h, kernel)
     kde.score_samples(X), kde.log_density_gradient(X)
-    if d == 3:
+    if d == 3 and dtype == np.float64:
         kde.diagnose(X)
+    if (d, dtype, kernel) == (3, np.float64, "exponential"):  # while another compiles
+        compile_leave_one_out(Y, h)
+
+
+def compile_leave_one_out(Y, h):
+    kde = fitted(Y, h, sample_weight=np.linspace(1.0, 2.0, len(Y)))
+    kde.score_samples(None), kde.diagnose()
+    for n in (8, 32):
+        select_bandwidth(Y, bandwidths=np.geomspace(0.2, 2.0, n), backend="keops")
 
 
 @pytest.mark.parametrize("d", DIMENSIONS)

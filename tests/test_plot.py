@@ -84,7 +84,7 @@ def test_the_best_is_within_the_grid(data):
         assert display.bandwidths[0] < bandwidth < display.bandwidths[-1]
         legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
         assert f"in use = {bandwidth:.3g}" in legend
-        assert f"h_KL = {display.h_kl:.3g}" in legend
+        assert f"$h_{{KL}}$ = {display.h_kl:.3g}" in legend
 
 
 @pytest.mark.parametrize("kernel", ["exponential", "tophat"])
@@ -190,5 +190,31 @@ def test_bandwidth_display_needs_two_points():
 def test_true_log_density_of_another_shape():
     X = np.random.default_rng(3).normal(size=(50, 2))
     kde = HighDimKernelDensity(bandwidth=0.5).fit(X[:30])
-    with pytest.raises(ValueError, match=r"true_log_density .* \(20,\), got \(20, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"true_log_density .*\(20,\) without NaN, got \(20, 2\)"
+    ):
         BandwidthDisplay.from_estimator(kde, X[30:], true_log_density=np.square)
+    with pytest.raises(ValueError, match=r"true_log_density .* 20 NaN"):
+        BandwidthDisplay.from_estimator(
+            kde, X[30:], true_log_density=lambda X: np.full(len(X), np.nan)
+        )
+    with pytest.raises(TypeError, match="true_log_density must be a function"):
+        BandwidthDisplay.from_estimator(kde, X[30:], true_log_density=np.zeros(20))
+    with pytest.warns(UserWarning, match="KL divergence .* is negative"):
+        BandwidthDisplay.from_estimator(
+            kde, X[30:], true_log_density=lambda X: np.full(len(X), -50.0)
+        )
+
+
+def test_what_is_not_a_diagnosis_or_an_estimator():
+    with pytest.raises(TypeError, match=r"diagnosis must be what .* got list"):
+        RegimeDisplay.from_diagnosis([1.0])
+    with pytest.raises(TypeError, match="best_estimator_"):
+        RegimeDisplay.from_estimator(np.zeros(3))
+
+
+def test_nothing_to_show():
+    X = np.random.default_rng(3).normal(size=(50, 2))
+    kde = HighDimKernelDensity(bandwidth=0.5, kernel="tophat").fit(X)
+    display = RegimeDisplay.from_estimator(kde, y="tail_index")
+    assert "no query has a finite" in display.ax_.texts[0].get_text()

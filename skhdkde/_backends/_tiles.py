@@ -68,13 +68,13 @@ class QueryBlock:
         return operand
 
     def exclude(self, tile, cols, value):
-        """Set the pairs of a tile of the points ``cols`` to leave out to ``value``."""
+        """Set the pairs to leave out, of the tile of points ``cols``, to ``value``."""
         rows, position = self._left_out(cols)
         if len(rows):
             tile[rows, position] = value
 
     def weight_sums(self, weights, cols):
-        """Sums of ``weights`` of ``cols`` and of their squares, without those left out."""
+        """Sums of the ``weights`` of ``cols`` and of their squares, for each query."""
         powers = np.column_stack([weights, weights**2])
         sums = np.tile(powers.sum(axis=0), (len(self.exact), 1))
         rows, position = self._left_out(cols)
