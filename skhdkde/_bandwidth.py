@@ -8,6 +8,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._backends import BACKENDS, resolve_backend
+from skhdkde._device import local, select
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
 from skhdkde._search import LeaveOneOut, search_bandwidth
@@ -148,8 +149,8 @@ def select_bandwidth(
     0.84
     """
     check_n_jobs(n_jobs)
-    backend = resolve_backend(backend, np.shape(X)[-1] if np.ndim(X) else 1)
-    X = check_points(X)
+    X = local(check_points(X))
+    backend = resolve_backend(backend, X.shape[1], not isinstance(X, np.ndarray))
     weights = check_weights(sample_weight, X)
     if not isinstance(bandwidths, Integral):
         bandwidths = check_array(
@@ -158,7 +159,7 @@ def select_bandwidth(
         if not (bandwidths > 0).all():
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
-        X, weights = X[weights > 0], weights[weights > 0]
+        X, weights = select(X, weights > 0), weights[weights > 0]
     points = TrainingPoints(X, weights)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
@@ -271,7 +272,7 @@ def _distinct(points):
     A copy of the query would make the leave-one-out density unbounded as h -> 0.
     """
     direction = np.cos(np.arange(points.shape[1]) + 1.0)
-    key = np.einsum("ij,j->i", points.exact, direction, dtype=np.float64)
+    key = points.project(direction)
     order = np.argsort(key, kind="stable")
     tied = np.flatnonzero(np.diff(key[order]) == 0)
     candidates = order[np.unique(np.concatenate([tied, tied + 1]))]

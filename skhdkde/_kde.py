@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._backends import BACKENDS, reduce_pairs, resolve_backend
 from skhdkde._bandwidth import RULES, bandwidth_by_rule
+from skhdkde._device import like, local, prototype, select
 from skhdkde._diagnosis import Diagnosing, Diagnosis
 from skhdkde._kernels import KERNELS
 from skhdkde._points import TrainingPoints
@@ -193,13 +194,14 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_n_jobs(self.n_jobs)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
-        fitted.backend_ = resolve_backend(self.backend, X.shape[1])
+        fitted._like, X = prototype(X), local(X)
+        fitted.backend_ = resolve_backend(self.backend, *_place(X))
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
-            X, weights = X[~zero], weights[~zero]
+            X, weights = select(X, ~zero), weights[~zero]
         fitted._points = TrainingPoints(X, weights)
         fitted.bandwidth_search_ = None
         if isinstance(self.bandwidth, str):
@@ -234,7 +236,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             reach of a compact kernel.
         """
         check_is_fitted(self)
-        return self._evaluate(X, self._log_sum_exp)[0]
+        log_density, _ = self._evaluate(X, self._log_sum_exp)
+        return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X=None):
         """What stands behind each log density: regime, error bar, number of points.
@@ -287,13 +290,15 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         ``reduction(queries, n_visible)`` makes it. None for X is as in `score_samples`.
         """
         if X is not None:
-            return self._evaluate_at(check_data(self, X, reset=False), reduction)
+            X = check_data(self, X, reset=False)
+            return self._evaluate_at(local(X), reduction)
         points = self._points
         n_points = points.shape[0]
         with np.errstate(divide="ignore"):
             log_others = np.log(points.total_weight_without_each())
         rows = np.arange(n_points)
-        columns = self._reduce(reduction(points.exact, n_points - 1), points.exact, rows)
+        queries = points.rows_as_queries(rows)
+        columns = self._reduce(reduction(queries, n_points - 1), queries, rows)
         nothing = np.isneginf(columns[:, 0])
         log_others[nothing] = 0.0  # no points at all: log 0, not log 0/0
         log_density = self._log_density(columns, log_others, points)
@@ -331,7 +336,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Sum of :meth:`score_samples`, in nats. It grows with the number of points;
             :func:`kl_scorer` does not.
         """
-        return float(np.sum(self.score_samples(X), dtype=np.float64))
+        return float(np.sum(local(self.score_samples(X)), dtype=np.float64))
 
     def log_density_gradient(self, X):
         """Gradient of the log density at each point.
@@ -348,12 +353,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             kink (exponential and linear at a training point) that point adds nothing.
         """
         check_is_fitted(self)
-        X = check_data(self, X, reset=False)
+        checked = check_data(self, X, reset=False)
         points = self._points
-        reduction = Gradient(*self._terms(X))
-        gradient = np.empty(X.shape, dtype=_result_dtype(X, points))
-        queries = points.as_queries(X)
-        return self._reduce(reduction, queries, out=gradient, label="gradient")
+        queries = points.as_queries(local(checked))
+        reduction = Gradient(*self._terms(queries))
+        gradient = np.empty(checked.shape, dtype=_result_dtype(queries, points))
+        self._reduce(reduction, queries, out=gradient, label="gradient")
+        return like(gradient, checked)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw random points from the estimated density.
@@ -376,14 +382,25 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         if not whole or n_samples < 1:
             raise ValueError(f"n_samples must be an int >= 1, got {n_samples!r}.")
         rng = check_random_state(random_state)
-        return draw(self._points, KERNELS[self.kernel], self.bandwidth_, n_samples, rng)
+        kernel, h = KERNELS[self.kernel], self.bandwidth_
+        return like(draw(self._points, kernel, h, n_samples, rng), self._like)
+
+    def __getstate__(self):
+        # a pickle is for any machine: without the device of the training points
+        state = super().__getstate__()
+        return {**state, "_like": None} if "_like" in state else state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     @property
     def _engine(self):
         """How pairs are visited, for `reduce_pairs`."""
         return {
             # again, as the estimator may have been loaded on another machine
-            "backend": resolve_backend(self.backend, self._points.shape[1]),
+            "backend": resolve_backend(self.backend, *_place(self._points.exact)),
             "n_jobs": self.n_jobs,
             "verbose": self.verbose,
         }
@@ -417,6 +434,11 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             out=out,
             **self._engine,
         )
+
+
+def _place(X):
+    """Number of features, and whether X is on a GPU."""
+    return X.shape[1], not isinstance(X, np.ndarray)
 
 
 def _result_dtype(queries, points):

@@ -12,6 +12,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._curve import BandwidthCurve
+from skhdkde._device import local
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
 from skhdkde._kernels import KERNELS
@@ -144,7 +145,7 @@ class BandwidthDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         kde, X = _last_step(estimator, X)
         if X is not None:
-            X = check_data(kde, X, reset=False)
+            X = local(check_data(kde, X, reset=False))
         curve = BandwidthCurve(
             kde._points,
             KERNELS[kde.kernel],

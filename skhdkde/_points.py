@@ -13,6 +13,8 @@ the product is not precise enough, distances come from their differences.
 
 import numpy as np
 
+import skhdkde._device as _device
+
 __all__ = ["TrainingPoints"]
 
 # Elements of a block made on the fly (8 MiB of float64).
@@ -28,8 +30,8 @@ class TrainingPoints:
 
     Parameters
     ----------
-    X : ndarray of shape (n_points, n_features), float32 or float64
-        Validated points. They are copied.
+    X : ndarray or DeviceArray of shape (n_points, n_features), float32 or float64
+        Validated points. They are copied, and stay where they are.
 
     weights : ndarray of shape (n_points,), default=None
         Positive weights; None stands for equal ones.
@@ -61,19 +63,17 @@ class TrainingPoints:
     def __init__(self, X, weights=None):
         self.scale = _power_of_two_scale(X)
         self.center = _useful_center(X, self.scale)
-        self.augmented = np.empty((X.shape[0], X.shape[1] + 2), dtype=X.dtype)
-        # Where nothing is subtracted, one copy serves as both.
-        shared = not self.center.any()
-        self.exact = self.augmented[:, :-2] if shared else np.empty(X.shape, X.dtype)
-        scale = X.dtype.type(self.scale)
-        for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
-            np.multiply(X[rows], scale, out=self.exact[rows])
-            _augment(self.exact[rows], self.center, out=self.augmented[rows])
-        self.largest_norm = float(np.sqrt(self.augmented[:, -2].max()))
+        prepare = _prepare if isinstance(X, np.ndarray) else _device.prepare
+        self.exact, self.augmented, largest = prepare(X, self.scale, self.center)
+        self.largest_norm = float(np.sqrt(largest))
         sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
-        self.bias = rounding_bias(self.augmented[sample, :-2])
+        self.bias = rounding_bias(self.augmented[sample][:, :-2])
         self.weights = None if weights is None else weights / weights.max()
         self.smallest_weight = 1.0 if weights is None else float(self.weights.min())
+
+    @property
+    def on_gpu(self):
+        return isinstance(self.exact, _device.DeviceArray)
 
     @property
     def shape(self):
@@ -119,6 +119,8 @@ class TrainingPoints:
 
     def mean_square_spread(self):
         """Weighted mean of ``|y - mean|^2``, in scaled units."""
+        if self.on_gpu:
+            return _device.mean_square_spread(self.augmented, self.weights)
         points = self.augmented[:, :-2]
         if self.weights is None:
             mean = points.mean(axis=0, dtype=np.float64)
@@ -131,13 +133,24 @@ class TrainingPoints:
             sum(self.weights[r] @ q for r, q in zip(blocks, squares, strict=True)) / total
         )
 
+    def centered(self, rows):
+        """The points ``rows``, centred."""
+        return self.augmented[rows][:, :-2]
+
+    def project(self, direction):
+        """Inner product of each point with ``direction``, equal for equal points."""
+        if self.on_gpu:
+            return _device.project(self.exact, direction)
+        return np.einsum("ij,j->i", self.exact, direction, dtype=np.float64)
+
     def in_data_units(self, rows):
         """The points ``rows`` as they were given."""
         return self.exact[rows] / self.dtype.type(self.scale)
 
     def as_queries(self, X):
         """Queries in data units as :func:`~skhdkde._backends.reduce_pairs` takes them."""
-        return _Queries(X, slice(None), np.result_type(X, self.dtype), self.scale)
+        dtype = np.result_type(X.dtype, self.dtype)
+        return _Queries(X, slice(None), dtype, self.scale)
 
     def rows_as_queries(self, rows):
         """Training points ``rows`` as queries."""
@@ -195,6 +208,17 @@ def rounding_bias(rows):
     return float(bias)
 
 
+def _prepare(X, scale, center):
+    """``exact``, ``augmented`` and the largest ``|y|^2`` of :class:`TrainingPoints`."""
+    augmented = np.empty((X.shape[0], X.shape[1] + 2), dtype=X.dtype)
+    # Where nothing is subtracted, one copy serves as both.
+    exact = augmented[:, :-2] if not center.any() else np.empty(X.shape, X.dtype)
+    for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
+        np.multiply(X[rows], X.dtype.type(scale), out=exact[rows])
+        _augment(exact[rows], center, out=augmented[rows])
+    return exact, augmented, float(augmented[:, -2].max())
+
+
 def _augment(exact, center, out):
     # the difference is made in float64 and rounded once
     np.subtract(exact, center, out=out[:, :-2], casting="same_kind")
@@ -205,7 +229,10 @@ def _augment(exact, center, out):
 
 
 def _power_of_two_scale(X):
-    largest = max(float(X.max()), -float(X.min()))
+    if isinstance(X, np.ndarray):
+        largest = max(float(X.max()), -float(X.min()))
+    else:
+        largest = _device.largest_entry(X)
     if largest == 0.0:
         return 1.0
     # frexp: largest = m 2^e with m in [1/2, 1); the limit keeps 2^-e finite
@@ -215,12 +242,18 @@ def _power_of_two_scale(X):
 
 def _useful_center(X, scale):
     """Mean of ``X * scale``, or zero if the data are nearly centred as they are."""
+    total, total_sq = (_sums if isinstance(X, np.ndarray) else _device.sums)(X, scale)
+    mean = total / len(X)
+    offset = mean @ mean
+    near = offset <= 0.1 * (total_sq / len(X) - offset)
+    return np.zeros_like(mean) if near else mean
+
+
+def _sums(X, scale):
+    """Sum of the rows of ``X * scale``, and of all squares."""
     total, total_sq = np.zeros(X.shape[1]), 0.0
     for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
         block = X[rows] * X.dtype.type(scale)
         total += block.sum(axis=0, dtype=np.float64)
         total_sq += np.einsum("ij,ij->i", block, block).sum(dtype=np.float64)
-    mean = total / len(X)
-    offset = mean @ mean
-    near = offset <= 0.1 * (total_sq / len(X) - offset)
-    return np.zeros_like(mean) if near else mean
+    return total, total_sq

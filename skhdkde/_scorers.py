@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skhdkde._device import local
+
 __all__ = ["kl_scorer", "make_kl_scorer"]
 
 # A log density below this counts as this much (nats). Model selection needs finite
@@ -27,10 +29,10 @@ class _KLScorer:
                 "kl_scorer needs an estimator with score_samples, got "
                 f"{type(estimator).__name__}."
             )
-        log_density = np.asarray(estimator.score_samples(X), dtype=np.float64)
+        log_density = np.asarray(local(estimator.score_samples(X)), dtype=np.float64)
         log_density = np.maximum(log_density, LOWEST_LOG_DENSITY)
         if self.log_density is not None:
-            truth = np.asarray(self.log_density(X), dtype=np.float64)
+            truth = np.asarray(local(self.log_density(X)), dtype=np.float64)
             if truth.shape != log_density.shape:
                 raise ValueError(
                     f"log_density(X) must have shape {log_density.shape}, got "

@@ -29,14 +29,15 @@ def covariance_spectrum(points):
     n_points, d = points.shape
     weights = points.weight_block(slice(0, n_points), np.float64)
     weights /= weights.sum()
-    Y = points.augmented[:, :-2]
-    mean = weights @ Y
-    product = _gram(Y, mean, weights) if n_points < d else _covariance(Y, mean, weights)
+    blocks = row_blocks(n_points, d)
+    mean = sum(weights[rows] @ points.centered(rows) for rows in blocks)
+    small = _gram if n_points < d else _covariance
+    product = small(points, mean, weights)
     size = np.sum(product**2)  # |S|^2, of either product
     own = np.zeros(n_points)  # y' S y, and |y|^2, of each point
     sq_norms = np.zeros(n_points)
-    for rows in row_blocks(n_points, d):
-        block = Y[rows] - mean
+    for rows in blocks:
+        block = points.centered(rows) - mean
         sq_norms[rows] = np.sum(block**2, axis=1)
         if n_points >= d:
             own[rows] = np.einsum("ij,ij->i", block @ product, block)
@@ -51,14 +52,14 @@ def covariance_spectrum(points):
     return (1.0 - share) * eigenvalues + share * mu
 
 
-def _gram(Y, mean, weights):
-    rows = (Y - mean) * np.sqrt(weights)[:, None]
+def _gram(points, mean, weights):
+    rows = (points.centered(slice(None)) - mean) * np.sqrt(weights)[:, None]
     return rows @ rows.T
 
 
-def _covariance(Y, mean, weights):
-    product = np.zeros((Y.shape[1], Y.shape[1]))
-    for rows in row_blocks(*Y.shape):
-        block = (Y[rows] - mean) * np.sqrt(weights[rows])[:, None]
+def _covariance(points, mean, weights):
+    product = np.zeros((points.shape[1], points.shape[1]))
+    for rows in row_blocks(*points.shape):
+        block = (points.centered(rows) - mean) * np.sqrt(weights[rows])[:, None]
         product += block.T @ block
     return product

@@ -4,7 +4,10 @@ import re
 
 import numpy as np
 from sklearn.utils import check_array
+from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from skhdkde._device import local
 
 __all__ = [
     "check_bandwidth",
@@ -41,6 +44,8 @@ class _Naming:
 def check_data(estimator, X, *, reset):
     """``X`` as a float32 or float64 array, checked against or recorded in ``estimator``.
 
+    An array of another library stays one, with scikit-learn's ``array_api_dispatch``.
+
     Raises
     ------
     ValueError, TypeError
@@ -48,13 +53,19 @@ def check_data(estimator, X, *, reset):
         and column, or not with the features seen in fit.
     """
     with _Naming("X"):
-        return validate_data(estimator, X, dtype=FLOATS, reset=reset)
+        return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
 
 def check_points(X):
     """``X`` as :func:`check_data` has it, without an estimator to record it in."""
     with _Naming("X"):
-        return check_array(X, dtype=FLOATS, input_name="X")
+        return check_array(X, dtype=_floats(X), input_name="X")
+
+
+def _floats(X):
+    """The first is what others become; both in the words of the library of X."""
+    xp, is_array_api = get_namespace(X)
+    return [xp.float64, xp.float32] if is_array_api else FLOATS
 
 
 def check_weights(sample_weight, X):
@@ -68,7 +79,10 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     with _Naming("sample_weight"):
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if hasattr(sample_weight, "device"):
+            sample_weight = np.asarray(local(sample_weight))
+        rows = np.empty((len(X), 0))
+        weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
     if weights.min() < 0.0:
         raise ValueError(
             f"sample_weight must not be negative, got {float(weights.min())!r} at index "

@@ -6,6 +6,8 @@ import os
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# scikit-learn's array API support asks for scipy's, before either is imported
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 MODULES = {"numpy": "numpy", "torch": "torch", "keops": "pykeops"}
 

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(skhdkde.__file__).parent
 # Imports point downward only. See doc/developers.rst.
 LAYERS = {
     "_arrays": -1,
+    "_device": -0.5,
     "_kernels": 0,
     "_validation": 0,
     "regimes": 0,

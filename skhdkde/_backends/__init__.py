@@ -32,8 +32,8 @@ INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")
 KEOPS_UP_TO = 100
 
 
-def resolve_backend(backend, n_features):
-    """The backend to use for data of ``n_features``.
+def resolve_backend(backend, n_features, on_gpu=False):
+    """The backend to use for data of ``n_features``, which torch has ``on_gpu`` or not.
 
     Raises
     ------
@@ -41,6 +41,8 @@ def resolve_backend(backend, n_features):
         If ``backend`` is asked for by name and is not installed; says what to install.
     """
     if backend == "auto":
+        if on_gpu:
+            return "torch"
         if not _has_cuda_gpu():
             return "numpy"
         order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")

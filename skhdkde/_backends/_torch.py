@@ -6,6 +6,7 @@ import numpy as np
 
 from skhdkde._backends._threads import n_threads_for
 from skhdkde._backends._tiles import visit_pairs
+from skhdkde._device import augment
 
 __all__ = ["reduce_pairs"]
 
@@ -44,10 +45,17 @@ class TorchDevice:
         key = (id(points), cols.start, cols.stop, np.dtype(dtype).str)
         if key in self._blocks:
             return self._blocks[key]
+        if points.on_gpu:
+            return self._on_gpu(points, cols, dtype)
         block = self.put(points.block(cols, dtype))
         if self._keep:
             self._blocks[key] = block
         return block
+
+    def _on_gpu(self, points, cols, dtype):
+        if dtype == points.dtype:
+            return points.augmented.tensor[cols]
+        return augment(points.exact.tensor[cols].double(), points.center)
 
     def product(self, queries, block):
         """``queries @ block.T``, without the shortcuts of tensor cores."""
@@ -75,6 +83,8 @@ def reduce_pairs(reduction, queries, points, *, n_jobs=None, **options):
     import torch
 
     device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
+    if points.on_gpu:
+        device.name = points.exact.tensor.device
     with _settings(n_threads_for(n_jobs)):
         while True:
             try:

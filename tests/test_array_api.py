@@ -1,0 +1,154 @@
+"""Arrays of other libraries in, the same out, where they are."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import sklearn
+from numpy.testing import assert_allclose
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skhdkde import HighDimKernelDensity, _device, kl_scorer, select_bandwidth
+
+torch = pytest.importorskip("torch")
+
+DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
+METHODS = "score_samples", "log_density_gradient"
+
+
+@pytest.fixture(autouse=True)
+def dispatch():
+    try:
+        context = sklearn.config_context(array_api_dispatch=True)
+        context.__enter__()
+    except (ImportError, RuntimeError) as error:  # older scikit-learn or scipy
+        pytest.skip(str(error))
+    yield
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(params=["on the host", "as on a GPU"])
+def place(request, monkeypatch):
+    """With the second, tensors are treated as if they were on a GPU."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
+    return request.param
+
+
+def both(X, dtype=np.float64):
+    return X.astype(dtype), torch.as_tensor(X.astype(dtype))
+
+
+def agree(result, expected, dtype):
+    assert isinstance(result, torch.Tensor)
+    assert result.dtype == getattr(torch, np.dtype(dtype).name)
+    tolerance = 2e-3 if dtype == np.float32 else 1e-9
+    assert_allclose(result.numpy(), expected, atol=tolerance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "epanechnikov"])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_tensor_in_tensor_out(place, kernel, dtype, offset):
+    Y, tensor = both(DATA[0] + offset, dtype)
+    X, queries = both(DATA[1] + offset, dtype)
+    h = 0.5 if kernel == "exponential" else 3.0 if kernel == "epanechnikov" else 1.0
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel)
+    other = copy.deepcopy(kde).fit(tensor)
+    kde.fit(Y)
+    assert other.backend_ == ("torch" if place == "as on a GPU" else "numpy")
+    for method in METHODS:
+        agree(getattr(other, method)(queries), getattr(kde, method)(X), dtype)
+    agree(other.score_samples(None), kde.score_samples(None), dtype)
+    drawn = other.sample(5, random_state=0)
+    agree(drawn, kde.sample(5, random_state=0), dtype)
+    assert other.score(queries) == pytest.approx(kde.score(X), rel=1e-5)
+    found, expected = other.diagnose(queries), kde.diagnose(X)
+    assert_allclose(found.standard_error, expected.standard_error, rtol=0.05)
+
+
+@pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bandwidth_rules(place, rule, weighted):
+    Y, tensor = both(DATA[0])
+    weights = np.random.default_rng(1).integers(0, 3, len(Y)) if weighted else None
+    given = torch.as_tensor(weights) if weighted else None
+    expected = select_bandwidth(Y, rule=rule, sample_weight=weights)
+    found = select_bandwidth(tensor, rule=rule, sample_weight=given)
+    assert found == pytest.approx(expected, rel=1e-6)
+    kde = HighDimKernelDensity(bandwidth=rule).fit(tensor, sample_weight=given)
+    assert kde.bandwidth_ == pytest.approx(expected, rel=1e-6)
+    plain = HighDimKernelDensity(bandwidth=rule).fit(Y, sample_weight=weights)
+    agree(kde.score_samples(None), plain.score_samples(None), np.float64)
+
+
+def test_copies_on_a_gpu(place):
+    Y, tensor = both(np.vstack([DATA[0], DATA[0][:20]]))
+    with pytest.warns(UserWarning, match="20 of the 320"):
+        expected = select_bandwidth(Y)
+    with pytest.warns(UserWarning, match="20 of the 320"):
+        assert select_bandwidth(tensor) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_every_backend_takes_tensors(place, backend):
+    (Y, tensor), (X, queries) = both(DATA[0]), both(DATA[1])
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)
+    expected = kde.fit(Y).score_samples(X)
+    agree(kde.fit(tensor).score_samples(queries), expected, np.float64)
+
+
+def test_fit_leaves_the_data_where_they_are(monkeypatch):
+    """Of data as on a GPU, what reaches the host in one piece is small."""
+    monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
+    taken = []
+
+    def spy(array):
+        taken.append(array.numel() if isinstance(array, torch.Tensor) else 0)
+        return array.numpy() if isinstance(array, torch.Tensor) else array
+
+    monkeypatch.setattr(_device, "to_host", spy)
+    tensor = torch.as_tensor(np.random.default_rng(0).normal(size=(20_000, 8)))
+    kde = HighDimKernelDensity(bandwidth=1.0).fit(tensor)
+    assert 0 < sum(taken) < 1000
+    kde.score_samples(tensor[:100])
+    assert sum(taken) < 2000
+    taken.clear()
+    HighDimKernelDensity(bandwidth="scott").fit(tensor)
+    assert sum(taken) < 1000
+
+
+def test_pickles_hold_what_any_machine_can_load(place):
+    kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
+    expected = kde.score_samples(torch.as_tensor(DATA[1])).numpy()
+    data = pickle.dumps(kde)
+    assert b"_rebuild" not in data  # no tensor
+    loaded = pickle.loads(data)
+    assert_allclose(loaded.score_samples(DATA[1]), expected, rtol=1e-9)
+    assert isinstance(loaded.score_samples(None), np.ndarray)
+    assert_allclose(copy.deepcopy(kde).score_samples(DATA[1]), expected, rtol=1e-9)
+
+
+def test_pipeline_and_scorer(place):
+    tensors = [torch.as_tensor(X) for X in DATA]
+    pipes = [make_pipeline(StandardScaler(), HighDimKernelDensity()) for _ in range(2)]
+    pipes[0].fit(DATA[0])
+    pipes[1].fit(tensors[0])
+    expected = kl_scorer(pipes[0], DATA[1])
+    assert kl_scorer(pipes[1], tensors[1]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_dispatch_a_tensor_is_data_like_any_other():
+    with sklearn.config_context(array_api_dispatch=False):
+        kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
+        assert isinstance(kde.score_samples(torch.as_tensor(DATA[1])), np.ndarray)
+
+
+def test_errors_name_the_parameter():
+    with pytest.raises(ValueError, match="X.*NaN"):
+        HighDimKernelDensity().fit(torch.full((5, 2), torch.nan))
+    kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
+    with pytest.raises(ValueError, match="X has 7 features"):
+        kde.score_samples(torch.as_tensor(DATA[1][:, :7]))
