@@ -39,4 +39,4 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "bandwidth": [], "developers": [], "changelog": []}
+html_sidebars = {"index": [], "bandwidth": [], "backends": [], "developers": [], "changelog": []}

@@ -147,7 +147,7 @@ def test_without_dispatch_a_tensor_is_data_like_any_other():
 
 
 def test_errors_name_the_parameter():
-    with pytest.raises(ValueError, match="X.*NaN"):
+    with pytest.raises(ValueError, match=r"X.*NaN"):
         HighDimKernelDensity().fit(torch.full((5, 2), torch.nan))
     kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
     with pytest.raises(ValueError, match="X has 7 features"):
