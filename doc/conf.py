@@ -39,4 +39,6 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "bandwidth": [], "backends": [], "developers": [], "changelog": []}
+html_sidebars = {
+    page: [] for page in ("index", "bandwidth", "backends", "developers", "changelog")
+}

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-__all__ = ["column", "namespace", "number", "smallest", "to_host"]
+__all__ = ["beside", "column", "namespace", "number", "smallest", "to_host"]
 
 
 def namespace(tile):
@@ -69,8 +69,21 @@ def to_host(array):
 def number(value, tile):
     """A number for all of a tile; for a lazy tensor, also several, in its last axis."""
     if namespace(tile) is _Lazy:
-        return type(tile)(np.atleast_1d(value).astype(tile.dtype), axis=2)
+        return _lazy(np.atleast_1d(value), tile, axis=2)
     return float(value)
+
+
+def _lazy(values, tile, axis):
+    """A lazy tensor that goes with ``tile``: on axis 0 over queries, 2 over neither."""
+    other = next(variable for variable in tile.variables if hasattr(variable, "shape"))
+    return type(tile)(beside(values.astype(tile.dtype), other), axis=axis)
+
+
+def beside(values, other):
+    """Host ``values`` as an array of the library of ``other``, where that is."""
+    if isinstance(other, np.ndarray):
+        return values
+    return sys.modules["torch"].as_tensor(values, device=other.device)
 
 
 def column(values, tile):
@@ -79,7 +92,7 @@ def column(values, tile):
         return values[:, None].astype(tile.dtype, copy=False)
     torch = namespace(tile)
     if torch is _Lazy:
-        return type(tile)(values[:, None].astype(tile.dtype), axis=0)
+        return _lazy(values[:, None], tile, axis=0)
     return torch.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
 
 

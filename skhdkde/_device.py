@@ -148,3 +148,9 @@ def project(exact, direction):
     direction = torch.as_tensor(direction, device=exact.tensor.device)
     parts = [to_host((block * direction).sum(1)) for block, _ in exact.blocks()]
     return np.concatenate(parts)
+
+
+def contiguous(array, dtype):
+    """The tensor in ``dtype``, a numpy one, and in one piece."""
+    tensor = array.tensor
+    return (tensor.double() if dtype == np.float64 else tensor.float()).contiguous()

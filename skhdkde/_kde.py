@@ -113,9 +113,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     that precision, the pairs that matter are computed in float64 or from the
     differences of their coordinates.
 
-    With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such as a
-    torch tensor, and results are arrays of that library, on the device of X. Training points
-    on a CUDA GPU stay there.
+    With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
+    as a torch tensor, and results are arrays of that library, on the device of X.
+    Training points on a CUDA GPU stay there.
 
     Fitting stores up to two copies of the data. Methods need at most 64 MiB per thread
     beside their result and a few numbers per query, for any number of points and queries.

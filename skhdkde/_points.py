@@ -133,6 +133,12 @@ class TrainingPoints:
             sum(self.weights[r] @ q for r, q in zip(blocks, squares, strict=True)) / total
         )
 
+    def contiguous(self, dtype):
+        """``exact`` in ``dtype`` and in one piece, where it is."""
+        if self.on_gpu:
+            return _device.contiguous(self.exact, dtype)
+        return np.ascontiguousarray(self.exact, dtype=dtype)
+
     def centered(self, rows):
         """The points ``rows``, centred."""
         return self.augmented[rows][:, :-2]

@@ -10,7 +10,13 @@ from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skhdkde import HighDimKernelDensity, _device, kl_scorer, select_bandwidth
+from skhdkde import (
+    HighDimKernelDensity,
+    _backends,
+    _device,
+    kl_scorer,
+    select_bandwidth,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -34,6 +40,7 @@ def place(request, monkeypatch):
     """With the second, tensors are treated as if they were on a GPU."""
     if request.param == "as on a GPU":
         monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
+        monkeypatch.setattr(_backends, "KEOPS_UP_TO", 0)
     return request.param
 
 
@@ -102,6 +109,7 @@ def test_every_backend_takes_tensors(place, backend):
 
 def test_fit_leaves_the_data_where_they_are(monkeypatch):
     """Of data as on a GPU, what reaches the host in one piece is small."""
+    monkeypatch.setattr(_backends, "KEOPS_UP_TO", 0)
     monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
     taken = []
 

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import oracles
 import pytest
+import sklearn
 from numpy.testing import assert_allclose
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
@@ -298,3 +299,26 @@ def test_pickle():
     kde = fitted(Y, h)
     expected = kde.score_samples(X)
     assert_allclose(pickle.loads(pickle.dumps(kde)).score_samples(X), expected)
+
+
+def test_tensors(monkeypatch):
+    """Points as on a GPU, where KeOps takes torch's tensors."""
+    torch = pytest.importorskip("torch")
+    from skhdkde import _device
+
+    monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
+    X, Y, h = data(3)
+    expected = fitted(Y, h)
+    try:
+        with sklearn.config_context(array_api_dispatch=True):
+            kde = fitted(torch.as_tensor(Y), h)
+            result = kde.score_samples(torch.as_tensor(X))
+            left_out = kde.score_samples(None)
+    except (ImportError, RuntimeError) as error:  # older scikit-learn or scipy
+        pytest.skip(str(error))
+    assert_allclose(result.numpy(), expected.score_samples(X), rtol=1e-12)
+    assert_allclose(left_out.numpy(), expected.score_samples(None), rtol=1e-12)
+    found = kde.diagnose(X).standard_error
+    assert_allclose(found, expected.diagnose(X).standard_error, rtol=1e-9)
+    gradient = expected.log_density_gradient(X)
+    assert_allclose(kde.log_density_gradient(X), gradient, rtol=1e-9, atol=1e-12)

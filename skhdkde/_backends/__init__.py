@@ -41,9 +41,7 @@ def resolve_backend(backend, n_features, on_gpu=False):
         If ``backend`` is asked for by name and is not installed; says what to install.
     """
     if backend == "auto":
-        if on_gpu:
-            return "torch"
-        if not _has_cuda_gpu():
+        if not (on_gpu or _has_cuda_gpu()):
             return "numpy"
         order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
         return next((name for name in order if _installed(name)), "numpy")

@@ -14,6 +14,7 @@ import functools
 
 import numpy as np
 
+from skhdkde._arrays import beside, to_host
 from skhdkde._backends._keops_runtime import lazy_tensors, rows_at_once, run
 from skhdkde._backends._threads import n_threads_for
 from skhdkde._backends._tiles import progress_bar, working_dtype
@@ -103,24 +104,37 @@ class _Source:
 
     def __init__(self, points, dtype):
         self.points, self.dtype = points, dtype
-        self.exact = np.ascontiguousarray(points.exact, dtype=dtype)
+        self.lazy = lazy_tensors(of_torch=points.on_gpu)
+        self.exact = points.contiguous(dtype)
         self.weights = points.weight_block(slice(0, len(self.exact)), dtype)
+
+    def over_queries(self, values):
+        """A lazy tensor over queries, of an array from the host."""
+        return self.lazy.Vi(self._beside(values))
+
+    def over_points(self, values):
+        """A lazy tensor over training points, of an array from the host."""
+        return self.lazy.Vj(self._beside(values))
+
+    def _beside(self, values):
+        values = np.ascontiguousarray(values, dtype=self.dtype)
+        return beside(values, self.exact)
 
 
 class _Pairs:
     """Lazy tensors over some queries and all training points."""
 
     def __init__(self, exact, source, leave_out, n_threads):
-        self.queries = np.ascontiguousarray(exact, dtype=source.dtype)
+        self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
-        lazy = lazy_tensors()
-        self.x, self.y = lazy.Vi(self.queries), lazy.Vj(source.exact)
+        self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
         self.sq = self.x.sqdist(self.y)
-        self.weights = lazy.Vj(source.weights[:, None])
+        self.weights = source.over_points(source.weights[:, None])
         self.other = None  # negative for one's own, where that is left out
         if leave_out is not None:
-            i, j = (_digits(n, source.dtype) for n in (leave_out, len(source.exact)))
-            self.other = lazy.Vi(i).sqdist(lazy.Vj(j)) - 0.5
+            i = source.over_queries(_digits(leave_out))
+            j = source.over_points(_digits(np.arange(len(source.exact))))
+            self.other = i.sqdist(j) - 0.5
 
     @functools.cached_property
     def nearest(self):
@@ -164,7 +178,10 @@ class _Pairs:
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
 
     def run(self, values, name, **options):
-        return run(values, name, n_threads=self.n_threads, **options)
+        result = run(values, name, n_threads=self.n_threads, **options)
+        if isinstance(result, tuple):
+            return tuple(map(to_host, result))
+        return to_host(result)
 
     def _distances(self, sq):
         if self.other is not None:
@@ -172,11 +189,8 @@ class _Pairs:
         return sq.astype(np.float64)
 
 
-def _digits(indices, dtype):
-    """Of indices, or of all up to a number, in two columns."""
-    if np.ndim(indices) == 0:
-        indices = np.arange(indices)
-    return np.stack(np.divmod(indices, INDEX_BASE), axis=1).astype(dtype)
+def _digits(indices):
+    return np.stack(np.divmod(indices, INDEX_BASE), axis=1)
 
 
 @functools.singledispatch

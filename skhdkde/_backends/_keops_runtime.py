@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import pathlib
 
@@ -32,12 +33,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def lazy_tensors():
-    """The module of lazy tensors over numpy arrays."""
+def lazy_tensors(of_torch):
+    """The module of lazy tensors over numpy arrays, or over torch's tensors."""
     _import_pykeops()
-    import pykeops.numpy
-
-    return pykeops.numpy
+    return importlib.import_module("pykeops.torch" if of_torch else "pykeops.numpy")
 
 
 @functools.cache
