@@ -16,7 +16,8 @@ DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
 
 def has_gpu(monkeypatch, gpu=True, installed=("keops", "torch")):
     monkeypatch.setattr(_backends, "_has_cuda_gpu", lambda: gpu)
-    monkeypatch.setattr(_backends, "_installed", lambda name: name in installed)
+    for name in ("_installed", "_usable_on_gpu"):
+        monkeypatch.setattr(_backends, name, lambda name: name in installed)
 
 
 def test_auto_without_a_gpu_is_numpy(monkeypatch):
@@ -37,6 +38,20 @@ def test_auto_with_a_gpu(monkeypatch, installed, few, many):
     has_gpu(monkeypatch, installed=installed)
     assert resolve_backend("auto", _backends.KEOPS_UP_TO) == few
     assert resolve_backend("auto", _backends.KEOPS_UP_TO + 1) == many
+
+
+def test_auto_takes_what_can_use_the_gpu(monkeypatch):
+    """Not KeOps without a compiler, nor a build of torch without CUDA."""
+    version = "2.9.0"
+    monkeypatch.setattr(_backends, "_has_cuda_gpu", lambda: True)
+    monkeypatch.setattr(_backends, "_installed", lambda name: True)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    assert [resolve_backend("auto", d) for d in (10, 1000)] == ["keops", "torch"]
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert resolve_backend("auto", 10) == "torch"
+    version = "2.9.0+cpu"
+    assert resolve_backend("auto", 10) == "numpy"
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])

@@ -18,6 +18,7 @@ initialise CUDA, after which forked children crash.
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -44,7 +45,7 @@ def resolve_backend(backend, n_features, on_gpu=False):
         if not (on_gpu or _has_cuda_gpu()):
             return "numpy"
         order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
-        return next((name for name in order if _installed(name)), "numpy")
+        return next((name for name in order if _usable_on_gpu(name)), "numpy")
     if backend != "numpy" and not _installed(backend):
         module, requirement = INSTALL[backend]
         raise ImportError(
@@ -90,6 +91,16 @@ def reduce_pairs(reduction, queries, points, *, backend="numpy", **options):
 
 def _installed(backend):
     return importlib.util.find_spec(INSTALL[backend][0]) is not None
+
+
+def _usable_on_gpu(backend):
+    """Whether it is installed, with what it needs to use a GPU; nothing is imported."""
+    if not _installed(backend):
+        return False
+    if backend == "torch":
+        return "+cpu" not in importlib.metadata.version("torch")
+    compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
+    return any(shutil.which(name) for name in compilers)
 
 
 def _has_cuda_gpu():

@@ -94,9 +94,12 @@ def _blurred(reduction, nearest, n_features):
     may all round the same way, so the bound is linear in their number.
     """
     relative = 0.5 * np.finfo(np.float32).eps * (3.0 + 0.5 * n_features)
-    reach = reduction.reach(nearest)
-    reach = np.where(np.isinf(reach), nearest, reach)  # distances: each relatively sharp
-    return ~np.isfinite(nearest) | reduction.suspect_rows(nearest, relative * reach)
+    blurred = ~np.isfinite(nearest)
+    near = nearest[~blurred]
+    reach = reduction.reach(near)
+    reach = np.where(np.isinf(reach), near, reach)  # distances: each relatively sharp
+    blurred[~blurred] = reduction.suspect_rows(near, relative * reach)
+    return blurred
 
 
 class _Source:
@@ -117,7 +120,8 @@ class _Source:
         return self.lazy.Vj(self._beside(values))
 
     def _beside(self, values):
-        values = np.ascontiguousarray(values, dtype=self.dtype)
+        with np.errstate(over="ignore"):  # far queries: computed again in float64
+            values = np.ascontiguousarray(values, dtype=self.dtype)
         return beside(values, self.exact)
 
 
