@@ -15,7 +15,15 @@ from sklearn.utils._array_api import (
 
 from skhdkde._arrays import to_host
 
-__all__ = ["DeviceArray", "like", "local", "prepare", "prototype", "select"]
+__all__ = [
+    "DeviceArray",
+    "detached",
+    "like",
+    "local",
+    "prepare",
+    "prototype",
+    "select",
+]
 
 # Elements of a block that is worked on at once.
 BLOCK_SIZE = 2**24
@@ -58,11 +66,24 @@ def local(X):
     """X as a numpy array, without a copy if it is on the host, or a ``DeviceArray``."""
     if isinstance(X, np.ndarray):
         return X
-    X = X.detach() if hasattr(X, "detach") else X  # from torch's gradients
+    X = detached(X)
     if _on_gpu(X):
         return DeviceArray(X)
     xp, _ = get_namespace(X)
     return _convert_to_numpy(X, xp)
+
+
+def detached(X):
+    """X itself, or the tensor without a record of how it came about.
+
+    Raises
+    ------
+    TypeError
+        If it is a sparse tensor.
+    """
+    if getattr(X, "is_sparse", False) is True:
+        raise TypeError("Sparse tensors are not supported: pass X.to_dense().")
+    return X.detach() if hasattr(X, "detach") else X
 
 
 def _on_gpu(X):

@@ -7,7 +7,7 @@ from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from skhdkde._device import local
+from skhdkde._device import detached, local
 
 __all__ = [
     "check_bandwidth",
@@ -53,18 +53,22 @@ def check_data(estimator, X, *, reset):
         and column, or not with the features seen in fit.
     """
     with _Naming("X"):
+        X = detached(X)
         return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
 
 def check_points(X):
     """``X`` as :func:`check_data` has it, without an estimator to record it in."""
     with _Naming("X"):
+        X = detached(X)
         return check_array(X, dtype=_floats(X), input_name="X")
 
 
 def _floats(X):
     """The first is what others become; both in the words of the library of X."""
     xp, is_array_api = get_namespace(X)
+    if is_array_api and xp.isdtype(X.dtype, "complex floating"):
+        raise ValueError(f"Complex data not supported, got {X.dtype}.")
     return [xp.float64, xp.float32] if is_array_api else FLOATS
 
 

@@ -160,3 +160,23 @@ def test_errors_name_the_parameter():
     kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
     with pytest.raises(ValueError, match="X has 7 features"):
         kde.score_samples(torch.as_tensor(DATA[1][:, :7]))
+    with pytest.raises(TypeError, match=r"X.to_dense"):
+        kde.fit(torch.as_tensor(DATA[0]).to_sparse())
+    with pytest.raises(ValueError, match=r"X: Complex data not supported"):
+        kde.fit(torch.as_tensor(DATA[0] + 1j))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "bfloat16", "bool"])
+def test_other_dtypes_become_float64(place, dtype):
+    tensor = torch.as_tensor(DATA[0]).to(getattr(torch, dtype))
+    result = HighDimKernelDensity(bandwidth=1.0).fit(tensor).score_samples(tensor)
+    expected = HighDimKernelDensity(bandwidth=1.0).fit(tensor.double().numpy())
+    agree(result, expected.score_samples(tensor.double().numpy()), np.float64)
+
+
+def test_a_tensor_with_a_gradient(place):
+    """Nothing is recorded, and the data are not written to."""
+    tensor = torch.as_tensor(DATA[0]).requires_grad_()
+    result = HighDimKernelDensity(bandwidth=1.0).fit(tensor).score_samples(tensor)
+    assert not result.requires_grad
+    assert (tensor.detach().numpy() == DATA[0]).all()

@@ -251,6 +251,20 @@ def test_two_processes_compile_the_same_formula_in_silence(tmp_path):
     assert list(tmp_path.glob("*/*.so"))
 
 
+def test_it_leaves_no_trace():
+    code = """
+import os, torch
+before = dict(os.environ), torch.get_num_threads()
+kde.score_samples(X)
+import keopscore, pykeops
+assert (dict(os.environ), torch.get_num_threads()) == before
+assert pykeops.verbose and keopscore.verbose
+"""
+    pytest.importorskip("torch")
+    result = run(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 def test_without_a_compiler_there_is_a_sentence(tmp_path):
     result = run(
         "kde.score_samples(X)", PATH="", CXX="", KEOPS_CACHE_FOLDER=str(tmp_path)

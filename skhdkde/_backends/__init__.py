@@ -45,7 +45,9 @@ def resolve_backend(backend, n_features, on_gpu=False):
         if not (on_gpu or _has_cuda_gpu()):
             return "numpy"
         order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
-        return next((name for name in order if _usable_on_gpu(name)), "numpy")
+        usable = {name: _usable_on_gpu(name) for name in order}
+        usable["torch"] |= on_gpu
+        return next((name for name in order if usable[name]), "numpy")
     if backend != "numpy" and not _installed(backend):
         module, requirement = INSTALL[backend]
         raise ImportError(

@@ -57,6 +57,7 @@ def _import_pykeops():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+    pykeops.set_verbose(before["PYKEOPS_VERBOSE"] != "0")
     # handlers run last in, first out: this lock is held while KeOps writes, until the end
     atexit.register(_lock("table").__enter__)
     return pykeops
