@@ -200,7 +200,7 @@ def _digits(indices):
 @functools.singledispatch
 def _state(reduction, pairs):
     """State of ``reduction`` over all pairs; see :mod:`skhdkde._reductions`."""
-    raise NotImplementedError(type(reduction).__name__)
+    raise TypeError(f"backend='keops' has no formula for {type(reduction).__name__}.")
 
 
 @_state.register
