@@ -36,6 +36,9 @@ class _Lazy:
     def exp(x, out=None):
         return x.exp()
 
+    def log(x, out=None):
+        return x.log()
+
     def sin(x, out=None):
         return x.sin()
 

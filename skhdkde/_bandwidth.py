@@ -1,5 +1,6 @@
 """Bandwidth rules."""
 
+import sys
 import warnings
 from numbers import Integral
 
@@ -16,7 +17,15 @@ from skhdkde._spectrum import covariance_spectrum
 from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
 from skhdkde.regimes import gaussian_thresholds
 
-__all__ = ["N_QUERIES", "RULES", "bandwidth_by_rule", "leave_one_out", "select_bandwidth"]
+__all__ = [
+    "N_QUERIES",
+    "RULES",
+    "bandwidth_by_rule",
+    "distinct_points",
+    "leave_one_out",
+    "select_bandwidth",
+    "warn_of_copies",
+]
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
 N_BANDWIDTHS = 32
@@ -204,7 +213,7 @@ def bandwidth_by_rule(
     if queries.points.shape[0] < 2:
         raise _too_few(points, rule, parameter)
     if n_copies:
-        _warn_of_copies(points, n_copies, rule, parameter)
+        warn_of_copies(points.shape[0], n_copies, rule, parameter)
     if rule == "nearest":
         return queries.nearest_rule() / queries.points.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
@@ -213,7 +222,7 @@ def bandwidth_by_rule(
 
 def leave_one_out(points, kernel, n_queries, random_state, **engine):
     """Distinct training points as queries, at most ``n_queries``; number of copies."""
-    distinct, n_copies = _distinct(points)
+    distinct, n_copies = distinct_points(points)
     queries = LeaveOneOut(distinct, kernel, n_queries, random_state, **engine)
     return queries, n_copies
 
@@ -255,18 +264,26 @@ def _too_few(points, rule, parameter):
     )
 
 
-def _warn_of_copies(points, n_copies, rule, parameter):
+def warn_of_copies(n_points, n_copies, rule, parameter):
+    """Warn, in the name of the line that called the package."""
     warnings.warn(
-        f"{n_copies} of the {points.shape[0]} training points are exact copies of "
+        f"{n_copies} of the {n_points} training points are exact copies of "
         f"others. {parameter}={rule!r} leaves out a point together with its copies; "
         "otherwise the leave-one-out likelihood would grow without bound as the "
         "bandwidth goes to 0.",
         UserWarning,
-        stacklevel=5,
+        stacklevel=_levels_to_caller(),
     )
 
 
-def _distinct(points):
+def _levels_to_caller():
+    frame, level = sys._getframe(1), 0
+    while frame and frame.f_globals.get("__name__", "").startswith(("skhdkde.", "sklearn.")):
+        frame, level = frame.f_back, level + 1
+    return level + 1
+
+
+def distinct_points(points):
     """Points with exact copies made one, their weights added; number of copies.
 
     A copy of the query would make the leave-one-out density unbounded as h -> 0.

@@ -1,19 +1,70 @@
 """Mean log density against bandwidth, over held-out or training points."""
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._bandwidth import N_QUERIES, leave_one_out
 from skhdkde._diagnosis import Diagnosing
+from skhdkde._estimate import at_bandwidth
 from skhdkde._reductions import LogSumExp
 
-__all__ = ["BandwidthCurve"]
+__all__ = ["bandwidth_curve"]
 
 TOL = 1e-3  # nats
 
 
-class BandwidthCurve:
-    """Queries at which the estimate is compared at many bandwidths.
+def bandwidth_curve(estimate, X, random_state, engine):
+    """The curve of an estimate at held-out points, or, X being None, its own."""
+    if estimate.parts is None:
+        points, kernel = estimate.members[0].points, estimate.kernel
+        return PlainCurve(points, kernel, X, random_state, **engine)
+    return StructuredCurve(estimate, X, random_state, engine)
+
+
+class StructuredCurve:
+    """Queries at which an estimate over parts is compared at many bandwidths.
+
+    Every bandwidth is a pass of its own, as centres are pulled differently. Of the
+    training points at most 4096 are queries, with what they contributed to covariances.
+    """
+
+    def __init__(self, estimate, X, random_state, engine):
+        self.estimate, self.engine, self.queries = estimate, engine, X
+        self.largest = estimate.largest_bandwidth
+        self.X = estimate.training if X is None else X
+        self.weights = np.ones(len(self.X)) if X is not None else estimate.weights()
+        self.rows = np.arange(len(self.X))
+        if X is None and len(self.rows) > N_QUERIES:
+            rng = check_random_state(random_state)
+            self.rows = np.sort(rng.choice(len(self.rows), N_QUERIES, replace=False))
+        self.weights, self.X = self.weights[self.rows], self.X[self.rows]
+
+    def log_density(self, bandwidths):
+        """At each query and bandwidth, (n_queries, n_bandwidths), nats."""
+        columns = [
+            at_bandwidth(self.estimate, h).log_density(
+                self.queries, self.engine, self.rows
+            )
+            for h in bandwidths
+        ]
+        return np.column_stack(columns).astype(np.float64)
+
+    def thresholds(self, bandwidth):
+        """Medians over the queries of ``h_g`` and ``h_clt``, at the estimate's pull."""
+        _, columns = self.estimate.diagnose(self.queries, self.engine)
+        names = Diagnosing.COLUMNS
+        return tuple(
+            float(np.median(columns[:, names.index(name)])) for name in ("h_g", "h_clt")
+        )
+
+    def mean(self, values):
+        """Weighted mean over the queries and its standard error, (n_bandwidths,)."""
+        return _weighted_mean(values, self.weights)
+
+
+class PlainCurve:
+    """Queries at which the textbook's estimate is compared at many bandwidths.
 
     Parameters
     ----------
@@ -26,6 +77,8 @@ class BandwidthCurve:
     engine : dict
         For :func:`~skhdkde._backends.reduce_pairs`.
     """
+
+    largest = np.inf
 
     def __init__(self, points, kernel, X, random_state, **engine):
         self.kernel, self.engine = kernel, engine
@@ -76,8 +129,12 @@ class BandwidthCurve:
 
     def mean(self, values):
         """Weighted mean over the queries and its standard error, (n_bandwidths,)."""
-        weights = self.weights[:, None] / self.weights.sum()
-        mean = np.sum(weights * values, axis=0)
-        with np.errstate(invalid="ignore"):  # of -inf
-            variance = np.sum((weights * (values - mean)) ** 2, axis=0)
-        return mean, np.sqrt(variance)
+        return _weighted_mean(values, self.weights)
+
+
+def _weighted_mean(values, weights):
+    weights = weights[:, None] / weights.sum()
+    mean = np.sum(weights * values, axis=0)
+    with np.errstate(invalid="ignore"):  # of -inf
+        variance = np.sum((weights * (values - mean)) ** 2, axis=0)
+    return mean, np.sqrt(variance)

@@ -10,7 +10,7 @@ from skhdkde._reductions import Shares
 from skhdkde._spread import FarTerms, clt_spread, redrawn_spread
 from skhdkde.regimes import REGIMES
 
-__all__ = ["Diagnosing", "Diagnosis"]
+__all__ = ["Diagnosing", "Diagnosis", "PartialDiagnosing"]
 
 # The estimate of the variance has itself a variance from this tail index on.
 CLT_FORMULA_FROM = 4.0
@@ -68,12 +68,12 @@ class Diagnosing(Shares):
         """Standard error, tail index and thresholds."""
         h, columns = self.bandwidths[0], np.empty((len(sums), 4))
         if self.rank == 0:  # a single point is everything, and its law is unknown
-            tail = self.kernel.tail_index(h, np.full(len(sums), np.inf))
-            columns[:, 0], columns[:, 1], columns[:, 2:] = np.nan, tail, np.inf
+            columns[:, 0], columns[:, 2:] = np.nan, np.inf
+            columns[:, 1] = np.inf if self.kernel.compact else 0.0
             return columns
         for rows, law in local_laws(nearest, self.n_visible, self.rank):
             h_g, h_clt = self.kernel.thresholds(law, nearest[rows])
-            tail = self.kernel.tail_index(h, h_g)
+            tail = self.kernel.tail_index(h, law)
             share = sums[rows, -1] / np.where(sums[rows, 0] > 0.0, sums[rows, 0], np.inf)
             formula = (tail >= CLT_FORMULA_FROM) & (h >= h_clt)
             formula &= share <= LARGEST_CLT_SHARE
@@ -89,8 +89,9 @@ class Diagnosing(Shares):
         nearest, weights = nearest[:, : law.rank + 1], weights[:, : law.rank]
         energy = self.kernel.energy(nearest.copy())
         # relative to the same energy as the sums: that of the nearest point
-        shifted = self.kernel.shift(energy, energy[:, 0].copy())
-        values = self.kernel.values(shifted, self.bandwidths[0], shifted)
+        lowest = energy[:, 0].copy()
+        shifted = self.kernel.shift(energy, lowest)
+        values = self.kernel.values(shifted, self.bandwidths[0], shifted, lowest)
         terms = weights * values[:, :-1]
         far = self._far_terms(log_peak, sums, terms, weights, values[:, -1])
         return redrawn_spread(
@@ -114,6 +115,29 @@ class Diagnosing(Shares):
         total_sq = sums[:, 4] - (weights**2).sum(axis=1)
         rest = first, second, cross, total, total_sq
         return FarTerms(log_peak, rest, self.n_visible - weights.shape[1])
+
+
+class PartialDiagnosing(Diagnosing):
+    """Reduction whose result is its state: what one part of the points has to say."""
+
+    def __init__(self, kernel, bandwidth, points, tol, n_visible):
+        super().__init__(kernel, bandwidth, points, tol, n_visible)
+        self.width = 7 + 2 * self.neighbors.k
+
+    def finish(self, state):
+        return np.column_stack(state)
+
+    def unpack(self, packed, stretch, offset):
+        """The state, at distances ``stretch * sq + offset``."""
+        ends = np.cumsum([1, 6, self.neighbors.k])
+        lowest, sums, nearest, weights = np.split(packed, ends, axis=1)
+        return lowest[:, 0] * stretch + offset, sums, nearest * stretch + offset, weights
+
+    def released(self, state, stretch, offset):
+        """The state, back at distances in one frame for each query."""
+        lowest, sums, nearest, weights = state
+        nearest = (nearest - offset[:, None]) / stretch[:, None]
+        return (lowest - offset) / stretch, sums, nearest, weights
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,25 +6,25 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._backends import BACKENDS, reduce_pairs, resolve_backend
-from skhdkde._bandwidth import RULES, bandwidth_by_rule
+from skhdkde._backends import BACKENDS, resolve_backend
+from skhdkde._bandwidth import RULES
 from skhdkde._device import like, local, prototype, select
-from skhdkde._diagnosis import Diagnosing, Diagnosis
-from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints
-from skhdkde._reductions import Gradient, LogSumExp
+from skhdkde._diagnosis import Diagnosis
+from skhdkde._fitting import check_combination, fit_estimate
+from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._sampling import draw
 from skhdkde._validation import (
-    check_bandwidth,
     check_data,
     check_n_jobs,
     check_weights,
 )
 
 __all__ = ["HighDimKernelDensity"]
+
+COVARIANCE_TYPES = ("spherical", "diag", "full", "local", "auto")
 
 
 class HighDimKernelDensity(DensityMixin, BaseEstimator):
@@ -144,7 +144,16 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Interval(Real, 0, None, closed="neither"),
             StrOptions(set(RULES)),
         ],
-        "kernel": [StrOptions(set(KERNELS))],
+        "kernel": [StrOptions(set(KERNEL_NAMES))],
+        "degrees_of_freedom": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+        ],
+        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
+        "preserve_variance": ["boolean"],
+        "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
+        "covariance_estimator": [HasMethods(["fit"]), None],
+        "mixture": [HasMethods(["fit", "predict"]), None],
         "backend": [StrOptions(set(BACKENDS))],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -156,6 +165,12 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         *,
         bandwidth="kl",
         kernel="gaussian",
+        degrees_of_freedom="auto",
+        covariance_type="spherical",
+        preserve_variance=False,
+        adaptive=False,
+        covariance_estimator=None,
+        mixture=None,
         backend="auto",
         n_jobs=None,
         verbose=0,
@@ -163,6 +178,12 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     ):
         self.bandwidth = bandwidth
         self.kernel = kernel
+        self.degrees_of_freedom = degrees_of_freedom
+        self.covariance_type = covariance_type
+        self.preserve_variance = preserve_variance
+        self.adaptive = adaptive
+        self.covariance_estimator = covariance_estimator
+        self.mixture = mixture
         self.backend = backend
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -196,28 +217,26 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             and X has fewer than two distinct points.
         """
         check_n_jobs(self.n_jobs)
+        check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
         fitted._like, X = prototype(X), local(X)
-        fitted.backend_ = resolve_backend(self.backend, *_place(X))
+        engine = self._engine(X.shape[1], not isinstance(X, np.ndarray))
+        fitted.backend_ = engine["backend"]
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        fitted._points = TrainingPoints(X, weights)
-        fitted.bandwidth_search_ = None
-        if isinstance(self.bandwidth, str):
-            fitted.bandwidth_, fitted.bandwidth_search_ = bandwidth_by_rule(
-                fitted._points,
-                self.bandwidth,
-                KERNELS[self.kernel],
-                random_state=self.random_state,
-                **fitted._engine,
-            )
-        else:
-            fitted.bandwidth_ = check_bandwidth(self.bandwidth, fitted._points)
+        found = fit_estimate(X, weights, self, **engine)
+        fitted._estimate = found.estimate
+        fitted.bandwidth_ = found.estimate.bandwidth
+        fitted.bandwidth_search_ = found.search
+        fitted.kernel_ = found.estimate.kernel.name
+        fitted.degrees_of_freedom_ = found.estimate.degrees_of_freedom
+        fitted.covariance_type_ = found.structure.covariance_type
+        fitted.preserve_variance_ = found.structure.preserve_variance
         self.__dict__ = fitted.__dict__
         return self
 
@@ -240,7 +259,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             reach of a compact kernel.
         """
         check_is_fitted(self)
-        log_density, _ = self._evaluate(X, self._log_sum_exp)
+        log_density, _ = self._at(X, self._log_density)
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X=None):
@@ -273,55 +292,35 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         brings a weight drawn from those of its surroundings.
         """
         check_is_fitted(self)
-        log_density, columns = self._evaluate(X, self._diagnosing)
-        scale = self._points.scale
+        log_density, columns = self._at(X, self._estimate.diagnose)
         standard_error, tail_index, h_g, h_clt, size, max_weight = columns.T[1:].copy()
         return Diagnosis(
             log_density=log_density,
             standard_error=standard_error,
             tail_index=tail_index,
-            h_g=h_g / scale,
-            h_clt=h_clt / scale,
+            h_g=h_g,
+            h_clt=h_clt,
             effective_sample_size=size,
             max_weight=max_weight,
             bandwidth=self.bandwidth_,
-            kernel=self.kernel,
+            kernel=self.kernel_,
         )
 
-    def _evaluate(self, X, reduction):
-        """Log density at X, and all columns of a reduction whose first is a log sum.
+    def _log_density(self, X, engine):
+        log_density = self._estimate.log_density(X, engine)
+        return log_density, log_density[:, None]
 
-        ``reduction(queries, n_visible)`` makes it. None for X is as in `score_samples`.
-        """
+    def _at(self, X, method):
+        """Log density and columns of a method of the estimate, at X or left out."""
         if X is not None:
-            X = check_data(self, X, reset=False)
-            return self._evaluate_at(local(X), reduction)
-        points = self._points
-        n_points = points.shape[0]
-        with np.errstate(divide="ignore"):
-            log_others = np.log(points.total_weight_without_each())
-        rows = np.arange(n_points)
-        queries = points.rows_as_queries(rows)
-        columns = self._reduce(reduction(queries, n_points - 1), queries, rows)
-        nothing = np.isneginf(columns[:, 0])
-        log_others[nothing] = 0.0  # no points at all: log 0, not log 0/0
-        log_density = self._log_density(columns, log_others, points)
+            X = local(check_data(self, X, reset=False))
+            return method(X, self._options)
+        both = method(None, self._options)
         if self._weightless is None:
-            return log_density, columns
+            return both
         zero, X = self._weightless
-        both = zip((log_density, columns), self._evaluate_at(X, reduction), strict=True)
+        both = zip(both, method(X, self._options), strict=True)
         return tuple(_interleaved(zero, others, own) for others, own in both)
-
-    def _evaluate_at(self, X, reduction):
-        queries = self._points.as_queries(X)
-        columns = self._reduce(reduction(queries, self._points.shape[0]), queries)
-        log_total = np.log(self._points.total_weight())
-        return self._log_density(columns, log_total, queries), columns
-
-    def _log_density(self, columns, log_total, queries):
-        log_density = columns[:, 0] - log_total - self._log_volume
-        with np.errstate(over="ignore"):  # below the least float32 is -inf
-            return log_density.astype(_result_dtype(queries, self._points), copy=False)
 
     def score(self, X, y=None):
         """Total log density of the points.
@@ -358,12 +357,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         checked = check_data(self, X, reset=False)
-        points = self._points
-        queries = points.as_queries(local(checked))
-        reduction = Gradient(*self._terms(queries))
-        gradient = np.empty(checked.shape, dtype=_result_dtype(queries, points))
-        self._reduce(reduction, queries, out=gradient, label="gradient")
-        return like(gradient, checked)
+        X = local(checked)
+        return like(self._estimate.gradient(X, self._options), checked)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw random points from the estimated density.
@@ -386,8 +381,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         if not whole or n_samples < 1:
             raise ValueError(f"n_samples must be an int >= 1, got {n_samples!r}.")
         rng = check_random_state(random_state)
-        kernel, h = KERNELS[self.kernel], self.bandwidth_
-        return like(draw(self._points, kernel, h, n_samples, rng), self._like)
+        return like(draw(self._estimate, n_samples, rng), self._like)
 
     def __getstate__(self):
         # a pickle is for any machine: without the device of the training points
@@ -400,53 +394,17 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         return tags
 
     @property
-    def _engine(self):
+    def _options(self):
         """How pairs are visited, for `reduce_pairs`."""
+        # again, as the estimator may have been loaded on another machine
+        return self._engine(self.n_features_in_, self._estimate.on_gpu)
+
+    def _engine(self, n_features, on_gpu):
         return {
-            # again, as the estimator may have been loaded on another machine
-            "backend": resolve_backend(self.backend, *_place(self._points.exact)),
+            "backend": resolve_backend(self.backend, n_features, on_gpu),
             "n_jobs": self.n_jobs,
             "verbose": self.verbose,
         }
-
-    @property
-    def _log_volume(self):
-        d = self._points.shape[1]
-        return KERNELS[self.kernel].log_normalizer(d) + d * np.log(self.bandwidth_)
-
-    def _log_sum_exp(self, queries, n_visible):
-        return LogSumExp(*self._terms(queries))
-
-    def _diagnosing(self, queries, n_visible):
-        return Diagnosing(*self._terms(queries), n_visible)
-
-    def _terms(self, queries):
-        """What a reduction over the kernel's values needs to know."""
-        points = self._points
-        bandwidth = self.bandwidth_ * points.scale
-        return KERNELS[self.kernel], bandwidth, points, _tolerance(queries, points)
-
-    def _reduce(self, reduction, queries, leave_out=None, out=None, label="density"):
-        return reduce_pairs(
-            reduction,
-            queries,
-            self._points,
-            leave_out=leave_out,
-            # float32 does not resolve 1 - r^2 at the rim of a compact kernel
-            dtype=np.float64 if reduction.kernel.compact else None,
-            label=label,
-            out=out,
-            **self._engine,
-        )
-
-
-def _place(X):
-    """Number of features, and whether X is on a GPU."""
-    return X.shape[1], not isinstance(X, np.ndarray)
-
-
-def _result_dtype(queries, points):
-    return np.result_type(queries.dtype, points.dtype)
 
 
 def _interleaved(mask, others, selected):
@@ -454,8 +412,3 @@ def _interleaved(mask, others, selected):
     result = np.empty((len(mask), *others.shape[1:]), dtype=others.dtype)
     result[mask], result[~mask] = selected, others
     return result
-
-
-def _tolerance(queries, points):
-    """Largest error of a log density that is promised, in nats."""
-    return 1e-3 if _result_dtype(queries, points) == np.float32 else 1e-8

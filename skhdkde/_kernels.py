@@ -1,10 +1,10 @@
-"""The six kernels, each one small class.
+"""The seven kernels, each one small class.
 
 A kernel is a profile of the distance, ``K(z) = k(|z|) / Z_d`` with ``k(0) = 1``,
 and its normaliser ``Z_d``, the integral of ``k(|z|)`` over ``R^d``. At bandwidth
 ``h`` the density of one point is ``k(r / h) / (Z_d h^d)``.
 
-Two families cover the six.
+Two families cover six of them; the seventh, student, has a power law for a tail.
 
 *Exponential* profiles, ``k = exp(-(r/h)^p / p)`` with ``p = 2`` (gaussian) and
 ``p = 1`` (exponential), span thousands of nats in high dimension, so they are
@@ -23,7 +23,8 @@ cannot be changed in place: what is returned counts.
 ``variance``       variance per coordinate of the kernel at ``h = 1``
 ``energy``         in place, squared distances -> what the profile depends on
 ``shift``          in place, the row's smallest energy minus each
-``values``         shifted energies -> profile, relative to the row's largest
+``values``         shifted energies, and what they were shifted by -> profile,
+                   relative to the row's largest
 ``log_peak``       log of the factor that ``values`` left out
 ``slopes``         ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``
 ``radii``          radii of random draws at ``h = 1``
@@ -33,6 +34,8 @@ cannot be changed in place: what is returned counts.
 ``suspect_pairs``  the pairs of those rows in which it does
 ``thresholds``     ``h_g`` and ``h_clt``, where the regimes meet
 ``tail_index``     of the law of the kernel's values
+``discount``       stretch and offset of squared distances that make a kernel's
+                   values smaller by given factors (gaussian and student only)
 ================== =========================================================
 """
 
@@ -40,8 +43,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from skhdkde._arrays import column, namespace, number
+from skhdkde._student import Student
 
-__all__ = ["KERNELS", "SHARP_CURVE"]
+__all__ = ["KERNELS", "KERNEL_NAMES", "SHARP_CURVE", "make_kernel"]
 
 # Error of squared distances, relative to h^2, that the curve of a compact kernel over
 # many bandwidths may have.
@@ -96,7 +100,7 @@ class _ExponentialFamily:
         """What energies are multiplied by in the exponent."""
         return 1.0 / (self.power * h**self.power)
 
-    def values(self, shifted, h, out):
+    def values(self, shifted, h, out, lowest):
         xp = namespace(out)
         rate = np.minimum(self.rate(h), xp.finfo(out.dtype).max)
         out = xp.multiply(shifted, number(rate, out), out=out)
@@ -117,7 +121,8 @@ class _ExponentialFamily:
         h_g = radius / m ** (1.0 / self.power)
         return h_g, 2.0 ** (1.0 / self.power) * h_g
 
-    def tail_index(self, h, h_g):
+    def tail_index(self, h, law):
+        h_g, _ = self.thresholds(law, None)
         with np.errstate(divide="ignore"):  # h_g is 0 where many copies are
             return (h / h_g) ** self.power
 
@@ -150,6 +155,9 @@ class Gaussian(_ExponentialFamily):
 
     def radii(self, n_features, size, rng):
         return np.sqrt(rng.chisquare(n_features, size=size))
+
+    def discount(self, logs, h):
+        return np.ones_like(logs), -2.0 * h**2 * logs
 
     def suspect_rows(self, nearest, delta, bandwidths, tol):
         return ~(delta <= 2.0 * tol * np.min(bandwidths) ** 2)
@@ -218,8 +226,8 @@ class _Compact:
             for k in (2, N_FOR_CLT)
         )
 
-    def tail_index(self, h, h_g):
-        return np.full_like(h_g, np.inf)
+    def tail_index(self, h, law):
+        return np.full_like(law.outer, np.inf)
 
     def reach(self, nearest, margin, h):
         return np.full_like(nearest, h**2)
@@ -255,7 +263,7 @@ class Tophat(_Compact):
     def energy(self, sq):
         return sq
 
-    def values(self, energy, h, out):
+    def values(self, energy, h, out, lowest):
         return namespace(out).less(energy, number(h**2, energy), out=out)
 
     def slopes(self, energy, values, h):
@@ -279,7 +287,7 @@ class Epanechnikov(_Compact):
     def energy(self, sq):
         return sq
 
-    def values(self, energy, h, out):
+    def values(self, energy, h, out, lowest):
         xp = namespace(out)
         out = xp.multiply(energy, number(-1.0 / h**2, out), out=out)
         out += 1.0
@@ -307,7 +315,7 @@ class Linear(_Compact):
     def energy(self, sq):
         return _root(sq)
 
-    def values(self, energy, h, out):
+    def values(self, energy, h, out, lowest):
         xp = namespace(out)
         out = xp.multiply(energy, number(-1.0 / h, out), out=out)
         out += 1.0
@@ -337,7 +345,7 @@ class Cosine(_Compact):
     def energy(self, sq):
         return _root(sq)
 
-    def values(self, energy, h, out):
+    def values(self, energy, h, out, lowest):
         # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
         xp = namespace(out)
         out = xp.multiply(energy, number(-0.5 * np.pi / h, out), out=out)
@@ -392,3 +400,14 @@ KERNELS = {
         Cosine(),
     )
 }
+
+KERNEL_NAMES = (*KERNELS, "student")
+
+
+def make_kernel(name, n_features, degrees_of_freedom=np.inf):
+    """The kernel of that name; student of infinitely many degrees is gaussian."""
+    if name != "student":
+        return KERNELS[name]
+    if np.isinf(degrees_of_freedom):
+        return KERNELS["gaussian"]
+    return Student(degrees_of_freedom, n_features)

@@ -11,11 +11,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._curve import BandwidthCurve
+from skhdkde._curve import bandwidth_curve
 from skhdkde._device import local
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
-from skhdkde._kernels import KERNELS
 from skhdkde._validation import check_data
 from skhdkde.regimes import REGIMES
 
@@ -146,13 +145,7 @@ class BandwidthDisplay:
         kde, X = _last_step(estimator, X)
         if X is not None:
             X = local(check_data(kde, X, reset=False))
-        curve = BandwidthCurve(
-            kde._points,
-            KERNELS[kde.kernel],
-            X,
-            random_state=kde.random_state,
-            **kde._engine,
-        )
+        curve = bandwidth_curve(kde._estimate, X, kde.random_state, kde._options)
         h_g, h_clt = curve.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
         bandwidths, log_density = _around_peak(curve, bandwidths, marks)
@@ -440,16 +433,18 @@ def _around_peak(curve, bandwidths, marks):
     if isinstance(bandwidths, bool) or bandwidths < 3:
         raise ValueError(f"bandwidths must be an int >= 3 or a grid, got {bandwidths!r}.")
     marks = [h for h in marks if np.isfinite(h) and h > 0.0]
-    low, high = 0.6 * min(marks), 1.5 * max(marks)
+    low, high = 0.6 * min(marks), min(1.5 * max(marks), curve.largest)
+    low = min(low, 0.5 * high)
     for _ in range(MAX_WIDENINGS):
         grid = np.geomspace(low, high, bandwidths)
         log_density = curve.log_density(grid)
         mean = curve.mean(log_density)[0]
         best = int(np.argmax(mean))
-        if 0 < best < len(grid) - 1:
+        if 0 < best < len(grid) - 1 or (best and high == curve.largest):
             return grid, log_density
         too_high = best == 0 and np.isfinite(mean[0])
         low, high = (0.5 * low, high) if too_high else (low, 2.0 * high)
+        high = min(high, curve.largest)
     warnings.warn(
         f"No best bandwidth between {grid[0]:.4g} and {grid[-1]:.4g}: the curve may be "
         "cut off. Pass bandwidths.",

@@ -15,7 +15,7 @@ import numpy as np
 
 import skhdkde._device as _device
 
-__all__ = ["TrainingPoints"]
+__all__ = ["TrainingPoints", "power_of_two_scale"]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
@@ -36,13 +36,28 @@ class TrainingPoints:
     weights : ndarray of shape (n_points,), default=None
         Positive weights; None stands for equal ones.
 
+    frame : Frame, default=None
+        The coordinates that X is in already, and that queries are to be brought to. The
+        origin is where the frame has it: nothing is subtracted.
+
+    stretch, offset : ndarray of shape (n_points,), default=None
+        If given, the squared distance to point j stands for ``stretch_j`` times it plus
+        ``offset_j``, the latter in the units of X. To be used in float64 only.
+
+    scale : float, default=None
+        If not to be found from X.
+
+    largest_weight : float, default=None
+        If not to be found from the weights.
+
     Attributes
     ----------
     exact : ndarray of shape (n_points, n_features)
         ``X * scale``, to the last bit.
 
     augmented : ndarray of shape (n_points, n_features + 2)
-        ``(y, |y|^2, 1)`` of the centred points, in the dtype of X.
+        ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without stretch and
+        offset.
 
     scale : float
         A power of two; ``X * scale`` has entries of at most 1.
@@ -60,15 +75,32 @@ class TrainingPoints:
         Weights divided by the largest, of which ``smallest_weight`` is the smallest.
     """
 
-    def __init__(self, X, weights=None):
-        self.scale = _power_of_two_scale(X)
-        self.center = _useful_center(X, self.scale)
+    def __init__(
+        self,
+        X,
+        weights=None,
+        *,
+        frame=None,
+        stretch=None,
+        offset=None,
+        scale=None,
+        largest_weight=None,
+    ):
+        self.frame, self.stretch = frame, stretch
+        self.scale = power_of_two_scale(X) if scale is None else scale
+        if frame is None:
+            self.center = _useful_center(X, self.scale)
+        else:
+            self.center = np.zeros(X.shape[1])
+        self.offset = None if stretch is None else offset * self.scale**2
         prepare = _prepare if isinstance(X, np.ndarray) else _device.prepare
         self.exact, self.augmented, largest = prepare(X, self.scale, self.center)
         self.largest_norm = float(np.sqrt(largest))
         sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
         self.bias = rounding_bias(self.augmented[sample][:, :-2])
-        self.weights = None if weights is None else weights / weights.max()
+        if weights is not None:
+            weights = weights / (largest_weight or weights.max())
+        self.weights = weights
         self.smallest_weight = 1.0 if weights is None else float(self.weights.min())
 
     @property
@@ -85,9 +117,25 @@ class TrainingPoints:
 
     def block(self, cols, dtype):
         """Augmented points ``cols`` in ``dtype``: a view if that is how they are kept."""
-        if dtype == self.dtype:
+        if self.stretch is None and dtype == self.dtype:
             return self.augmented[cols]
-        return self._augmented(self.exact[cols], dtype)
+        block = self._augmented(self.exact[cols], dtype)
+        if self.stretch is not None:
+            block *= self.stretch[cols, None]
+            block[:, -2] += self.offset[cols]
+        return block
+
+    def stretched(self, sq, cols):
+        """What the squared distances ``sq`` to the points ``cols`` stand for."""
+        if self.stretch is None:
+            return sq
+        return sq * self.stretch[cols] + self.offset[cols]
+
+    def stretched_error(self, delta, unit):
+        """Bound on errors of that, where ``delta`` is one for squared distances."""
+        if self.stretch is None:
+            return delta
+        return delta * self.stretch.max() + 4.0 * unit * np.abs(self.offset).max()
 
     def _augmented(self, exact, dtype):
         out = np.empty((len(exact), exact.shape[1] + 2), dtype=dtype)
@@ -156,7 +204,11 @@ class TrainingPoints:
     def as_queries(self, X):
         """Queries in data units as :func:`~skhdkde._backends.reduce_pairs` takes them."""
         dtype = np.result_type(X.dtype, self.dtype)
-        return _Queries(X, slice(None), dtype, self.scale)
+        if self.frame is None:
+            return _Queries(X, slice(None), dtype, self.scale)
+        if len(X) * X.shape[1] > BLOCK_SIZE:
+            return _Queries(X, slice(None), dtype, self.scale, self.frame)
+        return _Queries(self.frame.apply(X), slice(None), dtype, self.scale)
 
     def rows_as_queries(self, rows):
         """Training points ``rows`` as queries."""
@@ -169,8 +221,9 @@ class _Queries:
     ``dtype`` is that of the result, and of the tiles where nothing calls for another.
     """
 
-    def __init__(self, X, rows, dtype, scale):
+    def __init__(self, X, rows, dtype, scale, frame=None):
         self.X, self.rows, self.dtype, self.scale = X, rows, dtype, scale
+        self.frame = frame
         self.length = len(X) if isinstance(rows, slice) else len(rows)
 
     def __len__(self):
@@ -178,8 +231,9 @@ class _Queries:
 
     def __getitem__(self, part):
         rows = part if isinstance(self.rows, slice) else self.rows[part]
+        X = self.X[rows] if self.frame is None else self.frame.apply(self.X[rows])
         with np.errstate(over="ignore"):
-            scaled = np.multiply(self.X[rows], self.scale, dtype=np.float64)
+            scaled = np.multiply(X, self.scale, dtype=np.float64)
         return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
 
 
@@ -234,7 +288,7 @@ def _augment(exact, center, out):
     return out
 
 
-def _power_of_two_scale(X):
+def power_of_two_scale(X):
     if isinstance(X, np.ndarray):
         largest = max(float(X.max()), -float(X.min()))
     else:

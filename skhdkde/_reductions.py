@@ -92,13 +92,15 @@ class LogSumExp(_KernelReduction):
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
         single = len(self.bandwidths) == 1
-        sums += self._sums(shifted, shifted if single else tile.scratch(), tile.weights)
+        buffer = shifted if single else tile.scratch()
+        sums += self._sums(shifted, buffer, tile.weights, reference)
         return lowest, sums
 
-    def _sums(self, shifted, buffer, weights):
+    def _sums(self, shifted, buffer, weights, lowest):
         sums = np.empty((len(shifted), len(self.bandwidths)))
         for chain in self.chains:
-            values = self.kernel.values(shifted, self.bandwidths[chain[0]], buffer)
+            h = self.bandwidths[chain[0]]
+            values = self.kernel.values(shifted, h, buffer, lowest)
             sums[:, chain[0]] = to_host(values @ weights)
             for g in chain[1:]:
                 values *= values
@@ -110,7 +112,11 @@ class LogSumExp(_KernelReduction):
         """Rate to fold into the product; None if the kernel needs squared distances."""
         if not self.kernel.affine:
             return None
-        return self.kernel.rate(self.bandwidths[0]) if len(self.bandwidths) == 1 else 1.0
+        return self.kernel.rate(self.bandwidths[0]) if self._rate_in_product else 1.0
+
+    @property
+    def _rate_in_product(self):
+        return len(self.bandwidths) == 1 and self.kernel.name == "gaussian"
 
     def update_from_product(self, state, product, scratch, weights):
         """The state with a tile of ``product_rate (lowest - sq)`` added.
@@ -126,11 +132,12 @@ class LogSumExp(_KernelReduction):
             is out of range. Nothing was added to them.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if len(self.bandwidths) == 1:
+            if self._rate_in_product:
                 exp = namespace(product).exp
                 sums = to_host(exp(product, out=product) @ weights)[:, None]
             else:
-                sums = self._sums(product, scratch(), weights)
+                buffer = product if len(self.bandwidths) == 1 else scratch()
+                sums = self._sums(product, buffer, weights, state[0])
         rows = np.flatnonzero(~(sums <= LARGEST_SUM).all(axis=1))
         sums[rows] = 0.0
         return (state[0], state[1] + sums), rows
@@ -187,8 +194,9 @@ class Gradient(_KernelReduction):
         unshifted = energy * 1.0
         lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
         factor = self._factors(lowest, state[0])
-        shifted = self.kernel.shift(energy, np.where(np.isinf(lowest), 0.0, lowest))
-        values = self.kernel.values(shifted, h, shifted)
+        reference = np.where(np.isinf(lowest), 0.0, lowest)
+        shifted = self.kernel.shift(energy, reference)
+        values = self.kernel.values(shifted, h, shifted, reference)
         total = state[1] * factor + to_host(values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
         pull = tile.pull(slopes, self.tol * h * total[:, 0])
@@ -242,7 +250,7 @@ class Shares(_KernelReduction):
         lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
-        values = self.kernel.values(shifted, self.bandwidths[0], shifted)
+        values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
         sums, xp = np.empty((len(values), 6)), namespace(values)
         sums[:, :2] = to_host(values @ tile.weights)[:, None]
         if not self.equal_weights:

@@ -7,28 +7,37 @@ from skhdkde._points import row_blocks
 __all__ = ["draw"]
 
 
-def draw(points, kernel, bandwidth, n_samples, rng):
+def draw(estimate, n_samples, rng):
     """Draw ``n_samples`` points: a training point, then a step from the kernel.
 
-    The step's direction is uniform, its length ``bandwidth`` times a draw from the
-    kernel's radial law ``r^(d-1) k(r)``.
+    The step's direction is uniform in the frame of the point, its length the bandwidth,
+    times the local scale, times a draw from the kernel's radial law ``r^(d-1) k(r)``.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features), in the dtype of the points
     """
-    n_points, n_features = points.shape
     u = rng.uniform(size=n_samples)
-    weights = np.ones(n_points) if points.weights is None else points.weights
+    members = estimate.members
+    n_points = np.array([member.points.shape[0] for member in members])
+    weights = np.concatenate(
+        [m.points.weight_block(slice(0, m.points.shape[0]), float) for m in members]
+    )
     cumulative = np.cumsum(weights)
     rows = np.searchsorted(cumulative, u * cumulative[-1], side="right")
-    rows = np.minimum(rows, n_points - 1)
-    X = np.empty((n_samples, n_features), dtype=points.dtype)
+    rows = np.minimum(rows, len(weights) - 1)
+    n_features = members[0].points.shape[1]
+    X = np.empty((n_samples, n_features), dtype=estimate.dtype)
+    first = np.concatenate([[0], np.cumsum(n_points)])
     for part in row_blocks(n_samples, n_features):
         n_rows = part.stop - part.start
         steps = rng.standard_normal(size=(n_rows, n_features))
         steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-        steps *= bandwidth * kernel.radii(n_features, n_rows, rng)[:, None]
-        steps += points.in_data_units(rows[part])
+        radii = estimate.kernel.radii(n_features, n_rows, rng)
+        steps *= estimate.bandwidth * radii[:, None]
+        of_member = np.searchsorted(first, rows[part], side="right") - 1
+        for c in np.unique(of_member):
+            mine = of_member == c
+            steps[mine] = members[c].displaced(rows[part][mine] - first[c], steps[mine])
         X[part] = steps
     return X

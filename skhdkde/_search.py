@@ -6,7 +6,7 @@ One pass over the pairs gives it at a whole grid of bandwidths.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral
 
 import numpy as np
@@ -18,7 +18,7 @@ from skhdkde._backends import reduce_pairs
 from skhdkde._kernels import SHARP_CURVE
 from skhdkde._reductions import KSmallest, LogSumExp
 
-__all__ = ["BandwidthSearch", "LeaveOneOut", "search_bandwidth"]
+__all__ = ["BandwidthSearch", "Candidate", "LeaveOneOut", "search_bandwidth"]
 
 N_PILOT = 64
 # Below this many features a pass costs no more in float64, and the optimum is so
@@ -33,6 +33,34 @@ MAX_PASSES = 12
 SMALLEST_FLOAT32 = 1e-30
 # Least ratio of the ends of the first grid, where points nearly coincide.
 SMALLEST_RATIO = 1e-12
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting that was compared with others, at its best bandwidth.
+
+    Attributes
+    ----------
+    covariance_type : {"spherical", "diag", "full", "local"}
+    mixture : object or None
+        Of the components, for "local".
+    preserve_variance : bool
+    kernel : str
+    degrees_of_freedom : float
+        Infinite for kernels other than "student".
+    bandwidth : float
+    mean_log_density, standard_error : float
+        On held-out points, in nats per point and data units.
+    """
+
+    covariance_type: str
+    mixture: object
+    preserve_variance: bool
+    kernel: str
+    degrees_of_freedom: float
+    bandwidth: float
+    mean_log_density: float
+    standard_error: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,9 @@ class BandwidthSearch:
     n_copies : int
         Number of training points that are exact copies of an earlier one; copies
         count as one point with their total weight.
+    candidates : tuple of Candidate
+        Structures and degrees of freedom that were compared on held-out points; empty if
+        there was nothing to compare, and the mean is over points left out one by one.
     """
 
     bandwidth: float
@@ -67,6 +98,20 @@ class BandwidthSearch:
     n_out_of_reach: np.ndarray
     n_queries: int
     n_copies: int
+    candidates: tuple = ()
+
+    def to_frame(self):
+        """The candidates as a :class:`pandas.DataFrame`, best first."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "BandwidthSearch.to_frame needs pandas: pip install pandas."
+            ) from error
+        columns = [field.name for field in fields(Candidate)]
+        rows = [[getattr(c, name) for name in columns] for c in self.candidates]
+        frame = pd.DataFrame(rows, columns=columns)
+        return frame.sort_values("mean_log_density", ascending=False, ignore_index=True)
 
     def __repr__(self):
         low, high = self.bandwidths[0], self.bandwidths[-1]

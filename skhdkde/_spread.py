@@ -116,7 +116,7 @@ def _log_sums(kernel, bandwidth, sq, weights):
     energy = kernel.energy(sq.reshape(-1, shape[-1]))
     lowest = energy[:, 0].copy()  # arrivals come in order
     shifted = kernel.shift(energy, lowest)
-    values = kernel.values(shifted, bandwidth, shifted).reshape(shape)
+    values = kernel.values(shifted, bandwidth, shifted, lowest).reshape(shape)
     sums = np.einsum("qrj,qrj->qr", values, weights)
     with np.errstate(divide="ignore"):
         log_sums = np.log(sums)

@@ -14,10 +14,11 @@ import functools
 
 import numpy as np
 
-from skhdkde._arrays import beside, to_host
+from skhdkde._arrays import beside, number, to_host
 from skhdkde._backends._keops_runtime import lazy_tensors, rows_at_once, run
 from skhdkde._backends._threads import n_threads_for
 from skhdkde._backends._tiles import progress_bar, working_dtype
+from skhdkde._cells import CellSums
 from skhdkde._reductions import Gradient, KSmallest, LogSumExp, Shares
 
 __all__ = ["reduce_pairs"]
@@ -133,6 +134,10 @@ class _Pairs:
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
         self.sq = self.x.sqdist(self.y)
+        if source.points.stretch is not None:
+            stretch = source.over_points(source.points.stretch[:, None])
+            offset = source.over_points(source.points.offset[:, None])
+            self.sq = self.sq * stretch + offset
         self.weights = source.over_points(source.weights[:, None])
         self.other = None  # negative for one's own, where that is left out
         if leave_out is not None:
@@ -159,9 +164,12 @@ class _Pairs:
 
     def smallest(self, k):
         """The ``k`` smallest squared distances, ascending, and the points' indices."""
-        found = self.run(self.of_others(self.sq, LEFT_OUT), "Kmin_argKmin", K=k)
+        most = min(k, len(self.source.exact))
+        found = self.run(self.of_others(self.sq, LEFT_OUT), "Kmin_argKmin", K=most)
         sq, cols = (part.reshape(len(self.queries), -1) for part in found)
-        return self._distances(sq), cols.astype(int)
+        padding = (0, 0), (0, k - most)
+        sq = np.pad(self._distances(sq), padding, constant_values=np.inf)
+        return sq, np.pad(cols.astype(int), padding)
 
     def sum(self, values):
         """Of each row, without the point that is left out; float64."""
@@ -174,12 +182,24 @@ class _Pairs:
         powers = np.column_stack([weights, weights**2])
         sums = np.tile(powers.sum(axis=0), (len(self.queries), 1))
         if self.leave_out is not None:
-            sums -= powers[self.leave_out]
+            own = self.leave_out >= 0
+            sums[own] -= powers[self.leave_out[own]]
         return np.maximum(sums, 0.0)
 
     def max(self, values):
         """Of each row, and 0."""
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
+
+    def discounted(self, pull, logs, kernel, h):
+        """``|x - pull y|^2``, and what a kernel makes of it with ``logs`` in its values."""
+        points = self.source.points
+        sq = self.x.sqdist(self.y * number(pull, self.sq))
+        if points.stretch is not None:
+            sq = sq * self.source.over_points(points.stretch[:, None])
+            stretch, offset = kernel.discount(logs, h)
+            sq = sq * self.source.over_points(stretch[:, None])
+            sq = sq + self.source.over_points(offset[:, None])
+        return sq
 
     def run(self, values, name, **options):
         result = run(values, name, n_threads=self.n_threads, **options)
@@ -211,16 +231,29 @@ def _(reduction: LogSumExp, pairs):
         n = next((n for n in GRID_LENGTHS if n >= len(bandwidths)), GRID_LENGTHS[-1])
         part, bandwidths = bandwidths[:n], bandwidths[n:]
         padded = np.concatenate([part, np.full(n - len(part), part[-1])])
-        values = reduction.kernel.values(shifted, padded, shifted)
+        values = reduction.kernel.values(shifted, padded, shifted, _finite(lowest))
         sums.append(pairs.sum(values * pairs.weights)[:, : len(part)])
     return lowest, np.hstack(sums)
+
+
+@_state.register
+def _(reduction: CellSums, pairs):
+    columns = []
+    for kernel, h, pull in reduction.cells:
+        sq = pairs.discounted(pull, reduction.logs, kernel, h)
+        nearest = pairs.run(pairs.of_others(sq, LEFT_OUT), "min")[:, 0]
+        lowest = kernel.energy(nearest.astype(np.float64))
+        shifted = kernel.shift(kernel.energy(sq), lowest)
+        values = kernel.values(shifted, h, shifted, lowest)
+        columns.append((lowest, pairs.sum(values * pairs.weights)[:, 0]))
+    return tuple(np.column_stack(part) for part in zip(*columns, strict=True))
 
 
 @_state.register
 def _(reduction: Gradient, pairs):
     kernel, h = reduction.kernel, reduction.bandwidths[0]
     lowest, shifted = _relative_energy(kernel, pairs)
-    values = kernel.values(shifted, h, shifted)
+    values = kernel.values(shifted, h, shifted, _finite(lowest))
     slopes = kernel.slopes(kernel.energy(pairs.sq), values, h) * pairs.weights
     pull = slopes * (pairs.y - pairs.x)
     sums = pairs.sum((values * pairs.weights).concat(pull))
@@ -234,12 +267,12 @@ def _(reduction: Shares, pairs):
     pairs.nearest = sq[:, 0]
     near_weights = np.where(np.isinf(sq), 0.0, pairs.source.weights[cols])
     lowest, shifted = _relative_energy(kernel, pairs)
-    values = kernel.values(shifted, h, shifted)
+    values = kernel.values(shifted, h, shifted, _finite(lowest))
     weighted = values * pairs.weights
     terms = weighted.concat(weighted * pairs.weights).concat(weighted * weighted)
     if reduction.equal_weights:  # the nearest has the most
         largest = kernel.shift(kernel.energy(sq[:, :1].copy()), _finite(lowest))
-        largest = kernel.values(largest, h, largest)
+        largest = kernel.values(largest, h, largest, _finite(lowest))
     else:
         largest = pairs.max(weighted)
     sums = np.hstack([pairs.sum(terms), pairs.weight_sums(), largest])

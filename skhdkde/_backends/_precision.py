@@ -71,6 +71,7 @@ def always_sharp(queries, points, reduction):
         dtype,
         queries.bias,
     )
+    delta = points.stretched_error(delta, np.finfo(dtype).eps)
     return not reduction.suspect_rows(zero, delta).any()
 
 
@@ -112,15 +113,19 @@ def mend(tile, reduction, earlier):
 
 
 def _bound(tile, reduction, nearest, rows, dtype):
-    return error_bound(
+    reach = reduction.reach(nearest)
+    if tile.points.stretch is not None:  # these are not distances: the worst
+        nearest, reach = np.zeros_like(nearest), np.full_like(nearest, np.inf)
+    delta = error_bound(
         tile.queries.sq_norms[rows],
         nearest,
-        reduction.reach(nearest),
+        reach,
         tile.points.largest_norm,
         tile.points.shape[1],
         dtype,
         tile.queries.bias,
     )
+    return tile.points.stretched_error(delta, np.finfo(dtype).eps)
 
 
 def _pairs_by_differences(tile, rows, pairs, sq):
@@ -128,7 +133,9 @@ def _pairs_by_differences(tile, rows, pairs, sq):
     exact = tile.points.exact
     for part in row_blocks(len(i), exact.shape[1]):
         x = tile.queries.exact[rows[i[part]]] - exact[tile.cols.start + j[part]]
-        sq[i[part], j[part]] = np.square(x, out=x).sum(axis=1)
+        exact_sq = np.square(x, out=x).sum(axis=1)
+        cols = tile.cols.start + j[part]
+        sq[i[part], j[part]] = tile.points.stretched(exact_sq, cols)
 
 
 def _rows_by_product(tile, rows, sq):
@@ -141,8 +148,9 @@ def _rows_by_product(tile, rows, sq):
 def _rows_by_differences(tile, rows, sq):
     queries = tile.queries.exact[rows]
     for part in row_blocks(sq.shape[1], queries.shape[1]):
-        points = tile.points.exact[_shifted(part, tile.cols.start)]
-        sq[:, part] = cdist(queries, points, "sqeuclidean")
+        cols = _shifted(part, tile.cols.start)
+        exact_sq = cdist(queries, tile.points.exact[cols], "sqeuclidean")
+        sq[:, part] = tile.points.stretched(exact_sq, cols)
 
 
 def _shifted(part, start):

@@ -134,6 +134,30 @@ class Tile:
         weights = self.points.weight_block(self.cols, np.float64)
         return self.queries.weight_sums(weights, self.cols)
 
+    def pulled(self, pull):
+        """``|x - pull y|^2`` in a new array, stretched as ``sq`` is.
+
+        ``|x - a y|^2 = a |x - y|^2 + (1 - a) (|x|^2 - a |y|^2)``: the product is shared.
+        """
+        if pull == 1.0:
+            return self.sq * 1.0
+        factors = np.empty((len(self.nearest), 2), dtype=self.queries.augmented.dtype)
+        factors[:, 0] = -pull * (1.0 - pull)
+        factors[:, 1] = (1.0 - pull) * self.queries.sq_norms
+        sq = self.device.put(factors) @ self._block[:, -2:].T
+        if pull > 0.0:
+            sq += self.sq * pull
+            namespace(sq).clip(sq, 0.0, None, out=sq)
+        self.queries.exclude(sq, self.cols, np.inf)
+        return sq
+
+    def discounted(self, sq, stretch, offset):
+        """``stretch * sq + offset``, in place, both of shape (n_points,)."""
+        for factor, name in ((stretch, "multiply"), (offset, "add")):
+            part = self.device.put(factor[self.cols].astype(self.queries.augmented.dtype))
+            sq = getattr(namespace(sq), name)(sq, part, out=sq)
+        return sq
+
     def scratch(self):
         """An uninitialised array like ``sq``."""
         return self.device.scratch(self.sq)
@@ -149,6 +173,8 @@ class Tile:
         slopes = to_host(slopes)
         errors = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
         errors *= np.sqrt(len(self._block)) * slopes.sum(axis=1, dtype=np.float64)
+        if self.points.stretch is not None:
+            errors *= self.points.stretch.max()
         rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * errors <= allowed))
         if len(rows) and slopes.dtype == np.float32:
             wide = self.points.query_block(self.queries.exact[rows], np.float64)
@@ -166,6 +192,8 @@ class Tile:
     def _pull_by_differences(self, slopes, row):
         pull = np.zeros(self.points.shape[1])
         cols = np.flatnonzero(slopes)
+        if self.points.stretch is not None:
+            slopes = slopes * self.points.stretch[self.cols]
         for part in row_blocks(len(cols), len(pull)):
             y = self.points.exact[self.cols.start + cols[part]].astype(np.float64)
             pull += slopes[cols[part]] @ (y - self.queries.exact[row])
@@ -198,7 +226,7 @@ def _visit(reduction, queries, points, cols, device, check):
 
 def _tile_cols(cols, queries, points, device):
     step = device.tile_cols
-    if queries.augmented.dtype != points.dtype:  # blocks are converted on the fly
+    if queries.augmented.dtype != points.dtype or points.stretch is not None:  # blocks are converted on the fly
         step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
     for start in range(cols.start, cols.stop, step):
         yield slice(start, min(start + step, cols.stop))
@@ -215,7 +243,9 @@ class _Products:
 
     def update(self, state, cols):
         """The state with a tile added, or None if that takes a full tile."""
-        if self.rate is None or not np.isfinite(state[0]).all():
+        if self.rate is None or self.points.stretch is not None:
+            return None
+        if not np.isfinite(state[0]).all():
             return None
         if self.lowest is not state[0]:
             self.lowest = state[0]

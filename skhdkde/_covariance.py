@@ -1,0 +1,198 @@
+"""Frames fitted to the data: one for all points, or one for each component.
+
+Covariances are estimated on standardised features, so that units do not matter.
+scikit-learn's estimators take no weights: with weights they get points drawn in
+proportion.
+"""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture
+from sklearn.utils import check_random_state
+
+from skhdkde._frames import Frame
+
+__all__ = ["MixtureSpec", "fit_frames", "shrunk_covariance"]
+
+# Of the standardised features, added to the variances of a component.
+RIDGE = 1e-3
+
+
+class MixtureSpec:
+    """A mixture of the default ladder, for standardised features."""
+
+    def __init__(self, covariance_type, n_components):
+        self.covariance_type, self.n_components = covariance_type, n_components
+
+    def __repr__(self):
+        return f"GaussianMixture({self.n_components}, {self.covariance_type!r})"
+
+    def fit(self, Z, random_state):
+        return GaussianMixture(
+            self.n_components,
+            covariance_type=self.covariance_type,
+            reg_covar=RIDGE,
+            random_state=random_state,
+        ).fit(Z)
+
+
+def fit_frames(X, weights, structure, random_state, *, refit=False):
+    """Frames of a structure, and the rows of X that belong to each.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_points, n_features)
+    weights : ndarray of shape (n_points,) or None
+    structure : Structure
+    random_state : int or RandomState instance
+        For mixtures, and to draw points in proportion to weights.
+    refit : bool
+        Whether a mixture that came fitted is fitted again, to X.
+
+    Returns
+    -------
+    list of (Frame, ndarray of int)
+    """
+    everything = np.arange(len(X))
+    if structure.covariance_type == "spherical":
+        return [(_spherical(X, weights), everything)]
+    if structure.covariance_type == "local":
+        mixture = structure.mixture
+        return _local(X, weights, mixture, random_state, refit)
+    location, scale = _standardization(X, weights)
+    if structure.covariance_type == "diag":
+        return [(Frame(location, 1.0 / scale), everything)]
+    Z = (X - location) / scale
+    estimator = structure.covariance_estimator
+    if estimator is None:
+        shift, covariance = np.zeros(X.shape[1]), shrunk_covariance(Z, weights)
+    else:
+        sample = _in_proportion(Z, weights, random_state)
+        shift, covariance = _estimated(estimator, sample)
+    return [(_frame(location, scale, shift, covariance), everything)]
+
+
+def shrunk_covariance(Z, weights=None):
+    """Ledoit-Wolf estimate of the covariance matrix of centred points.
+
+    ``(1 - s) C + s mu I`` with ``mu`` the mean variance and ``s = min(b, d) / d``, where
+    ``d = |C - mu I|^2`` and ``b`` is the expected error of ``C`` (Ledoit and Wolf, 2004, A
+    well-conditioned estimator for large-dimensional covariance matrices). With weights,
+    the sum of squared weights is the inverse of the number of points.
+    """
+    n_points, n_features = Z.shape
+    shares = np.full(n_points, 1.0 / n_points) if weights is None else _shares(weights)
+    covariance = (Z * shares[:, None]).T @ Z
+    mu = np.trace(covariance) / n_features
+    distance = np.sum(covariance**2) - n_features * mu**2
+    lengths = np.einsum("ij,ij->i", Z, Z)
+    own = np.einsum("ij,ij->i", Z @ covariance, Z)
+    error = shares**2 @ (lengths**2 - 2.0 * own + np.sum(covariance**2))
+    share = min(error / distance, 1.0) if distance > 0.0 else 1.0
+    covariance *= 1.0 - share
+    covariance.flat[:: n_features + 1] += share * mu
+    return covariance
+
+
+def _spherical(X, weights):
+    """Data units, about the mean: what variance is preserved about."""
+    location, _ = _moments(X, weights)
+    return Frame(location, np.ones(X.shape[1]))
+
+
+def _local(X, weights, mixture, random_state, refit):
+    """The frames of a mixture's components; each row goes with its likeliest one."""
+    location, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if isinstance(mixture, MixtureSpec):
+        location, scale = _standardization(X, weights)
+    Z = (X - location) / scale
+    if isinstance(mixture, MixtureSpec):
+        fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
+    elif refit or not hasattr(mixture, "means_"):
+        sample = _in_proportion(Z, weights, random_state)
+        fitted = _seeded(clone(mixture), random_state).fit(sample)
+    else:
+        fitted = mixture
+    labels = fitted.predict(Z)
+    frames = []
+    for c in np.unique(labels):
+        center = location + scale * fitted.means_[c]
+        frame = Frame(center, _component(fitted, c, X.shape[1], scale))
+        frames.append((frame, np.flatnonzero(labels == c)))
+    return frames
+
+
+def _component(mixture, c, n_features, scale):
+    precision = mixture.precisions_cholesky_
+    if mixture.covariance_type == "tied":
+        return precision / scale[:, None]
+    if mixture.covariance_type == "full":
+        return precision[c] / scale[:, None]
+    return np.broadcast_to(precision[c], n_features) / scale
+
+
+def _seeded(estimator, random_state):
+    """Where it has no seed of its own."""
+    if estimator.get_params().get("random_state", 0) is None:
+        estimator.set_params(random_state=random_state)
+    return estimator
+
+
+def _estimated(estimator, Z):
+    fitted = clone(estimator).fit(Z)
+    location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
+    covariance = np.asarray(fitted.covariance_, dtype=np.float64)
+    return np.ravel(location), covariance
+
+
+def _frame(location, scale, shift, covariance):
+    try:
+        root = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "covariance_type='full' needs a covariance matrix that is positive definite; "
+            "that of covariance_estimator is not, for the features of X. Shrink it, as "
+            "the default does."
+        ) from None
+    whiten = np.linalg.inv(root).T / scale[:, None]
+    return Frame(location + scale * shift, whiten)
+
+
+def _standardization(X, weights):
+    """Mean and standard deviation of each feature.
+
+    Raises
+    ------
+    ValueError
+        If a feature does not vary.
+    """
+    location, variance = _moments(X, weights)
+    size = np.maximum(np.abs(location), np.abs(X).max(axis=0))
+    constant = np.flatnonzero(~(variance > (1e-14 * size) ** 2))
+    if len(constant):
+        raise ValueError(
+            f"a covariance needs features of X that vary; feature {constant[0]} is "
+            f"constant ({len(constant)} of {X.shape[1]} are). Leave out such features, or "
+            "use covariance_type='spherical'."
+        )
+    return location, np.sqrt(variance)
+
+
+def _moments(X, weights):
+    """Mean and variance of each feature, float64."""
+    shares = np.full(len(X), 1.0 / len(X)) if weights is None else _shares(weights)
+    # about a point of the data: an offset does not cost digits
+    origin = X[0].astype(np.float64)
+    mean = origin + shares @ (X - origin)
+    return mean, shares @ np.square(X - mean)
+
+
+def _shares(weights):
+    return weights / weights.sum()
+
+
+def _in_proportion(Z, weights, random_state):
+    if weights is None:
+        return Z
+    rng = check_random_state(random_state)
+    return Z[rng.choice(len(Z), len(Z), p=_shares(weights))]

@@ -1,0 +1,192 @@
+"""From checked data and parameters to a fitted estimate."""
+
+import dataclasses
+
+import numpy as np
+
+from skhdkde._bandwidth import bandwidth_by_rule, distinct_points, warn_of_copies
+from skhdkde._estimate import plain_estimate, structured_estimate
+from skhdkde._kernels import KERNELS, make_kernel
+from skhdkde._parts import Structure, make_parts
+from skhdkde._points import TrainingPoints
+from skhdkde._structure import DEGREES_OF_FREEDOM, expand, search_structures
+from skhdkde._validation import check_bandwidth
+
+__all__ = ["Fitted", "check_combination", "fit_estimate"]
+
+
+@dataclasses.dataclass
+class Fitted:
+    """What fit found.
+
+    Attributes
+    ----------
+    estimate : Estimate
+    structure : Structure
+    search : BandwidthSearch or None
+    """
+
+    estimate: object
+    structure: object
+    search: object
+
+
+def check_combination(estimator):
+    """Raise ValueError if parameters, each valid, do not go together."""
+    kernel, kind = estimator.kernel, estimator.covariance_type
+    compact = kernel in KERNELS and KERNELS[kernel].compact
+    structured = kind in ("local", "auto") or estimator.adaptive is not False
+    if compact and (structured or estimator.preserve_variance):
+        raise ValueError(
+            f"kernel={kernel!r} is zero beyond its bandwidth; it works with "
+            "covariance_type 'spherical', 'diag' and 'full', preserve_variance=False and "
+            "adaptive=False only."
+        )
+    if kernel == "exponential" and (kind == "local" or estimator.adaptive is not False):
+        what = "covariance_type='local'" if kind == "local" else "adaptive"
+        raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
+    degrees = estimator.degrees_of_freedom
+    if kernel == "student" and degrees != "auto" and estimator.preserve_variance:
+        if degrees <= 2.0:
+            raise ValueError(
+                "preserve_variance needs a kernel that has one: degrees_of_freedom must "
+                f"be > 2, got {degrees!r}."
+            )
+    _check_rule(estimator, structured)
+
+
+def _check_rule(estimator, structured):
+    rule, kind = estimator.bandwidth, estimator.covariance_type
+    searched = isinstance(rule, str) and rule == "kl"
+    if searched:
+        return
+    if kind == "auto":
+        raise ValueError(
+            "covariance_type='auto' compares structures at the bandwidths that are best "
+            f"for them: it needs bandwidth='kl', got {rule!r}."
+        )
+    if estimator.kernel == "student" and estimator.degrees_of_freedom == "auto":
+        raise ValueError(
+            "degrees_of_freedom='auto' is chosen together with the bandwidth: it needs "
+            f"bandwidth='kl', got {rule!r}. Pass a number."
+        )
+    structured |= estimator.preserve_variance or estimator.kernel == "student"
+    if isinstance(rule, str) and structured:
+        raise ValueError(
+            f"bandwidth={rule!r} is for kernels of one covariance, not pulled, of finite "
+            "variance; pass 'kl' or a number."
+        )
+
+
+def fit_estimate(X, weights, estimator, **engine):
+    """Fit the estimate that an estimator's parameters describe.
+
+    Parameters
+    ----------
+    X : ndarray or DeviceArray of shape (n_points, n_features)
+    weights : ndarray of shape (n_points,) or None
+        Positive.
+    estimator : HighDimKernelDensity
+    engine : dict
+        For :func:`~skhdkde._backends.reduce_pairs`.
+
+    Returns
+    -------
+    Fitted
+    """
+    structure = Structure(
+        covariance_type=estimator.covariance_type,
+        preserve_variance=bool(estimator.preserve_variance),
+        adaptive=estimator.adaptive,
+        covariance_estimator=estimator.covariance_estimator,
+        mixture=estimator.mixture,
+    )
+    kernels = _kernels(estimator, X.shape[1])
+    searched = isinstance(estimator.bandwidth, str)
+    by_split = estimator.bandwidth == "kl" if searched else False
+    if structure.plain and len(kernels) == 1 and kernels[0].name != "student":
+        return _plain(X, weights, structure, kernels[0], estimator, engine)
+    if by_split and not kernels[0].compact:
+        structure, kernel, search = _searched(
+            X, weights, structure, kernels, estimator, engine
+        )
+        bandwidth = search.bandwidth
+    else:
+        kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
+        structure = expand(structure, *X.shape)[-1]
+    if structure.plain:
+        points = TrainingPoints(X, weights)
+        bandwidth = check_bandwidth(bandwidth, points)
+        return Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+    return _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine)
+
+
+def _plain(X, weights, structure, kernel, estimator, engine):
+    points = TrainingPoints(X, weights)
+    bandwidth, search = _by_rule(points, kernel, estimator, engine)
+    return Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+
+
+def _by_rule(points, kernel, estimator, engine):
+    if not isinstance(estimator.bandwidth, str):
+        return check_bandwidth(estimator.bandwidth, points), None
+    return bandwidth_by_rule(
+        points,
+        estimator.bandwidth,
+        kernel,
+        random_state=estimator.random_state,
+        **engine,
+    )
+
+
+def _kernels(estimator, n_features):
+    """Among which the search chooses; one if there is no choice."""
+    name, degrees = estimator.kernel, estimator.degrees_of_freedom
+    automatic = estimator.covariance_type == "auto" and name == "gaussian"
+    if not automatic and name != "student":
+        return [KERNELS[name]]
+    if degrees != "auto":
+        return [make_kernel("student", n_features, degrees)]
+    several = [make_kernel("student", n_features, nu) for nu in DEGREES_OF_FREEDOM]
+    return [KERNELS["gaussian"], *several] if automatic else several
+
+
+def _searched(X, weights, structure, kernels, estimator, engine):
+    """Structure, kernel and search by held-out log density."""
+    X = np.asarray(X)
+    points, n_copies = distinct_points(TrainingPoints(X, weights))
+    if points.shape[0] < 2:
+        raise ValueError(
+            "bandwidth='kl' needs at least two distinct points of positive weight in X; "
+            f"got n_samples={len(X)}."
+        )
+    if n_copies:
+        warn_of_copies(len(X), n_copies, "kl", "bandwidth")
+        X, weights = points.in_data_units(slice(None)), points.weights
+    structures = expand(structure, *X.shape)
+    if kernels[0].name == "exponential":
+        structures = [s for s in structures if s.covariance_type != "local"]
+    structure, kernel, search = search_structures(
+        X, weights, structures, kernels, estimator.random_state, **engine
+    )
+    return structure, kernel, dataclasses.replace(search, n_copies=n_copies)
+
+
+def _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine):
+    X = np.asarray(X)
+    parts = make_parts(X, weights, structure, estimator.random_state, **engine)
+    if isinstance(bandwidth, str):  # in the one frame there is
+        points = parts[0].points()
+        bandwidth, search = _by_rule(points, kernel, estimator, engine)
+    else:
+        bandwidth = check_bandwidth(bandwidth, parts[0].points())
+    largest = structure.largest_bandwidth(kernel, parts)
+    if bandwidth > largest:
+        if search is None and bandwidth > largest * (1.0 + 1e-12):
+            raise ValueError(
+                f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance is "
+                "preserved: there all of it is the kernel's."
+            )
+        bandwidth = largest
+    estimate = structured_estimate(X, parts, structure, kernel, bandwidth)
+    return Fitted(estimate, structure, search)

@@ -1,0 +1,340 @@
+"""The search for the structure, the kernel's tail and the bandwidth.
+
+What a covariance, a mixture or a neighbour distance says of its own training points is
+too good: they had a part in it. So the points are split. For each of up to five folds a
+structure is fitted to the other points, and the fold's mean log density is taken for all
+settings of bandwidth and degrees of freedom from one pass over the pairs. It estimates
+the Kullback-Leibler divergence from the true density, up to sign and a constant, as the
+leave-one-out mean does for the textbook's estimate.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+from scipy.optimize import brentq
+from sklearn.utils import check_random_state
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._cells import CellSums
+from skhdkde._covariance import MixtureSpec
+from skhdkde._parts import make_parts
+from skhdkde._reductions import KSmallest
+from skhdkde._search import BandwidthSearch, Candidate
+
+__all__ = ["DEGREES_OF_FREEDOM", "expand", "search_structures"]
+
+DEGREES_OF_FREEDOM = (3.0, 5.0, 10.0, 30.0, 100.0)
+N_FOLDS = 5
+N_QUERIES = 2048
+N_PILOT = 64
+# Bandwidths of the pilot, and of the pass over all queries around the best of them.
+N_COARSE = 24
+N_FINE = 7
+FINE_STEP = 0.07
+MAX_PASSES = 6
+TOL = 1e-3
+# Components of a diagonal mixture: their least size, and most of them.
+DIAGONAL_LADDER = ((100, 25), (40, 50), (16, 100))
+FULL_LADDER = (1, 2, 4)
+# Points of a component with a full covariance, per feature, and cost of fitting one.
+POINTS_PER_FEATURE = 2
+LARGEST_FULL = 1e9
+
+
+class Folds:
+    """Splits of the training points, with a few of each fold as queries.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_points, n_features)
+        Distinct points.
+    weights : ndarray of shape (n_points,) or None
+    random_state : int
+    """
+
+    def __init__(self, X, weights, random_state):
+        self.X, self.weights, self.random_state = X, weights, random_state
+        n_points = len(X)
+        n_folds = min(N_FOLDS, n_points)
+        order = np.random.default_rng(random_state).permutation(n_points)
+        if n_points >= N_FOLDS * N_QUERIES:
+            folds = [order[:N_QUERIES]]
+        else:
+            folds = np.array_split(order, n_folds)
+            enough = np.cumsum([len(fold) for fold in folds]) < N_QUERIES
+            folds = folds[: np.count_nonzero(enough) + 1]
+        self.queries = [np.sort(fold) for fold in folds]
+        n_queries = sum(map(len, folds))
+        everything = np.ones(n_queries) if weights is None else weights
+        self.shares = np.ones(n_queries)
+        if weights is not None:
+            self.shares = np.concatenate([everything[q] for q in self.queries])
+        self.shares = self.shares / self.shares.sum()
+
+    def parts(self, structure, engine):
+        """Parts of the structure, fitted to the points outside each fold."""
+        fitted = []
+        for queries in self.queries:
+            others = np.setdiff1d(np.arange(len(self.X)), queries)
+            weights = None if self.weights is None else self.weights[others]
+            fitted.append(
+                make_parts(
+                    self.X[others],
+                    weights,
+                    structure,
+                    self.random_state,
+                    refit=True,
+                    **engine,
+                )
+            )
+        return fitted
+
+
+class _HeldOut:
+    """Mean log density of the folds for one structure."""
+
+    def __init__(self, folds, structure, engine):
+        self.folds, self.structure = folds, structure
+        self.engine = {**engine, "label": "structure"}
+        self.parts = folds.parts(structure, engine)
+        self.n_features = folds.X.shape[1]
+        wide = self.n_features < 16 or structure.adaptive
+        self.dtype = np.float64 if wide else folds.X.dtype
+
+    def log_density(self, cells, n_queries=None):
+        """At the first queries of each fold, (n_queries, n_cells); cells are (k, h)."""
+        found = []
+        for rows, parts in zip(self.folds.queries, self.parts, strict=True):
+            X = self.folds.X[rows[:n_queries]]
+            found.append(self._of_fold(X, parts, cells))
+        return np.vstack(found)
+
+    def _of_fold(self, X, parts, cells):
+        logs = [self._of_part(X, part, cells) for part in parts]
+        log_sums = functools.reduce(np.logaddexp, logs)
+        counts = [len(p.Z) if p.weights is None else p.weights.sum() for p in parts]
+        d = self.n_features
+        volumes = [k.log_normalizer(d) + d * np.log(h) for k, h in cells]
+        return log_sums - np.log(sum(counts)) - np.array(volumes)
+
+    def _of_part(self, X, part, cells):
+        points = part.points()
+        preserve = self.structure.preserve_variance
+        pulled = [(k, h * points.scale, part.pull(k, h, preserve)) for k, h in cells]
+        scales = part.log_scales()
+        top = scales.max()
+        reduction = CellSums(pulled, 1e-2, scales - top)
+        queries = points.as_queries(X)
+        return top + reduce_pairs(
+            reduction, queries, points, dtype=self.dtype, **self.engine
+        )
+
+    @functools.cached_property
+    def distances(self):
+        """Median distance to the nearest point, and spread, of a coordinate."""
+        nearest, spreads = [], []
+        for rows, parts in zip(self.folds.queries, self.parts, strict=True):
+            X, own = self.folds.X[rows[:N_PILOT]], []
+            for part in parts:
+                points = part.points()
+                reduction, queries = KSmallest(1, TOL), points.as_queries(X)
+                sq = reduce_pairs(reduction, queries, points, **self.engine)
+                own.append(sq[:, 0] / points.scale**2)
+                spreads.append(np.mean(np.square(part.Z, dtype=np.float64)))
+            nearest.append(np.min(own, axis=0))
+        near = np.sqrt(np.median(np.concatenate(nearest)) / self.n_features)
+        return near, np.sqrt(np.max(spreads))
+
+    def range(self, kernel):
+        """Bandwidths between which the best is sought."""
+        near, spread = self.distances
+        variance = kernel.variance(self.n_features)
+        if kernel.name == "student":
+            variance = min(variance, 4.0)
+        low, high = 0.25 * near / np.sqrt(variance), 2.0 * spread / np.sqrt(variance)
+        largest = min(self.structure.largest_bandwidth(kernel, p) for p in self.parts)
+        high = min(max(high, 1e-300), largest)
+        return min(max(low, 1e-9 * high), 0.5 * high), high
+
+
+class _Curve:
+    """Mean held-out log density of one kernel against the bandwidth."""
+
+    def __init__(self, held_out, kernel):
+        self.held_out, self.kernel = held_out, kernel
+        self.largest = min(
+            held_out.structure.largest_bandwidth(kernel, p) for p in held_out.parts
+        )
+        self.tried = {}  # bandwidth: (mean, standard error)
+        self.center, self.step = None, FINE_STEP
+
+    def wanted(self):
+        """Bandwidths to try next; none if the best is between others."""
+        if self.tried:
+            best, tried = self.best, sorted(self.tried)
+            at_end = best in (tried[0], tried[-1]) and best < self.largest
+            if not at_end:
+                return []
+            self.center = best
+        steps = np.arange(N_FINE) - N_FINE // 2
+        bandwidths = self.center * np.exp(self.step * steps)
+        if bandwidths[-1] > self.largest:  # as many of them, up to the end
+            bandwidths *= self.largest / bandwidths[-1]
+            bandwidths[-1] = self.largest
+        known = np.log(np.array(sorted(self.tried)))
+        new = [
+            float(h)
+            for h in bandwidths
+            if not len(known) or np.abs(known - np.log(h)).min() > 1e-3
+        ]
+        return new
+
+    def add(self, bandwidth, mean, standard_error):
+        self.tried[bandwidth] = float(mean), float(standard_error)
+
+    @property
+    def best(self):
+        return max(self.tried, key=lambda h: self.tried[h][0])
+
+    @property
+    def best_mean(self):
+        return self.tried[self.best][0]
+
+    def peak(self):
+        """Bandwidth of the largest mean, by a spline around the best that was tried."""
+        tried = np.array(sorted(self.tried))
+        x, y = np.log(tried), np.array([self.tried[h][0] for h in tried])
+        best = int(np.argmax(y))
+        if best in (0, len(x) - 1) or len(x) < 4:
+            return float(tried[best])
+        window = slice(max(best - 3, 0), best + 4)
+        slope = make_interp_spline(x[window], y[window], k=3).derivative()
+        if not slope(x[best - 1]) > 0.0 > slope(x[best + 1]):
+            return float(tried[best])
+        return float(np.exp(brentq(slope, x[best - 1], x[best + 1])))
+
+
+def search_structures(X, weights, structures, kernels, random_state, **engine):
+    """Compare structures, kernels and bandwidths on held-out points.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_points, n_features)
+        Distinct points.
+    weights : ndarray of shape (n_points,) or None
+    structures : list of Structure
+    kernels : list
+        Of which every structure takes the best.
+    random_state : int, RandomState instance or None
+
+    Returns
+    -------
+    structure : Structure
+    kernel : object
+    search : BandwidthSearch
+    """
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    folds = Folds(X, weights, seed)
+    results = [_compare_kernels(folds, s, kernels, engine) for s in structures]
+    best = max(range(len(results)), key=lambda i: results[i][0].best_mean)
+    candidates = [
+        _candidate(structure, curve)
+        for structure, (_, curves) in zip(structures, results, strict=True)
+        for curve in curves
+    ]
+    curve = results[best][0]
+    search = _record(curve, candidates, len(folds.shares))
+    return structures[best], curve.kernel, search
+
+
+def _compare_kernels(folds, structure, kernels, engine):
+    """The best kernel's curve, and all curves."""
+    held_out = _HeldOut(folds, structure, engine)
+    curves = [_Curve(held_out, kernel) for kernel in kernels]
+    _pilot(held_out, curves)
+    for _ in range(MAX_PASSES):
+        cells = [(curve, h) for curve in curves for h in curve.wanted()]
+        if not cells:
+            break
+        logs = held_out.log_density([(curve.kernel, h) for curve, h in cells])
+        shares = folds.shares[:, None]
+        means = np.sum(shares * logs, axis=0)
+        errors = np.sqrt(np.sum((shares * (logs - means)) ** 2, axis=0))
+        for (curve, h), mean, error in zip(cells, means, errors, strict=True):
+            curve.add(h, mean, error)
+    return max(curves, key=lambda curve: curve.best_mean), curves
+
+
+def _pilot(held_out, curves):
+    """Where each curve is highest, roughly, from a few queries."""
+    for curve in curves:
+        low, high = held_out.range(curve.kernel)
+        bandwidths = np.geomspace(low, high, N_COARSE)
+        cells = [(curve.kernel, h) for h in bandwidths]
+        n_each = -(-N_PILOT // len(held_out.parts))
+        means = held_out.log_density(cells, n_each).mean(axis=0)
+        curve.center = float(bandwidths[np.argmax(means)])
+
+
+def _candidate(structure, curve):
+    mean, error = curve.tried[curve.best]
+    kernel = curve.kernel
+    return Candidate(
+        covariance_type=structure.covariance_type,
+        mixture=structure.mixture,
+        preserve_variance=structure.preserve_variance,
+        kernel=kernel.name,
+        degrees_of_freedom=getattr(kernel, "degrees_of_freedom", np.inf),
+        bandwidth=curve.peak(),
+        mean_log_density=mean,
+        standard_error=error,
+    )
+
+
+def _record(curve, candidates, n_queries):
+    bandwidths = np.array(sorted(curve.tried))
+    means, errors = np.array([curve.tried[h] for h in bandwidths]).T
+    return BandwidthSearch(
+        bandwidth=curve.peak(),
+        bandwidths=bandwidths,
+        mean_log_density=means,
+        standard_error=errors,
+        n_out_of_reach=np.zeros(len(bandwidths), dtype=int),
+        n_queries=n_queries,
+        n_copies=0,
+        candidates=tuple(candidates),
+    )
+
+
+def mixture_ladder(n_points, n_features):
+    """Mixtures of few full or of many diagonal components, as the data allow."""
+    n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 1)
+    ladder = [
+        MixtureSpec("full", k)
+        for k in FULL_LADDER
+        if n_fitted >= POINTS_PER_FEATURE * k * n_features
+        and n_fitted * n_features**2 <= LARGEST_FULL
+    ]
+    counts = {min(n_fitted // size, most) for size, most in DIAGONAL_LADDER}
+    ladder += [MixtureSpec("diag", k) for k in sorted(counts) if k > 1]
+    return ladder or [MixtureSpec("diag", 1)]
+
+
+def expand(structure, n_points, n_features):
+    """The structures that ``structure`` stands for."""
+    if structure.covariance_type == "auto":
+        types = ["spherical", "diag", "full", "local"]
+        preserved = replace(structure, preserve_variance=True)
+        options = [replace(preserved, covariance_type=name) for name in types]
+    else:
+        options = [structure]
+    found = []
+    for option in options:
+        if option.covariance_type == "local" and option.mixture is None:
+            ladder = mixture_ladder(n_points, n_features)
+            found += [replace(option, mixture=mixture) for mixture in ladder]
+        else:
+            found.append(option)
+    return found
