@@ -61,7 +61,8 @@ class CellSums:
             shifted = kernel.shift(kernel.energy(sq), reference)
             values = kernel.values(shifted, h, shifted, reference)
             sums[:, g] = to_host(values @ tile.weights)
-        sums += state[1] * self._factors(lowest, state[0])
+        if state[1].any():
+            sums += state[1] * self._factors(lowest, state[0])
         return lowest, sums
 
     def merge(self, state, other):

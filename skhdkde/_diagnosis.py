@@ -57,7 +57,7 @@ class Diagnosing(Shares):
             log_sum = np.log(first) + log_peak[:, 0]
             effective = np.where(some, first**2 / second, 0.0)
             share = largest / first
-        columns = np.empty((len(first), self.width))
+        columns = np.empty((len(first), len(self.COLUMNS)))
         columns[:, 0], columns[:, 5] = log_sum, effective
         columns[:, 6] = np.minimum(share, 1.0)
         columns[:, 1:5] = self._regime(log_peak[:, 0], sums, nearest, weights)

@@ -21,7 +21,7 @@ from skhdkde._cells import CellSums
 from skhdkde._covariance import MixtureSpec
 from skhdkde._parts import make_parts
 from skhdkde._reductions import KSmallest
-from skhdkde._search import BandwidthSearch, Candidate
+from skhdkde._search import FLOAT64_BELOW, BandwidthSearch, Candidate
 
 __all__ = ["DEGREES_OF_FREEDOM", "expand", "search_structures"]
 
@@ -34,7 +34,10 @@ N_COARSE = 24
 N_FINE = 7
 FINE_STEP = 0.07
 MAX_PASSES = 6
-TOL = 1e-3
+# Allowed error of a log sum in nats, and of coordinates, per distance to a neighbour.
+TOL = 1e-2
+FLOAT32_TOL = 1e-4
+NEAREST_TOL = 1e-3
 # Components of a diagonal mixture: their least size, and most of them.
 DIAGONAL_LADDER = ((100, 25), (40, 50), (16, 100))
 FULL_LADDER = (1, 2, 4)
@@ -100,8 +103,20 @@ class _HeldOut:
         self.engine = {**engine, "label": "structure"}
         self.parts = folds.parts(structure, engine)
         self.n_features = folds.X.shape[1]
-        wide = self.n_features < 16 or structure.adaptive
-        self.dtype = np.float64 if wide else folds.X.dtype
+        self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
+
+    def _is_sharp_in_float32(self):
+        if self.n_features < FLOAT64_BELOW or self.structure.adaptive:
+            return False
+        near, _ = self.distances
+        largest = max(np.abs(part.Z).max() for parts in self.parts for part in parts)
+        return bool(largest * np.finfo(np.float32).eps <= FLOAT32_TOL * near)
+
+    def _narrow(self):
+        for parts in self.parts:
+            for part in parts:
+                part.Z = part.Z.astype(np.float32, copy=False)
+        return np.float32
 
     def log_density(self, cells, n_queries=None):
         """At the first queries of each fold, (n_queries, n_cells); cells are (k, h)."""
@@ -125,7 +140,7 @@ class _HeldOut:
         pulled = [(k, h * points.scale, part.pull(k, h, preserve)) for k, h in cells]
         scales = part.log_scales()
         top = scales.max()
-        reduction = CellSums(pulled, 1e-2, scales - top)
+        reduction = CellSums(pulled, TOL, scales - top)
         queries = points.as_queries(X)
         return top + reduce_pairs(
             reduction, queries, points, dtype=self.dtype, **self.engine
@@ -139,7 +154,7 @@ class _HeldOut:
             X, own = self.folds.X[rows[:N_PILOT]], []
             for part in parts:
                 points = part.points()
-                reduction, queries = KSmallest(1, TOL), points.as_queries(X)
+                reduction, queries = KSmallest(1, NEAREST_TOL), points.as_queries(X)
                 sq = reduce_pairs(reduction, queries, points, **self.engine)
                 own.append(sq[:, 0] / points.scale**2)
                 spreads.append(np.mean(np.square(part.Z, dtype=np.float64)))
@@ -237,20 +252,32 @@ def search_structures(X, weights, structures, kernels, random_state, **engine):
     """
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     folds = Folds(X, weights, seed)
-    results = [_compare_kernels(folds, s, kernels, engine) for s in structures]
-    best = max(range(len(results)), key=lambda i: results[i][0].best_mean)
-    candidates = [
-        _candidate(structure, curve)
-        for structure, (_, curves) in zip(structures, results, strict=True)
-        for curve in curves
-    ]
-    curve = results[best][0]
-    search = _record(curve, candidates, len(folds.shares))
-    return structures[best], curve.kernel, search
+    curves, best_means = {}, {}
+    for structure in structures:
+        family = best_means.setdefault(_family(structure), [])
+        if len(family) > 1 and family[-1] < family[-2]:
+            continue  # more components would be worse still
+        compared = _compare_kernels(folds, structure, kernels, engine)
+        curves.update({curve: structure for curve in compared})
+        family.append(max(curve.best_mean for curve in compared))
+    best = max(curves, key=lambda curve: curve.best_mean)
+    candidates = [_candidate(structure, curve) for curve, structure in curves.items()]
+    search = _record(best, candidates, len(folds.shares))
+    return curves[best], best.kernel, search
+
+
+def _family(structure):
+    """What mixtures of ever more components are a family with."""
+    mixture = structure.mixture
+    if isinstance(mixture, MixtureSpec) and mixture.covariance_type == "full":
+        return "mixture", "full"
+    if isinstance(mixture, MixtureSpec):  # of one component: "diag"
+        return "diag", None
+    return structure.covariance_type, mixture
 
 
 def _compare_kernels(folds, structure, kernels, engine):
-    """The best kernel's curve, and all curves."""
+    """The curve of each kernel."""
     held_out = _HeldOut(folds, structure, engine)
     curves = [_Curve(held_out, kernel) for kernel in kernels]
     _pilot(held_out, curves)
@@ -264,7 +291,7 @@ def _compare_kernels(folds, structure, kernels, engine):
         errors = np.sqrt(np.sum((shares * (logs - means)) ** 2, axis=0))
         for (curve, h), mean, error in zip(cells, means, errors, strict=True):
             curve.add(h, mean, error)
-    return max(curves, key=lambda curve: curve.best_mean), curves
+    return curves
 
 
 def _pilot(held_out, curves):

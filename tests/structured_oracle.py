@@ -1,0 +1,147 @@
+"""Densities with bandwidth matrices by direct sums; shares no code with the package.
+
+A density is given by its training points, each with a weight, a component and a local
+scale, and by mean and covariance of each component.
+"""
+
+import mpmath
+import numpy as np
+from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
+
+
+def variance(kernel, nu, d):
+    """Of a coordinate of the kernel at bandwidth 1."""
+    if kernel == "student":
+        return nu / (nu - 2.0)
+    return {"gaussian": 1.0, "exponential": d + 1.0}[kernel]
+
+
+def log_kernel(kernel, nu, sq, d):
+    """Normalised log kernel at squared distances in units of the bandwidth."""
+    with mpmath.workdps(40):
+        if kernel == "gaussian":
+            norm = mpmath.mpf(d) / 2 * mpmath.log(2 * mpmath.pi)
+        elif kernel == "exponential":
+            area = mpmath.log(2) + mpmath.mpf(d) / 2 * mpmath.log(mpmath.pi)
+            norm = area - mpmath.loggamma(mpmath.mpf(d) / 2) + mpmath.loggamma(d)
+        else:
+            half, total = mpmath.mpf(nu) / 2, (mpmath.mpf(nu) + d) / 2
+            norm = mpmath.loggamma(half) - mpmath.loggamma(total)
+            norm += mpmath.mpf(d) / 2 * mpmath.log(nu * mpmath.pi)
+        norm = np.longdouble(mpmath.nstr(norm, 25))
+    sq = np.asarray(sq, dtype=np.longdouble)
+    if kernel == "gaussian":
+        return -sq / 2 - norm
+    if kernel == "exponential":
+        return -np.sqrt(sq) - norm
+    return -(np.longdouble(nu) + d) / 2 * np.log1p(sq / np.longdouble(nu)) - norm
+
+
+class Oracle:
+    """Log density, gradient and terms of a structured estimate.
+
+    Parameters
+    ----------
+    Y : ndarray of shape (n, d)
+    labels : ndarray of int of shape (n,)
+    means, covariances : of each label
+    h : float
+    pull : float
+    local, weights : ndarray of shape (n,) or None
+    """
+
+    def __init__(self, Y, labels, means, covariances, h, pull, **options):
+        self.Y, self.labels, self.h, self.pull = Y, labels, np.longdouble(h), pull
+        self.means, self.covariances = means, covariances
+        self.kernel, self.nu = options.get("kernel", "gaussian"), options.get("nu")
+        n = len(Y)
+        local, weights = options.get("local"), options.get("weights")
+        self.local = np.ones(n) if local is None else local
+        self.weights = np.ones(n) if weights is None else weights
+        self.inverses = {c: np.linalg.inv(S) for c, S in covariances.items()}
+
+    def terms(self, x, leave_out=None):
+        """Log of each training point's part, up to the total weight; and differences."""
+        d = self.Y.shape[1]
+        logs, differences = [], []
+        for j, (y, c) in enumerate(zip(self.Y, self.labels, strict=True)):
+            mean = self.means[c]
+            z = x - mean - np.longdouble(self.pull) * (y - mean)
+            pulled = self.inverses[c].astype(np.longdouble) @ z
+            scale = self.h * np.longdouble(self.local[j])
+            log_det = np.linalg.slogdet(self.covariances[c])[1]
+            log = log_kernel(self.kernel, self.nu, z @ pulled / scale**2, d)
+            log += -d * np.log(scale) - np.longdouble(log_det) / 2
+            log += np.log(np.longdouble(self.weights[j]))
+            logs.append(-np.inf if j == leave_out else log)
+            slope = 1.0
+            if self.kernel == "student":
+                slope = (self.nu + d) / (self.nu + z @ pulled / scale**2)
+            differences.append(-slope * pulled / scale**2)
+        return np.array(logs), np.array(differences)
+
+    def log_density(self, X, leave_out=False):
+        result = []
+        for i, x in enumerate(X):
+            logs, _ = self.terms(x, i if leave_out else None)
+            total = self.weights.sum() - (self.weights[i] if leave_out else 0.0)
+            top = logs.max()
+            result.append(top + np.log(np.exp(logs - top).sum()) - np.log(total))
+        return np.array(result, dtype=float)
+
+    def gradient(self, X):
+        rows = []
+        for x in X:
+            logs, slopes = self.terms(x)
+            shares = np.exp(logs - logs.max())
+            rows.append(shares @ slopes / shares.sum())
+        return np.array(rows, dtype=float)
+
+    def shares(self, x):
+        logs, _ = self.terms(x)
+        shares = np.exp((logs - logs.max()).astype(float))
+        return shares / shares.sum()
+
+
+def moments(Y, covariance_type, weights=None):
+    """Mean and covariance of the points, as the structure of one component has them."""
+    w = np.full(len(Y), 1.0 / len(Y)) if weights is None else weights / weights.sum()
+    mean = w @ Y
+    deviation = np.sqrt(w @ (Y - mean) ** 2)
+    if covariance_type == "spherical":
+        return mean, np.eye(Y.shape[1])
+    if covariance_type == "diag":
+        return mean, np.diag(deviation**2)
+    Z = (Y - mean) / deviation
+    if weights is None:
+        correlation = LedoitWolf(assume_centered=True).fit(Z).covariance_
+    else:
+        correlation = weighted_ledoit_wolf(Z, w)
+    return mean, correlation * np.outer(deviation, deviation)
+
+
+def weighted_ledoit_wolf(Z, w):
+    """The estimate by its definition, one outer product at a time."""
+    d = Z.shape[1]
+    sample = sum(share * np.outer(z, z) for share, z in zip(w, Z, strict=True))
+    target = np.trace(sample) / d * np.eye(d)
+    error = sum(
+        share**2 * np.sum((np.outer(z, z) - sample) ** 2)
+        for share, z in zip(w, Z, strict=True)
+    )
+    s = min(error / np.sum((sample - target) ** 2), 1.0)
+    return (1.0 - s) * sample + s * target
+
+
+def local_scales(Y, labels, covariances, k, weights=None):
+    """Distances to the k-th neighbour in the component's metric, rms 1 in each."""
+    scales = np.ones(len(Y))
+    weights = np.ones(len(Y)) if weights is None else weights
+    for c, covariance in covariances.items():
+        rows = np.flatnonzero(labels == c)
+        inverse = np.linalg.inv(covariance)
+        distances = np.sort(cdist(Y[rows], Y[rows], "mahalanobis", VI=inverse), axis=1)
+        r = distances[:, min(k, len(rows) - 1)]
+        scales[rows] = r / np.sqrt(np.average(r**2, weights=weights[rows]))
+    return scales

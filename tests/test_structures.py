@@ -1,0 +1,375 @@
+"""Densities with bandwidth matrices, pulled centres, heavy tails and local scales."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.covariance import EmpiricalCovariance, LedoitWolf, MinCovDet
+from sklearn.mixture import GaussianMixture
+from structured_oracle import (
+    Oracle,
+    local_scales,
+    moments,
+    variance,
+    weighted_ledoit_wolf,
+)
+
+from skhdkde import HighDimKernelDensity
+from skhdkde._covariance import shrunk_covariance
+
+ATOL = {np.float64: 1e-8, np.float32: 1e-3}
+TYPES = ("spherical", "diag", "full", "local")
+
+
+def clusters(n, d, seed=0, dtype=np.float64):
+    """Two Gaussians of different shape; units differ by feature, and are offset."""
+    rng = np.random.default_rng(seed)
+    labels = rng.uniform(size=n) < 0.4
+    X = rng.standard_normal((n, d)) @ np.linalg.cholesky(
+        np.eye(d) + 0.6 * np.ones((d, d))
+    )
+    X[labels] = 2.0 + 0.5 * rng.standard_normal((labels.sum(), d))
+    return (X * np.geomspace(0.2, 5.0, d) + 10.0).astype(dtype)
+
+
+def make_oracle(Y, covariance_type, mixture, h, options, weights=None):
+    """The oracle for an estimator's parameters, made without the package."""
+    Y, d = Y.astype(float), Y.shape[1]
+    labels = np.zeros(len(Y), dtype=int)
+    if covariance_type == "local":
+        labels = mixture.predict(Y)
+        means = dict(enumerate(mixture.means_))
+        covariances = dict(enumerate(mixture.covariances_))
+    else:
+        mean, covariance = moments(Y, covariance_type, weights)
+        means, covariances = {0: mean}, {0: covariance}
+    kernel, nu = options.get("kernel", "gaussian"), options.get("degrees_of_freedom")
+    pull = 1.0
+    if options.get("preserve_variance"):
+        size = 1.0
+        if covariance_type == "spherical":
+            size = np.average(np.mean((Y - means[0]) ** 2, axis=1), weights=weights)
+        pull = np.sqrt(1.0 - h**2 * variance(kernel, nu, d) / size)
+    local, k = None, options.get("adaptive", False)
+    if k:
+        local = local_scales(Y, labels, covariances, 5 if k is True else k, weights)
+    return Oracle(
+        Y,
+        labels,
+        means,
+        covariances,
+        h,
+        pull,
+        kernel=kernel,
+        nu=nu,
+        local=local,
+        weights=weights,
+    )
+
+
+def fit_mixture(Y):
+    return GaussianMixture(2, random_state=0).fit(Y.astype(float))
+
+
+OPTIONS = [
+    {},
+    {"preserve_variance": True},
+    {"kernel": "student", "degrees_of_freedom": 4.0},
+    {"kernel": "student", "degrees_of_freedom": 7.0, "preserve_variance": True},
+    {"adaptive": True},
+    {"adaptive": 3, "preserve_variance": True},
+    {"adaptive": 4, "kernel": "student", "degrees_of_freedom": 3.0},
+]
+
+
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_against_direct_sums(covariance_type, options, dtype):
+    Y, X = clusters(60, 6, dtype=dtype), clusters(7, 6, seed=1, dtype=dtype)
+    weights = np.random.default_rng(2).uniform(0.2, 3.0, size=len(Y))
+    h = 0.35 * (Y.std() if covariance_type == "spherical" else 1.0)
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    kde = HighDimKernelDensity(
+        bandwidth=h, covariance_type=covariance_type, mixture=mixture, **options
+    ).fit(Y, sample_weight=weights)
+    oracle = make_oracle(Y, covariance_type, mixture, h, options, weights)
+    atol = ATOL[dtype]
+    result = kde.score_samples(X)
+    assert result.dtype == dtype
+    assert_allclose(result, oracle.log_density(X.astype(float)), atol=atol, rtol=1e-7)
+    expected = oracle.log_density(Y.astype(float), leave_out=True)
+    assert_allclose(kde.score_samples(None), expected, atol=atol, rtol=1e-7)
+    gradient = oracle.gradient(X.astype(float))
+    rtol = 1e-7 if dtype == np.float64 else 3e-3
+    assert_allclose(kde.log_density_gradient(X), gradient, rtol=rtol, atol=10 * atol)
+    diagnosis = kde.diagnose(X)
+    assert_allclose(diagnosis.log_density, result, atol=2.0 * atol)
+    shares = np.array([oracle.shares(x) for x in X.astype(float)])
+    size = 1.0 / np.sum(shares**2, axis=1)
+    rtol = 1e-6 if dtype == np.float64 else 3e-3
+    assert_allclose(diagnosis.effective_sample_size, size, rtol=rtol)
+    assert_allclose(diagnosis.max_weight, shares.max(axis=1), rtol=rtol)
+    assert (diagnosis.standard_error > 0.0).all()
+    left_out = kde.diagnose(None)
+    assert_allclose(left_out.log_density, expected, atol=2.0 * atol, rtol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", ["exponential", "tophat", "cosine"])
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_other_kernels_in_a_frame(kernel, covariance_type):
+    """The density is that of whitened points, times the determinant."""
+    Y, X = clusters(80, 4), clusters(9, 4, seed=1)
+    mean, covariance = moments(Y, covariance_type)
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    plain = HighDimKernelDensity(kernel=kernel, bandwidth=1.3).fit((Y - mean) @ whiten)
+    kde = HighDimKernelDensity(
+        kernel=kernel, bandwidth=1.3, covariance_type=covariance_type
+    ).fit(Y)
+    expected = plain.score_samples((X - mean) @ whiten)
+    expected += np.linalg.slogdet(whiten)[1]
+    assert_allclose(kde.score_samples(X), expected, rtol=1e-9)
+    rule = HighDimKernelDensity(kernel=kernel, covariance_type=covariance_type)
+    if kernel == "tophat":  # left out one by one within the frame
+        searched = HighDimKernelDensity(kernel=kernel).fit((Y - mean) @ whiten)
+        assert rule.fit(Y).bandwidth_ == pytest.approx(searched.bandwidth_, rel=1e-3)
+    for name in ("nearest", "silverman", "gaussian"):
+        found = clone_with(rule, bandwidth=name).fit(Y).bandwidth_
+        plain = HighDimKernelDensity(kernel=kernel, bandwidth=name)
+        expected = plain.fit((Y - mean) @ whiten).bandwidth_
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def clone_with(estimator, **parameters):
+    return type(estimator)(**{**estimator.get_params(deep=False), **parameters})
+
+
+def test_pulled_exponential():
+    Y, X = clusters(60, 3), clusters(5, 3, seed=1)
+    options = {"kernel": "exponential", "preserve_variance": True}
+    kde = HighDimKernelDensity(bandwidth=0.3, covariance_type="full", **options).fit(Y)
+    oracle = make_oracle(Y, "full", None, 0.3, options)
+    assert_allclose(kde.score_samples(X), oracle.log_density(X), atol=1e-8)
+
+
+@pytest.mark.parametrize("n, d", [(500, 4), (40, 60), (30, 5)])
+def test_shrunk_covariance(n, d):
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((n, d)) * np.geomspace(1.0, 3.0, d)
+    expected = LedoitWolf(assume_centered=True).fit(Z).covariance_
+    assert_allclose(shrunk_covariance(Z), expected, rtol=1e-10, atol=1e-12)
+    weights = rng.uniform(size=n)
+    if n * d**2 < 1e5:
+        expected = weighted_ledoit_wolf(Z, weights / weights.sum())
+        assert_allclose(shrunk_covariance(Z, weights), expected, rtol=1e-8)
+
+
+def test_largest_bandwidth_is_the_gaussian():
+    Y, X = clusters(300, 5), clusters(20, 5, seed=1)
+    parameters = {
+        "bandwidth": 1.0,
+        "covariance_type": "full",
+        "preserve_variance": True,
+        "covariance_estimator": EmpiricalCovariance(),
+    }
+    kde = HighDimKernelDensity(**parameters).fit(Y)
+    normal = multivariate_normal(Y.mean(axis=0), np.cov(Y.T, bias=True))
+    assert_allclose(kde.score_samples(X), normal.logpdf(X), rtol=1e-9)
+    assert_allclose(kde.score_samples(None), normal.logpdf(Y), rtol=1e-9)
+    sphere = HighDimKernelDensity(bandwidth=Y.std(), preserve_variance=True)
+    total = np.mean(np.var(Y, axis=0))
+    sphere.set_params(bandwidth=np.sqrt(total)).fit(Y)
+    normal = multivariate_normal(Y.mean(axis=0), total * np.eye(5))
+    assert_allclose(sphere.score_samples(X), normal.logpdf(X), rtol=1e-9)
+
+
+def test_largest_bandwidth_of_student_is_a_student():
+    Y, X = clusters(300, 5), clusters(20, 5, seed=1)
+    h = np.sqrt(3.0 / 5.0)
+    kde = HighDimKernelDensity(
+        bandwidth=h,
+        kernel="student",
+        degrees_of_freedom=5.0,
+        covariance_type="full",
+        preserve_variance=True,
+        covariance_estimator=EmpiricalCovariance(),
+    ).fit(Y)
+    law = multivariate_t(Y.mean(axis=0), h**2 * np.cov(Y.T, bias=True), df=5.0)
+    assert_allclose(kde.score_samples(X), law.logpdf(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_largest_bandwidth_is_the_mixture(kind, fitted):
+    Y, X = clusters(300, 4), clusters(20, 4, seed=1)
+    mixture = GaussianMixture(3, covariance_type=kind, random_state=0)
+    reference = GaussianMixture(3, covariance_type=kind, random_state=0).fit(Y)
+    if fitted:
+        mixture.fit(Y)
+    kde = HighDimKernelDensity(
+        bandwidth=1.0, covariance_type="local", preserve_variance=True, mixture=mixture
+    ).fit(Y)
+    shares = np.bincount(reference.predict(Y), minlength=3) / len(Y)
+    covariances = reference.covariances_
+    if kind == "tied":
+        covariances = [covariances] * 3
+    logs = [
+        np.log(share) + multivariate_normal(mean, covariance).logpdf(X)
+        for share, mean, covariance in zip(
+            shares, reference.means_, covariances, strict=True
+        )
+    ]
+    assert_allclose(kde.score_samples(X), logsumexp(logs, axis=0), rtol=1e-8)
+    assert hasattr(mixture, "means_") == fitted  # the parameter is not touched
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_integrates_to_one_in_the_plane(covariance_type, options):
+    Y = clusters(50, 2)
+    h = 0.4 if covariance_type != "spherical" else 0.4 * Y.std()
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    kde = HighDimKernelDensity(
+        bandwidth=h, covariance_type=covariance_type, mixture=mixture, **options
+    ).fit(Y)
+    # x = center + scale sinh(u): the tail of a Student kernel is far
+    u = np.linspace(-9.0, 9.0, 361)
+    center, scale = Y.mean(axis=0), 0.2 * Y.std(axis=0)
+    grid = np.sinh(u)[:, None] * scale + center
+    stretch = np.cosh(u)[:, None] * scale
+    a, b = np.meshgrid(np.arange(len(u)), np.arange(len(u)), indexing="ij")
+    X = np.column_stack([grid[a.ravel(), 0], grid[b.ravel(), 1]])
+    area = stretch[a.ravel(), 0] * stretch[b.ravel(), 1] * (u[1] - u[0]) ** 2
+    assert np.exp(kde.score_samples(X)) @ area == pytest.approx(1.0, abs=3e-3)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[3], OPTIONS[5]], ids=str)
+@pytest.mark.parametrize("covariance_type", ["full", "local"])
+def test_integrates_to_one_in_eight_dimensions(covariance_type, options):
+    """By importance sampling from a wider Student mixture around the points."""
+    Y = clusters(200, 8)
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    kde = HighDimKernelDensity(
+        bandwidth=0.6, covariance_type=covariance_type, mixture=mixture, **options
+    ).fit(Y)
+    wide = HighDimKernelDensity(
+        bandwidth=0.9,
+        covariance_type=covariance_type,
+        mixture=mixture,
+        kernel="student",
+        degrees_of_freedom=3.0,
+        adaptive=options.get("adaptive", False),
+    ).fit(Y)
+    X = wide.sample(40_000, random_state=0)
+    ratios = np.exp(kde.score_samples(X) - wide.score_samples(X))
+    error = ratios.std() / np.sqrt(len(X))
+    assert error < 0.02
+    assert ratios.mean() == pytest.approx(1.0, abs=4.0 * error)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[1], OPTIONS[3], OPTIONS[5]], ids=str)
+def test_samples_have_the_covariance_of_the_data(options):
+    Y = clusters(400, 4)
+    kde = HighDimKernelDensity(
+        bandwidth=0.5,
+        covariance_type="full",
+        covariance_estimator=EmpiricalCovariance(),
+        **options,
+    ).fit(Y)
+    X = kde.sample(200_000, random_state=0)
+    scale = Y.std(axis=0)
+    assert_allclose(X.mean(axis=0) / scale, Y.mean(axis=0) / scale, atol=0.02)
+    found, expected = np.cov((X / scale).T), np.cov((Y / scale).T, bias=True)
+    if options.get("adaptive"):  # centres and scales are not independent
+        expected = np.diag(expected)
+        assert_allclose(np.diag(found), expected, rtol=0.15)
+    else:
+        assert_allclose(found, expected, atol=0.04)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("covariance_type", ["full", "local"])
+def test_samples_follow_the_density(covariance_type, options):
+    """Masses of four quadrants, by quadrature and by counting."""
+    Y = clusters(40, 1)
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    kde = HighDimKernelDensity(
+        bandwidth=0.4, covariance_type=covariance_type, mixture=mixture, **options
+    ).fit(Y)
+    u = np.linspace(-9.0, 9.0, 4001)
+    x = Y.mean() + 0.2 * Y.std() * np.sinh(u)
+    density = np.exp(kde.score_samples(x[:, None])) * 0.2 * Y.std() * np.cosh(u)
+    cumulative = np.cumsum(density) * (u[1] - u[0])
+    draws = np.sort(kde.sample(20_000, random_state=0)[:, 0])
+    empirical = np.searchsorted(draws, x) / len(draws)
+    assert np.abs(empirical - cumulative).max() < 0.015
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full", "local", "auto"])
+def test_units_do_not_matter(covariance_type):
+    Y, X = clusters(150, 5), clusters(10, 5, seed=1)
+    units = np.geomspace(1e-3, 1e4, 5)
+    kde = HighDimKernelDensity(covariance_type=covariance_type, random_state=0)
+    log_density = kde.fit(Y).score_samples(X)
+    other = clone_with(kde).fit(Y * units)
+    if covariance_type != "auto":
+        assert other.bandwidth_ == pytest.approx(kde.bandwidth_, rel=1e-3)
+    shifted = other.score_samples(X * units) + np.log(units).sum()
+    assert_allclose(shifted, log_density, atol=1e-3)
+
+
+def test_rank_deficient_data():
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((60, 90))
+    Y /= np.linalg.norm(Y, axis=1, keepdims=True)
+    kde = HighDimKernelDensity(covariance_type="full", preserve_variance=True).fit(Y)
+    assert np.isfinite(kde.score_samples(Y)).all()
+    assert 0.0 < kde.bandwidth_ <= 1.0
+
+
+def test_covariance_estimator_is_used():
+    Y = clusters(200, 3)
+    robust = MinCovDet(random_state=0)
+    kde = HighDimKernelDensity(
+        bandwidth=1.0,
+        covariance_type="full",
+        preserve_variance=True,
+        covariance_estimator=robust,
+    ).fit(Y)
+    scale = Y.std(axis=0)
+    reference = MinCovDet(random_state=0).fit((Y - Y.mean(axis=0)) / scale)
+    normal = multivariate_normal(
+        Y.mean(axis=0) + scale * reference.location_,
+        reference.covariance_ * np.outer(scale, scale),
+    )
+    assert_allclose(kde.score_samples(Y[:9]), normal.logpdf(Y[:9]), rtol=1e-8)
+    assert not hasattr(robust, "covariance_")
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_weights_count_points(covariance_type):
+    """Zero weights are as absent, and a common factor has no effect."""
+    Y, X = clusters(120, 4), clusters(8, 4, seed=1)
+    weights = np.random.default_rng(0).integers(0, 3, size=len(Y)).astype(float)
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    kde = HighDimKernelDensity(
+        bandwidth=0.4, covariance_type=covariance_type, mixture=mixture, adaptive=2
+    )
+    expected = kde.fit(Y[weights > 0], sample_weight=weights[weights > 0])
+    expected = expected.score_samples(X)
+    found = clone_with(kde).fit(Y, sample_weight=7.0 * weights)
+    assert_allclose(found.score_samples(X), expected, rtol=1e-9)
+    left_out = found.score_samples(None)
+    assert left_out.shape == (len(Y),)
+    outside = found.score_samples(Y[weights == 0])
+    assert_allclose(left_out[weights == 0], outside, rtol=1e-12)
+
+
+def test_copies_share_the_smallest_scale():
+    Y = np.repeat(clusters(20, 3), 3, axis=0)
+    kde = HighDimKernelDensity(bandwidth=0.5, adaptive=2).fit(Y)
+    assert np.isfinite(kde.score_samples(Y)).all()
+    same = HighDimKernelDensity(bandwidth=0.5, adaptive=2).fit(np.ones((5, 3)))
+    assert np.isfinite(same.score_samples(np.ones((1, 3)))).all()
