@@ -12,10 +12,12 @@ from sklearn.utils import check_random_state
 
 from skhdkde._frames import Frame
 
-__all__ = ["MixtureSpec", "fit_frames", "shrunk_covariance"]
+__all__ = ["MixtureSpec", "fit_frames", "shrunk_covariance", "standardization"]
 
 # Of the standardised features, added to the variances of a component.
 RIDGE = 1e-3
+# Least share of the identity: two points alone have a covariance of rank one.
+LEAST_SHRINKAGE = 1e-8
 
 
 class MixtureSpec:
@@ -36,7 +38,7 @@ class MixtureSpec:
         ).fit(Z)
 
 
-def fit_frames(X, weights, structure, random_state, *, refit=False):
+def fit_frames(X, weights, structure, random_state, *, whole=None):
     """Frames of a structure, and the rows of X that belong to each.
 
     Parameters
@@ -46,8 +48,10 @@ def fit_frames(X, weights, structure, random_state, *, refit=False):
     structure : Structure
     random_state : int or RandomState instance
         For mixtures, and to draw points in proportion to weights.
-    refit : bool
-        Whether a mixture that came fitted is fitted again, to X.
+    whole : tuple of ndarray of shape (n_features,), default=None
+        Of a search, in which X is a part of the training points: their mean and standard
+        deviation, which serve for features that do not vary in X. A mixture that came
+        fitted is then fitted again.
 
     Returns
     -------
@@ -58,8 +62,8 @@ def fit_frames(X, weights, structure, random_state, *, refit=False):
         return [(_spherical(X, weights), everything)]
     if structure.covariance_type == "local":
         mixture = structure.mixture
-        return _local(X, weights, mixture, random_state, refit)
-    location, scale = _standardization(X, weights)
+        return _local(X, weights, mixture, random_state, whole)
+    location, scale = standardization(X, weights, whole)
     if structure.covariance_type == "diag":
         return [(Frame(location, 1.0 / scale), everything)]
     Z = (X - location) / scale
@@ -89,6 +93,7 @@ def shrunk_covariance(Z, weights=None):
     own = np.einsum("ij,ij->i", Z @ covariance, Z)
     error = shares**2 @ (lengths**2 - 2.0 * own + np.sum(covariance**2))
     share = min(error / distance, 1.0) if distance > 0.0 else 1.0
+    share = max(share, LEAST_SHRINKAGE)
     covariance *= 1.0 - share
     covariance.flat[:: n_features + 1] += share * mu
     return covariance
@@ -100,15 +105,15 @@ def _spherical(X, weights):
     return Frame(location, np.ones(X.shape[1]))
 
 
-def _local(X, weights, mixture, random_state, refit):
+def _local(X, weights, mixture, random_state, whole):
     """The frames of a mixture's components; each row goes with its likeliest one."""
     location, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if isinstance(mixture, MixtureSpec):
-        location, scale = _standardization(X, weights)
+        location, scale = standardization(X, weights, whole)
     Z = (X - location) / scale
     if isinstance(mixture, MixtureSpec):
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
-    elif refit or not hasattr(mixture, "means_"):
+    elif whole is not None or not hasattr(mixture, "means_"):
         sample = _in_proportion(Z, weights, random_state)
         fitted = _seeded(clone(mixture), random_state).fit(sample)
     else:
@@ -158,18 +163,23 @@ def _frame(location, scale, shift, covariance):
     return Frame(location + scale * shift, whiten)
 
 
-def _standardization(X, weights):
-    """Mean and standard deviation of each feature.
+def standardization(X, weights, whole=None):
+    """Mean and standard deviation of each feature, or those of ``whole`` if constant.
 
     Raises
     ------
     ValueError
         If a feature does not vary.
     """
+    if len(X) == 1:
+        raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
     location, variance = _moments(X, weights)
     size = np.maximum(np.abs(location), np.abs(X).max(axis=0))
     constant = np.flatnonzero(~(variance > (1e-14 * size) ** 2))
-    if len(constant):
+    if len(constant) and whole is not None:
+        location[constant] = whole[0][constant]
+        variance[constant] = whole[1][constant] ** 2
+    elif len(constant):
         raise ValueError(
             f"a covariance needs features of X that vary; feature {constant[0]} is "
             f"constant ({len(constant)} of {X.shape[1]} are). Leave out such features, or "

@@ -12,6 +12,8 @@ from skhdkde._points import TrainingPoints
 from skhdkde._structure import DEGREES_OF_FREEDOM, expand, search_structures
 from skhdkde._validation import check_bandwidth
 
+FEWEST_POINTS = 3
+
 __all__ = ["Fitted", "check_combination", "fit_estimate"]
 
 
@@ -155,10 +157,11 @@ def _searched(X, weights, structure, kernels, estimator, engine):
     """Structure, kernel and search by held-out log density."""
     X = np.asarray(X)
     points, n_copies = distinct_points(TrainingPoints(X, weights))
-    if points.shape[0] < 2:
+    if points.shape[0] < FEWEST_POINTS:
         raise ValueError(
-            "bandwidth='kl' needs at least two distinct points of positive weight in X; "
-            f"got n_samples={len(X)}."
+            f"bandwidth='kl' needs at least {FEWEST_POINTS} distinct points of positive "
+            "weight in X, to leave out some and fit a structure to others; got "
+            f"n_samples={len(X)}, {points.shape[0]} of them distinct."
         )
     if n_copies:
         warn_of_copies(len(X), n_copies, "kl", "bandwidth")
@@ -181,6 +184,11 @@ def _structured(X, weights, structure, kernel, bandwidth, search, estimator, eng
     else:
         bandwidth = check_bandwidth(bandwidth, parts[0].points())
     largest = structure.largest_bandwidth(kernel, parts)
+    if largest == 0.0:
+        raise ValueError(
+            "preserve_variance=True needs points in X that differ; got n_samples="
+            f"{len(X)} with no variance."
+        )
     if bandwidth > largest:
         if search is None and bandwidth > largest * (1.0 + 1e-12):
             raise ValueError(

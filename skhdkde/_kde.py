@@ -146,7 +146,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         ],
         "kernel": [StrOptions(set(KERNEL_NAMES))],
         "degrees_of_freedom": [
-            Interval(Real, 0, None, closed="neither"),
+            Interval(Real, 0, None, closed="right"),
             StrOptions({"auto"}),
         ],
         "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],

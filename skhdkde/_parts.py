@@ -131,7 +131,7 @@ class Part:
         )
 
 
-def make_parts(X, weights, structure, random_state, *, refit=False, **engine):
+def make_parts(X, weights, structure, random_state, *, whole=None, **engine):
     """The parts of a structure fitted to X.
 
     Parameters
@@ -140,7 +140,7 @@ def make_parts(X, weights, structure, random_state, *, refit=False, **engine):
     weights : ndarray of shape (n_points,) or None
     structure : Structure
     random_state : int or RandomState instance
-    refit : bool
+    whole : tuple or None
         See :func:`~skhdkde._covariance.fit_frames`.
     engine : dict
         For :func:`~skhdkde._backends.reduce_pairs`.
@@ -151,7 +151,7 @@ def make_parts(X, weights, structure, random_state, *, refit=False, **engine):
     """
     parts = []
     relative = None if weights is None else weights / weights.max()
-    for frame, rows in fit_frames(X, weights, structure, random_state, refit=refit):
+    for frame, rows in fit_frames(X, weights, structure, random_state, whole=whole):
         Z = frame.apply(X[rows]).astype(X.dtype, copy=False)
         own = None if relative is None else relative[rows]
         spread = 1.0

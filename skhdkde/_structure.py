@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._cells import CellSums
-from skhdkde._covariance import MixtureSpec
+from skhdkde._covariance import MixtureSpec, standardization
 from skhdkde._parts import make_parts
 from skhdkde._reductions import KSmallest
 from skhdkde._search import FLOAT64_BELOW, BandwidthSearch, Candidate
@@ -68,7 +68,7 @@ class Folds:
             folds = np.array_split(order, n_folds)
             enough = np.cumsum([len(fold) for fold in folds]) < N_QUERIES
             folds = folds[: np.count_nonzero(enough) + 1]
-        self.queries = [np.sort(fold) for fold in folds]
+        self.queries = folds
         n_queries = sum(map(len, folds))
         everything = np.ones(n_queries) if weights is None else weights
         self.shares = np.ones(n_queries)
@@ -78,7 +78,10 @@ class Folds:
 
     def parts(self, structure, engine):
         """Parts of the structure, fitted to the points outside each fold."""
-        fitted = []
+        fitted, whole = [], ()
+        ladder = isinstance(structure.mixture, MixtureSpec)
+        if structure.covariance_type in ("diag", "full") or ladder:
+            whole = standardization(self.X, self.weights)
         for queries in self.queries:
             others = np.setdiff1d(np.arange(len(self.X)), queries)
             weights = None if self.weights is None else self.weights[others]
@@ -88,7 +91,7 @@ class Folds:
                     weights,
                     structure,
                     self.random_state,
-                    refit=True,
+                    whole=whole,
                     **engine,
                 )
             )
@@ -101,7 +104,7 @@ class _HeldOut:
     def __init__(self, folds, structure, engine):
         self.folds, self.structure = folds, structure
         self.engine = {**engine, "label": "structure"}
-        self.parts = folds.parts(structure, engine)
+        self.parts, self._prepared = folds.parts(structure, engine), {}
         self.n_features = folds.X.shape[1]
         self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
 
@@ -118,24 +121,31 @@ class _HeldOut:
                 part.Z = part.Z.astype(np.float32, copy=False)
         return np.float32
 
-    def log_density(self, cells, n_queries=None):
-        """At the first queries of each fold, (n_queries, n_cells); cells are (k, h)."""
-        found = []
-        for rows, parts in zip(self.folds.queries, self.parts, strict=True):
-            X = self.folds.X[rows[:n_queries]]
-            found.append(self._of_fold(X, parts, cells))
-        return np.vstack(found)
+    def log_density(self, cells):
+        """At all queries, (n_queries, n_cells); cells are of kernel and bandwidth."""
+        folds = zip(self.folds.queries, self.parts, strict=True)
+        return np.vstack([self._of_fold(rows, parts, cells) for rows, parts in folds])
 
-    def _of_fold(self, X, parts, cells):
-        logs = [self._of_part(X, part, cells) for part in parts]
+    def pilot(self, cells):
+        """At a few queries of the first fold."""
+        rows = self.folds.queries[0][:N_PILOT]
+        return self._of_fold(rows, self.parts[0], cells)
+
+    def _of_fold(self, rows, parts, cells):
+        logs = [self._of_part(self.folds.X[rows], part, cells) for part in parts]
         log_sums = functools.reduce(np.logaddexp, logs)
         counts = [len(p.Z) if p.weights is None else p.weights.sum() for p in parts]
         d = self.n_features
         volumes = [k.log_normalizer(d) + d * np.log(h) for k, h in cells]
         return log_sums - np.log(sum(counts)) - np.array(volumes)
 
+    def _points(self, part):
+        if id(part) not in self._prepared:
+            self._prepared[id(part)] = part.points()
+        return self._prepared[id(part)]
+
     def _of_part(self, X, part, cells):
-        points = part.points()
+        points = self._points(part)
         preserve = self.structure.preserve_variance
         pulled = [(k, h * points.scale, part.pull(k, h, preserve)) for k, h in cells]
         scales = part.log_scales()
@@ -296,13 +306,12 @@ def _compare_kernels(folds, structure, kernels, engine):
 
 def _pilot(held_out, curves):
     """Where each curve is highest, roughly, from a few queries."""
-    for curve in curves:
-        low, high = held_out.range(curve.kernel)
-        bandwidths = np.geomspace(low, high, N_COARSE)
-        cells = [(curve.kernel, h) for h in bandwidths]
-        n_each = -(-N_PILOT // len(held_out.parts))
-        means = held_out.log_density(cells, n_each).mean(axis=0)
-        curve.center = float(bandwidths[np.argmax(means)])
+    grids = [np.geomspace(*held_out.range(c.kernel), N_COARSE) for c in curves]
+    pairs = zip(curves, grids, strict=True)
+    cells = [(curve.kernel, h) for curve, grid in pairs for h in grid]
+    means = held_out.pilot(cells).mean(axis=0).reshape(len(curves), N_COARSE)
+    for curve, grid, mean in zip(curves, grids, means, strict=True):
+        curve.center = float(grid[np.argmax(mean)])
 
 
 def _candidate(structure, curve):

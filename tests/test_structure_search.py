@@ -1,0 +1,311 @@
+"""The choice of structure, tail and bandwidth on held-out points."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from structured_oracle import log_kernel
+
+from skhdkde import HighDimKernelDensity, kl_scorer
+from skhdkde._cells import CellSums
+from skhdkde._kernels import make_kernel
+from skhdkde._points import TrainingPoints
+
+COPIES = "ignore:.*training points are exact copies:UserWarning"
+
+
+@parametrize_with_checks(
+    [
+        HighDimKernelDensity(covariance_type="full", preserve_variance=True),
+        HighDimKernelDensity(
+            covariance_type="diag",
+            kernel="student",
+            degrees_of_freedom=5.0,
+            bandwidth=0.5,
+            adaptive=True,
+        ),
+    ]
+)
+@pytest.mark.filterwarnings(COPIES)
+def test_scikit_learn_checks(estimator, check):
+    if "array_api" in str(check):
+        pytest.skip("in test_estimator, once is enough")
+    check(estimator)
+
+
+def correlated(n, d, seed, df=None):
+    """Fresh points of one law: correlated features, Gaussian or Student."""
+    mixing = np.random.default_rng(0).standard_normal((d, d)) / np.sqrt(d)
+    covariance = mixing @ mixing.T + 0.1 * np.eye(d)
+    if df is not None:
+        return multivariate_t(np.zeros(d), covariance, df=df).rvs(n, random_state=seed)
+    return multivariate_normal(np.zeros(d), covariance).rvs(n, random_state=seed)
+
+
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize("stretched", [False, True])
+def test_cells(stretched):
+    """Every setting of one pass against direct sums."""
+    rng = np.random.default_rng(0)
+    d = 5
+    Y, X = rng.standard_normal((70, d)), rng.standard_normal((6, d))
+    weights = rng.uniform(0.1, 1.0, size=len(Y))
+    weights[0] = 1.0
+    local = rng.uniform(0.5, 2.0, size=len(Y)) if stretched else np.ones(len(Y))
+    settings = [("gaussian", None, 0.3, 0.9), ("gaussian", None, 1.0, 0.0)]
+    settings += [("student", 4.0, 0.5, 0.6), ("student", 4.0, 0.7, 1.0)]
+    stretch = local**-2.0 if stretched else None
+    offset = np.zeros(len(Y)) if stretched else None
+
+    class Identity:
+        def apply(self, X):
+            return X
+
+    points = TrainingPoints(
+        Y, weights, frame=Identity(), stretch=stretch, offset=offset, largest_weight=1.0
+    )
+    kernels = {nu: make_kernel(name, d, nu) for name, nu, _, _ in settings}
+    cells = [(kernels[nu], h * points.scale, a) for _, nu, h, a in settings]
+    logs = -d * np.log(local)
+    reduction = CellSums(cells, 1e-8, logs - logs.max())
+    from skhdkde import _kde
+    from skhdkde._backends import reduce_pairs
+
+    backend = _kde.resolve_backend("auto", d)
+    found = reduce_pairs(reduction, points.as_queries(X), points, backend=backend)
+    for g, (name, nu, h, a) in enumerate(settings):
+        sq = ((X[:, None] - a * Y) ** 2).sum(axis=2) / (h * local) ** 2
+        terms = log_kernel(name, nu, sq, d) - log_kernel(name, nu, 0.0, d)
+        expected = np.log(np.exp(terms + logs - logs.max()) @ weights)
+        assert_allclose(found[:, g], expected.astype(float), atol=1e-7)
+
+
+@pytest.mark.parametrize("n, d", [(150, 64), (200, 384), (2000, 30)])
+def test_choice_is_best_on_fresh_points(n, d):
+    """Not fooled by the points' own part in what is fitted to them."""
+    X, fresh = correlated(n, d, seed=1), correlated(1000, d, seed=2)
+    kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    found = kde.score_samples(fresh).mean()
+    best = -np.inf
+    for candidate in kde.bandwidth_search_.candidates:
+        if candidate.mixture is not None:
+            continue
+        other = HighDimKernelDensity(
+            bandwidth=candidate.bandwidth,
+            kernel="student",
+            degrees_of_freedom=candidate.degrees_of_freedom,
+            covariance_type=candidate.covariance_type,
+            preserve_variance=True,
+        ).fit(X)
+        best = max(best, other.score_samples(fresh).mean())
+    assert found >= best - max(0.5, 0.01 * abs(best))
+    # what the search saw is what fresh points give, while the training points, left out
+    # by index only, had a part in the covariance
+    means = [c.mean_log_density for c in kde.bandwidth_search_.candidates]
+    full = HighDimKernelDensity(covariance_type="full", preserve_variance=True).fit(X)
+    fooled = full.score_samples(None).mean()
+    honest = full.bandwidth_search_.mean_log_density.max()
+    truth = full.score_samples(fresh).mean()
+    assert abs(honest - truth) < 0.06 * abs(truth)
+    if n < 1000:
+        assert fooled - truth > 2.0 * abs(honest - truth)
+    assert kde.bandwidth_search_.mean_log_density.max() == pytest.approx(max(means))
+
+
+def test_normal_data_get_the_normal_law():
+    """Nothing is paid for the dimension where the data are normal."""
+    X, fresh = correlated(1500, 30, seed=1), correlated(1000, 30, seed=2)
+    mixing = np.random.default_rng(0).standard_normal((30, 30)) / np.sqrt(30)
+    truth = multivariate_normal(np.zeros(30), mixing @ mixing.T + 0.1 * np.eye(30))
+    kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    assert kde.covariance_type_ in ("full", "local")
+    assert kde.bandwidth_ > 0.9
+    kl = np.mean(truth.logpdf(fresh) - kde.score_samples(fresh))
+    assert -0.1 < kl < 0.5
+    spherical = HighDimKernelDensity().fit(X).score_samples(fresh)
+    assert np.mean(truth.logpdf(fresh) - spherical) > 4.0
+
+
+def test_tails_are_found():
+    X, fresh = correlated(1500, 15, 1, df=4.0), correlated(1000, 15, 2, df=4.0)
+    student = HighDimKernelDensity(
+        covariance_type="full", preserve_variance=True, kernel="student", random_state=0
+    ).fit(X)
+    assert 3.0 <= student.degrees_of_freedom_ <= 10.0
+    gaussian = HighDimKernelDensity(covariance_type="full", preserve_variance=True).fit(X)
+    gain = student.score_samples(fresh).mean() - gaussian.score_samples(fresh).mean()
+    assert gain > 0.5
+    normal = correlated(1500, 15, seed=3)
+    assert student.fit(normal).degrees_of_freedom_ == 100.0
+
+
+def test_mixture_is_found():
+    rng = np.random.default_rng(0)
+    centers = 6.0 * rng.standard_normal((2, 10))
+    shapes = rng.standard_normal((2, 10, 10)) / 3.0
+
+    def draw(n):
+        c = rng.integers(2, size=n)
+        noise = np.einsum("nij,nj->ni", shapes[c], rng.standard_normal((n, 10)))
+        return centers[c] + noise + 0.1 * rng.standard_normal((n, 10))
+
+    X, fresh = draw(800), draw(1000)
+    kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    assert kde.covariance_type_ == "local"
+    two = GaussianMixture(2, random_state=0).fit(X).score(fresh)
+    assert kde.score_samples(fresh).mean() > two - 0.1
+    frame = kde.bandwidth_search_.to_frame()
+    assert frame.mean_log_density.is_monotonic_decreasing
+    assert set(frame.covariance_type) >= {"spherical", "diag", "full", "local"}
+    one, other = clone_fit(kde, X), pickle.loads(pickle.dumps(kde))
+    assert_allclose(one.score_samples(fresh), kde.score_samples(fresh))
+    assert_allclose(other.score_samples(fresh), kde.score_samples(fresh))
+
+
+def clone_fit(estimator, X):
+    return type(estimator)(**estimator.get_params(deep=False)).fit(X)
+
+
+def test_breast_cancer_beats_scikit_learn():
+    """Means over two halves, each estimate fitted to the other."""
+    X = load_breast_cancer().data
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    order = np.random.default_rng(0).permutation(len(X))
+    halves = X[order[::2]], X[order[1::2]]
+
+    def held_out(fit_score):
+        return np.mean([fit_score(a, b) for a, b in (halves, halves[::-1])])
+
+    auto = HighDimKernelDensity(covariance_type="auto", random_state=0)
+    own = held_out(lambda a, b: auto.fit(a).score_samples(b).mean())
+    exact = {"leaf_size": len(X)}
+    others = {
+        "KernelDensity": lambda a, b: max(
+            KernelDensity(bandwidth=h, **exact).fit(a).score_samples(b).mean()
+            for h in (0.3, 0.5, 0.8)
+        ),
+        "Gaussian": lambda a, b: LedoitWolf().fit(a).score(b),
+        "GaussianMixture": lambda a, b: max(
+            GaussianMixture(k, covariance_type=kind, reg_covar=reg, random_state=0)
+            .fit(a)
+            .score(b)
+            for k in (1, 2, 4)
+            for kind in ("full", "diag", "tied")
+            for reg in (1e-3, 1e-1)
+        ),
+    }
+    for name, fit_score in others.items():
+        assert own > held_out(fit_score) + 1.0, name
+
+
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full"])
+def test_search_agrees_with_a_grid(covariance_type):
+    """The bandwidth is the best of a fine grid on points that were held out."""
+    X, fresh = correlated(1200, 8, seed=1), correlated(4000, 8, seed=2)
+    options = {"covariance_type": covariance_type, "preserve_variance": True}
+    kde = HighDimKernelDensity(**options, random_state=0).fit(X)
+    search = kde.bandwidth_search_
+    assert search.bandwidths[0] <= kde.bandwidth_ <= search.bandwidths[-1] * (1 + 1e-9)
+    scores = [
+        HighDimKernelDensity(bandwidth=h, **options).fit(X).score_samples(fresh).mean()
+        for h in kde.bandwidth_ * np.array([0.7, 0.8, 0.9, 1.0])
+    ]
+    assert np.argmax(scores) >= 2
+    assert max(scores) - scores[-1] < 0.02
+
+
+def test_grid_search_over_structures():
+    X = correlated(300, 6, seed=1)
+    grid = {"covariance_type": ["spherical", "full"], "preserve_variance": [False, True]}
+    search = GridSearchCV(HighDimKernelDensity(), grid, scoring=kl_scorer, cv=3).fit(X)
+    assert search.best_params_ == {"covariance_type": "full", "preserve_variance": True}
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"kernel": "tophat", "preserve_variance": True}, "kernel='tophat'"),
+        ({"kernel": "linear", "covariance_type": "auto"}, "kernel='linear'"),
+        ({"kernel": "cosine", "adaptive": True}, "kernel='cosine'"),
+        ({"kernel": "exponential", "adaptive": 3}, "adaptive needs kernel"),
+        ({"kernel": "exponential", "covariance_type": "local"}, "'local' needs kernel"),
+        ({"covariance_type": "auto", "bandwidth": 0.3}, "needs bandwidth='kl', got 0.3"),
+        ({"kernel": "student", "bandwidth": 0.3}, "degrees_of_freedom='auto'"),
+        ({"adaptive": True, "bandwidth": "scott"}, "bandwidth='scott'"),
+        ({"adaptive": 0}, "The 'adaptive' parameter"),
+        ({"covariance_type": "round"}, "The 'covariance_type' parameter"),
+        ({"covariance_estimator": "lw"}, "The 'covariance_estimator' parameter"),
+        ({"mixture": 3}, "The 'mixture' parameter"),
+        ({"degrees_of_freedom": -1.0}, "The 'degrees_of_freedom' parameter"),
+        (
+            {
+                "kernel": "student",
+                "degrees_of_freedom": 2.0,
+                "preserve_variance": True,
+            },
+            "degrees_of_freedom must be > 2, got 2.0",
+        ),
+        (
+            {"covariance_type": "full", "preserve_variance": True, "bandwidth": 1.2},
+            "bandwidth=1.2 must be at most 1 ",
+        ),
+    ],
+)
+def test_errors(parameters, message):
+    kde = HighDimKernelDensity(**parameters)
+    with pytest.raises(ValueError, match=message):
+        kde.fit(correlated(30, 3, seed=0))
+    with pytest.raises(NotFittedError):
+        kde.score_samples(np.zeros((1, 3)))
+
+
+def test_constant_features():
+    X = correlated(30, 3, seed=0)
+    X[:, 1] = 4.0
+    for covariance_type in ("diag", "full", "local"):
+        kde = HighDimKernelDensity(covariance_type=covariance_type)
+        with pytest.raises(ValueError, match="feature 1 is constant"):
+            kde.fit(X)
+    auto = HighDimKernelDensity(covariance_type="auto")
+    with pytest.raises(ValueError, match="feature 1 is constant"):
+        auto.fit(X)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full", "auto"])
+def test_few_points(n, covariance_type):
+    X = correlated(n, 4, seed=0)
+    kde = HighDimKernelDensity(
+        covariance_type=covariance_type, preserve_variance=True, random_state=0
+    )
+    if n == 2:  # a fold leaves one point, which has no variance
+        with pytest.raises(ValueError, match="n_samples=2"):
+            kde.fit(X)
+        return
+    kde.fit(X)
+    assert np.isfinite(kde.score_samples(X)).all()
+    assert np.isfinite(kde.score_samples(None)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_copies_are_one_point():
+    X = correlated(200, 5, seed=0)
+    doubled = np.vstack([X, X[:50]])
+    kde = HighDimKernelDensity(covariance_type="full", random_state=0)
+    with pytest.warns(UserWarning, match="50 of the 250 training points") as record:
+        kde.fit(doubled)
+    assert record[0].filename == __file__
+    weights = np.concatenate([np.full(50, 2.0), np.ones(150)])
+    other = HighDimKernelDensity(covariance_type="full", random_state=0)
+    other.fit(X, sample_weight=weights)
+    assert kde.bandwidth_ == pytest.approx(other.bandwidth_, rel=1e-6)
+    assert kde.bandwidth_search_.n_copies == 50
