@@ -278,7 +278,8 @@ def warn_of_copies(n_points, n_copies, rule, parameter):
 
 def _levels_to_caller():
     frame, level = sys._getframe(1), 0
-    while frame and frame.f_globals.get("__name__", "").startswith(("skhdkde.", "sklearn.")):
+    inside = ("skhdkde.", "sklearn.")
+    while frame and frame.f_globals.get("__name__", "").startswith(inside):
         frame, level = frame.f_back, level + 1
     return level + 1
 

@@ -79,9 +79,9 @@ def fit_frames(X, weights, structure, random_state, *, whole=None):
 def shrunk_covariance(Z, weights=None):
     """Ledoit-Wolf estimate of the covariance matrix of centred points.
 
-    ``(1 - s) C + s mu I`` with ``mu`` the mean variance and ``s = min(b, d) / d``, where
-    ``d = |C - mu I|^2`` and ``b`` is the expected error of ``C`` (Ledoit and Wolf, 2004, A
-    well-conditioned estimator for large-dimensional covariance matrices). With weights,
+    ``(1 - s) C + s mu I`` with ``mu`` the mean variance and ``s = min(b, d) / d``,
+    where ``d = |C - mu I|^2`` and ``b`` is the expected error of ``C`` (Ledoit and Wolf,
+    2004, A well-conditioned estimator for large-dimensional covariance matrices). With weights,
     the sum of squared weights is the inverse of the number of points.
     """
     n_points, n_features = Z.shape
@@ -182,8 +182,8 @@ def standardization(X, weights, whole=None):
     elif len(constant):
         raise ValueError(
             f"a covariance needs features of X that vary; feature {constant[0]} is "
-            f"constant ({len(constant)} of {X.shape[1]} are). Leave out such features, or "
-            "use covariance_type='spherical'."
+            f"constant ({len(constant)} of {X.shape[1]} are). Leave out such features, "
+            "or use covariance_type='spherical'."
         )
     return location, np.sqrt(variance)
 

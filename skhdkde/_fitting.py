@@ -120,7 +120,9 @@ def fit_estimate(X, weights, estimator, **engine):
         points = TrainingPoints(X, weights)
         bandwidth = check_bandwidth(bandwidth, points)
         return Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
-    return _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine)
+    return _structured(
+        X, weights, structure, kernel, bandwidth, search, estimator, engine
+    )
 
 
 def _plain(X, weights, structure, kernel, estimator, engine):
@@ -192,8 +194,8 @@ def _structured(X, weights, structure, kernel, bandwidth, search, estimator, eng
     if bandwidth > largest:
         if search is None and bandwidth > largest * (1.0 + 1e-12):
             raise ValueError(
-                f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance is "
-                "preserved: there all of it is the kernel's."
+                f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance "
+                "is preserved: there all of it is the kernel's."
             )
         bandwidth = largest
     estimate = structured_estimate(X, parts, structure, kernel, bandwidth)

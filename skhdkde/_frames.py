@@ -1,8 +1,8 @@
 """Coordinates in which a bandwidth matrix is a multiple of the identity.
 
 A kernel of bandwidth matrix ``h^2 S`` is the spherical kernel at bandwidth ``h`` of
-``z = (x - m) L``, with ``L L' = S^-1``, and a density in ``z`` times ``|det L|`` is one in
-``x``. Everything spherical then serves; only queries pass through a frame first.
+``z = (x - m) L``, with ``L L' = S^-1``, and a density in ``z`` times ``|det L|`` is one
+in ``x``. Everything spherical then serves; only queries pass through a frame first.
 """
 
 import functools

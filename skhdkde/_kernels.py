@@ -26,6 +26,9 @@ cannot be changed in place: what is returned counts.
 ``values``         shifted energies, and what they were shifted by -> profile,
                    relative to the row's largest
 ``log_peak``       log of the factor that ``values`` left out
+``product_terms``  for energies that are squared distances: rate and reference by
+                   row, for which ``values_from_product`` takes the least steps
+                   from ``rate (reference - sq)`` to what ``values`` gives
 ``slopes``         ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``
 ``radii``          radii of random draws at ``h = 1``
 ``reach``          squared distance from which on a pair adds less than
@@ -149,6 +152,12 @@ class Gaussian(_ExponentialFamily):
 
     def energy(self, sq):
         return sq
+
+    def product_terms(self, lowest, h):
+        return self.rate(h), lowest
+
+    def values_from_product(self, product):
+        return namespace(product).exp(product, out=product)
 
     def slopes(self, energy, values, h):
         return values

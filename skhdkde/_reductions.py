@@ -12,7 +12,7 @@ A reduction offers
 - ``merge(state, other)``: the state of both,
 - ``finish(state)``: the result, of shape (n_rows, width),
 - ``width``, and ``smallest_bandwidth``, infinite if there is none,
-- ``product_rate`` and ``update_from_product``, where it can do with less than a tile:
+- ``product_terms`` and ``update_from_product``, where it can do with less than a tile:
   rate times (reference minus squared distance), straight from a matrix product,
 - ``reach``, ``suspect_rows`` and ``suspect_pairs``: which pairs matter, and where an
   error of the squared distances would be felt (see ``_backends/_precision.py``).
@@ -107,19 +107,19 @@ class LogSumExp(_KernelReduction):
                 sums[:, g] = to_host(values @ weights)
         return sums
 
-    @property
-    def product_rate(self):
-        """Rate to fold into the product; None if the kernel needs squared distances."""
+    def product_terms(self, lowest):
+        """Rate and reference to fold into the product, for each row.
+
+        None if the kernel needs squared distances.
+        """
         if not self.kernel.affine:
             return None
-        return self.kernel.rate(self.bandwidths[0]) if self._rate_in_product else 1.0
-
-    @property
-    def _rate_in_product(self):
-        return len(self.bandwidths) == 1 and self.kernel.name == "gaussian"
+        if len(self.bandwidths) > 1:
+            return 1.0, lowest
+        return self.kernel.product_terms(lowest, self.bandwidths[0])
 
     def update_from_product(self, state, product, scratch, weights):
-        """The state with a tile of ``product_rate (lowest - sq)`` added.
+        """The state with a tile of ``rate (reference - sq)`` added.
 
         Saves three passes over the tile: no minimum is sought, and the shift and scale
         are part of the product.
@@ -132,12 +132,11 @@ class LogSumExp(_KernelReduction):
             is out of range. Nothing was added to them.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if self._rate_in_product:
-                exp = namespace(product).exp
-                sums = to_host(exp(product, out=product) @ weights)[:, None]
+            if len(self.bandwidths) == 1:
+                values = self.kernel.values_from_product(product)
+                sums = to_host(values @ weights)[:, None]
             else:
-                buffer = product if len(self.bandwidths) == 1 else scratch()
-                sums = self._sums(product, buffer, weights, state[0])
+                sums = self._sums(product, scratch(), weights, state[0])
         rows = np.flatnonzero(~(sums <= LARGEST_SUM).all(axis=1))
         sums[rows] = 0.0
         return (state[0], state[1] + sums), rows

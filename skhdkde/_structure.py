@@ -9,7 +9,7 @@ leave-one-out mean does for the textbook's estimate.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.interpolate import make_interp_spline

@@ -44,20 +44,26 @@ class Student:
     def shift(self, energy, lowest):
         return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
 
-    def rate(self, h):
-        return 1.0
-
     def _core(self, h):
         return self.degrees_of_freedom * h**2
 
     def values(self, shifted, h, out, lowest):
         """``((c + E) / (c + E_lowest))^-exponent`` with ``c = nu h^2``."""
-        xp = namespace(out)
-        out = xp.multiply(shifted, column(-1.0 / (self._core(h) + lowest), out), out=out)
+        factor = column(-1.0 / (self._core(h) + lowest), out)
+        out = namespace(out).multiply(shifted, factor, out=out)
         out += 1.0
-        out = xp.log(out, out=out)
-        out *= -self.exponent
-        return xp.exp(out, out=out)
+        return self.values_from_product(out)
+
+    def product_terms(self, lowest, h):
+        core = self._core(h)
+        return -1.0 / (core + lowest), -core
+
+    def values_from_product(self, product):
+        """From ``(c + E) / (c + E_lowest)``."""
+        xp = namespace(product)
+        product = xp.log(product, out=product)
+        product *= -self.exponent
+        return xp.exp(product, out=product)
 
     def log_peak(self, lowest, bandwidths):
         with np.errstate(over="ignore"):

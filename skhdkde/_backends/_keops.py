@@ -191,7 +191,7 @@ class _Pairs:
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
 
     def discounted(self, pull, logs, kernel, h):
-        """``|x - pull y|^2``, and what a kernel makes of it with ``logs`` in its values."""
+        """``|x - pull y|^2``, and what a kernel makes of it with ``logs`` in it."""
         points = self.source.points
         sq = self.x.sqdist(self.y * number(pull, self.sq))
         if points.stretch is not None:

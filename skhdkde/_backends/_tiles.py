@@ -61,10 +61,14 @@ class QueryBlock:
         return part
 
     def relative(self, reference, rate):
-        """Operand whose product with the points is ``rate (reference - |x - y|^2)``."""
-        rate = self.augmented.dtype.type(rate)
-        operand = self.augmented * -rate
-        operand[:, -1] = rate * (reference - self.sq_norms)
+        """Operand whose product with the points is ``rate (reference - |x - y|^2)``.
+
+        Both are numbers or of shape (n_rows,).
+        """
+        # rounded once, so that what cancels is in the same units
+        rate = np.broadcast_to(rate, self.sq_norms.shape).astype(self.augmented.dtype)
+        operand = self.augmented * -rate[:, None]
+        operand[:, -1] = rate.astype(np.float64) * (reference - self.sq_norms)
         return operand
 
     def exclude(self, tile, cols, value):
@@ -226,7 +230,8 @@ def _visit(reduction, queries, points, cols, device, check):
 
 def _tile_cols(cols, queries, points, device):
     step = device.tile_cols
-    if queries.augmented.dtype != points.dtype or points.stretch is not None:  # blocks are converted on the fly
+    converted = queries.augmented.dtype != points.dtype or points.stretch is not None
+    if converted:  # block by block
         step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
     for start in range(cols.start, cols.stop, step):
         yield slice(start, min(start + step, cols.stop))
@@ -238,21 +243,23 @@ class _Products:
     def __init__(self, reduction, queries, points, device):
         self.reduction, self.queries, self.points = reduction, queries, points
         self.device = device
-        self.rate = getattr(reduction, "product_rate", None)
+        self.terms = getattr(reduction, "product_terms", lambda lowest: None)
         self.lowest = self.operand = None
 
     def update(self, state, cols):
         """The state with a tile added, or None if that takes a full tile."""
-        if self.rate is None or self.points.stretch is not None:
-            return None
-        if not np.isfinite(state[0]).all():
+        if self.points.stretch is not None or not np.isfinite(state[0]).all():
             return None
         if self.lowest is not state[0]:
-            self.lowest = state[0]
-            self.operand = self.queries.relative(state[0], self.rate)
+            terms = self.terms(state[0])
+            if terms is None:
+                return None
+            rate, reference = terms
+            self.lowest, self.left_out = state[0], np.copysign(np.inf, -np.max(rate))
+            self.operand = self.queries.relative(reference, rate)
         device, dtype = self.device, self.operand.dtype
         product = device.product(self.operand, device.block(self.points, cols, dtype))
-        self.queries.exclude(product, cols, -np.inf)
+        self.queries.exclude(product, cols, self.left_out)
         weights = device.put(self.points.weight_block(cols, dtype))
         state, out_of_range = self.reduction.update_from_product(
             state, product, lambda: device.scratch(product), weights
