@@ -81,8 +81,8 @@ def shrunk_covariance(Z, weights=None):
 
     ``(1 - s) C + s mu I`` with ``mu`` the mean variance and ``s = min(b, d) / d``,
     where ``d = |C - mu I|^2`` and ``b`` is the expected error of ``C`` (Ledoit and Wolf,
-    2004, A well-conditioned estimator for large-dimensional covariance matrices). With weights,
-    the sum of squared weights is the inverse of the number of points.
+    2004, A well-conditioned estimator for large-dimensional covariance matrices). With
+    weights, the sum of squared weights is the inverse of the number of points.
     """
     n_points, n_features = Z.shape
     shares = np.full(n_points, 1.0 / n_points) if weights is None else _shares(weights)

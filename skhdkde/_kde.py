@@ -30,24 +30,32 @@ COVARIANCE_TYPES = ("spherical", "diag", "full", "local", "auto")
 class HighDimKernelDensity(DensityMixin, BaseEstimator):
     """Kernel density estimate for data with many features.
 
-    The estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)`` over
-    the training points ``y_j`` in ``d`` dimensions. It is computed in logs, over all
+    The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
+    over the training points ``y_j`` in ``d`` dimensions. It is computed in logs, over all
     pairs, so that log densities are right in any dimension. The default bandwidth is
     the one that is best in Kullback-Leibler divergence; in high dimension it lies where
     a few nearest points decide the estimate [1]_.
 
+    With ``covariance_type="auto"`` kernels take shape, place and tail from the data, each
+    as far as held-out points are the likelier for it: on most data with correlated
+    features that is the better density by tens or hundreds of nats.
+
     Parameters
     ----------
     bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
-        The bandwidth, in the units of the data, or the rule that chooses it. The rules
-        are those of :func:`select_bandwidth`; "kl" maximises the mean leave-one-out
-        log density. On more than 4096 points it takes a random 4096 of them as queries,
-        each compared to all points.
+        The bandwidth, or the rule that chooses it. It is in the units of the data; or,
+        for a `covariance_type` other than "spherical", in those of the frame in which
+        that covariance is the identity. The rules are those of :func:`select_bandwidth`;
+        "kl" maximises the mean log density of training points left out, one by one or,
+        where they have a part in a covariance, a mixture or a local scale, in up to
+        five folds. On more than 4096 points (2048 in folds) it takes a random 4096 of
+        them as queries, each compared to all points.
 
     kernel : str, default="gaussian"
         The kernel, a function of ``r = |x - y| / h``:
 
         - "gaussian": ``exp(-r^2 / 2)``
+        - "student": ``(1 + r^2 / nu)^(-(nu + d) / 2)``
         - "exponential": ``exp(-r)``
         - "tophat": ``1`` for ``r < 1``
         - "epanechnikov": ``1 - r^2`` for ``r < 1``
@@ -56,6 +64,41 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
         The last four are zero beyond. With them "kl" must reach the nearest point of
         every point, so that in high dimension one outlier decides the bandwidth.
+
+    degrees_of_freedom : float or "auto", default="auto"
+        ``nu`` of "student"; infinity makes it "gaussian". "auto" takes the best of 3, 5,
+        10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
+        ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
+        Gaussian kernel with these tails unless given as infinity.
+
+    covariance_type : {"spherical", "diag", "full", "local", "auto"}, default="spherical"
+        Shape of the kernel, in which the bandwidth is a factor:
+
+        - "spherical": the identity, in data units
+        - "diag": the variance of each feature
+        - "full": the covariance matrix of the points
+        - "local": for each point the covariance of its component of a Gaussian mixture
+        - "auto": the best of all four, with variance preserved, by "kl"
+
+    preserve_variance : bool, default=False
+        Whether to pull training points to the mean (of their component, if "local") by
+        ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so
+        that the estimate has the covariance of the points. At the largest ``h`` it is
+        one kernel at the mean, or the mixture. For "spherical" the mean variance
+        of the features takes the place of 1. "auto" always does.
+
+    adaptive : bool or int, default=False
+        Whether each point's bandwidth is proportional to the distance to its ``k``-th
+        nearest neighbour, ``k`` being 5 if True; its factors have a mean square of 1.
+
+    covariance_estimator : estimator, default=None
+        Covariance estimator of scikit-learn for "full", fitted to standardised features.
+        None is that of Ledoit and Wolf, so that fewer points than features suffice.
+
+    mixture : estimator, default=None
+        :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
+        "local". It is fitted to X unless fitted; the search fits it to each fold in any
+        case. None compares a few mixtures of full and of many diagonal components.
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
         What visits the pairs of queries and training points:
@@ -76,20 +119,33 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Whether to show a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest" on more than 4096 points. Pass an int for
-        the same bandwidth each time.
+        Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, and
+        the start of mixtures. Pass an int for the same estimate each time.
 
     Attributes
     ----------
     bandwidth_ : float
-        The bandwidth in use, in data units.
+        The bandwidth in use.
+
+    kernel_ : str
+        The kernel in use, "gaussian" or "student" if chosen by "auto".
+
+    degrees_of_freedom_ : float
+        Of the kernel in use; infinite unless it is "student".
+
+    covariance_type_ : {"spherical", "diag", "full", "local"}
+        The covariance in use.
+
+    preserve_variance_ : bool
+        Whether the estimate has the covariance of the training points.
 
     backend_ : {"numpy", "keops", "torch"}
         The backend in use.
 
     bandwidth_search_ : BandwidthSearch or None
-        For ``bandwidth="kl"``, the bandwidths tried, with the mean leave-one-out log
-        density at each and its standard error; otherwise None.
+        For ``bandwidth="kl"``, the bandwidths tried, with the mean log density at each
+        and its standard error, and as ``candidates`` the structures and degrees of
+        freedom that were compared; otherwise None.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -103,6 +159,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     select_bandwidth : The bandwidth rules as a function, with more control.
     kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
     sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
+    sklearn.mixture.GaussianMixture : What "local" becomes at its largest bandwidth.
 
     Notes
     -----
@@ -115,10 +172,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
     as a torch tensor, and results are arrays of that library, on the device of X.
-    Training points on a CUDA GPU stay there.
+    Training points on a CUDA GPU stay there for the textbook's estimate.
 
-    Fitting stores up to two copies of the data. Methods need at most 64 MiB per thread
-    beside their result and a few numbers per query, for any number of points and queries.
+    Fitting stores up to two copies of the data, with a structure up to four. Methods
+    need at most 64 MiB per thread beside their result and a few numbers per query, for
+    any number of points and queries.
+
+    The user guide, "Structures", has the formulas and what they cost.
 
     References
     ----------
@@ -137,6 +197,11 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     array([-64.23])
     >>> kde.score_samples(None)[:3].round(2)  # each training point, without itself
     array([-77.25, -80.38, -76.39])
+    >>> kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    >>> kde.covariance_type_
+    'spherical'
+    >>> kde.score_samples(np.zeros((1, 50))).round(2)  # the truth is -45.95
+    array([-46.2])
     """
 
     _parameter_constraints: dict = {
