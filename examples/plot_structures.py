@@ -137,8 +137,8 @@ for name, kde in chosen.items():
 
 # %%
 # A density can also be seen by what it draws. From the top: test images; samples of the
-# best spherical estimate, which are training images with noise in every pixel; of the Gaussian;
-# and of "auto", whose noise is where digits of the same kind differ.
+# best spherical estimate, which are training images with noise in every pixel; of the
+# Gaussian; and of "auto", whose noise is where digits of the same kind differ.
 
 train, _, test = data["digits / 17 (64 features)"]
 spherical = HighDimKernelDensity().fit(train)

@@ -20,6 +20,8 @@ __all__ = ["Estimate", "at_bandwidth", "plain_estimate", "structured_estimate"]
 
 # Queries whose diagnoses are merged at once.
 QUERIES_AT_ONCE = 16384
+# Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
+LARGEST_EXPONENT = 1500.0
 
 
 class Estimate:
@@ -237,8 +239,11 @@ class Member:
         return self.reduce(reduction, queries, leave_out, engine)[:, 0] + self.log_scale
 
     def reduce(self, reduction, queries, leave_out, engine, label="density", out=None):
-        # float32 does not resolve 1 - r^2 at the rim of a compact kernel, nor offsets
-        wide = reduction.kernel.compact or self.points.stretch is not None
+        # float32 does not resolve 1 - r^2 at the rim of a compact kernel, nor offsets,
+        # nor what a high power is taken of
+        kernel = reduction.kernel
+        wide = kernel.compact or self.points.stretch is not None
+        wide |= getattr(kernel, "exponent", 0.0) > LARGEST_EXPONENT
         return reduce_pairs(
             reduction,
             queries,

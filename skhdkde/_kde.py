@@ -66,7 +66,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         every point, so that in high dimension one outlier decides the bandwidth.
 
     degrees_of_freedom : float or "auto", default="auto"
-        ``nu`` of "student"; infinity makes it "gaussian". "auto" takes the best of 3, 5,
+        ``nu`` of "student"; above 1e8 it is "gaussian". "auto" takes the best of 3, 5,
         10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
         Gaussian kernel with these tails unless given as infinity.
@@ -201,7 +201,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     >>> kde.covariance_type_
     'spherical'
     >>> kde.score_samples(np.zeros((1, 50))).round(2)  # the truth is -45.95
-    array([-46.2])
+    array([-46.02])
     """
 
     _parameter_constraints: dict = {

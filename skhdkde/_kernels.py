@@ -411,12 +411,14 @@ KERNELS = {
 }
 
 KERNEL_NAMES = (*KERNELS, "student")
+# Degrees of freedom from which the t distribution is Gaussian to (d + r^2)^2 / 4e8 nats.
+GAUSSIAN_DEGREES = 1e8
 
 
 def make_kernel(name, n_features, degrees_of_freedom=np.inf):
-    """The kernel of that name; student of infinitely many degrees is gaussian."""
+    """The kernel of that name; student of very many degrees is gaussian."""
     if name != "student":
         return KERNELS[name]
-    if np.isinf(degrees_of_freedom):
+    if degrees_of_freedom > GAUSSIAN_DEGREES:
         return KERNELS["gaussian"]
     return Student(degrees_of_freedom, n_features)

@@ -11,7 +11,7 @@ import numpy as np
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._covariance import fit_frames
-from skhdkde._points import TrainingPoints
+from skhdkde._points import TrainingPoints, indistinct
 from skhdkde._reductions import KSmallest
 
 __all__ = ["Part", "Structure", "make_parts"]
@@ -91,10 +91,12 @@ class Part:
             leave_out=everything,
             **engine,
         )[:, -1]
-        if not sq.any():
+        # copies in X need not be equal to the last bit in the frame
+        apart = sq > indistinct(points.largest_norm / points.scale, points.dtype)
+        if not apart.any():
             self.local = np.ones(len(self.Z))
             return
-        sq = np.maximum(sq, sq[sq > 0.0].min())  # of copies
+        sq = np.maximum(sq, sq[apart].min())
         self.local = np.sqrt(sq / np.average(sq, weights=self.weights))
 
     def log_scales(self):

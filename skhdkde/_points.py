@@ -15,7 +15,7 @@ import numpy as np
 
 import skhdkde._device as _device
 
-__all__ = ["TrainingPoints", "power_of_two_scale"]
+__all__ = ["TrainingPoints", "indistinct", "power_of_two_scale"]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
@@ -68,6 +68,10 @@ class TrainingPoints:
     largest_norm : float
         Largest ``|y|`` of the centred points, in scaled units.
 
+    indistinct : float
+        Squared distance, in scaled units, up to which a query may be one of the points;
+        zero without a frame, as then it is exactly one or is not.
+
     bias : float
         See :func:`rounding_bias`.
 
@@ -96,6 +100,8 @@ class TrainingPoints:
         prepare = _prepare if isinstance(X, np.ndarray) else _device.prepare
         self.exact, self.augmented, largest = prepare(X, self.scale, self.center)
         self.largest_norm = float(np.sqrt(largest))
+        size = 0.0 if frame is None else self.largest_norm
+        self.indistinct = indistinct(size, self.dtype)
         sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
         self.bias = rounding_bias(self.augmented[sample][:, :-2])
         if weights is not None:
@@ -286,6 +292,11 @@ def _augment(exact, center, out):
     out[:, -2] = np.square(out[:, :-2], dtype=np.float64).sum(axis=1)
     out[:, -1] = 1.0
     return out
+
+
+def indistinct(largest_norm, dtype):
+    """Squared distance that rows equal in X may have in a frame, by rounding."""
+    return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
 
 
 def power_of_two_scale(X):

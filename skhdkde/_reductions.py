@@ -166,7 +166,7 @@ class Gradient(_KernelReduction):
     def __init__(self, kernel, bandwidth, points, tol):
         super().__init__(kernel, [bandwidth], points, tol)
         self.width = points.shape[1]
-        self.scale = points.scale
+        self.scale, self.indistinct = points.scale, points.indistinct
 
     def suspect_rows(self, nearest, delta):
         suspect = super().suspect_rows(nearest, delta)
@@ -189,6 +189,8 @@ class Gradient(_KernelReduction):
 
     def update(self, state, tile):
         h = self.bandwidths[0]
+        if self.kernel.singular and self.indistinct:  # no direction at the point itself
+            tile.sq[tile.sq <= self.indistinct] = 0.0
         energy = self.kernel.energy(tile.sq)
         unshifted = energy * 1.0
         lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))

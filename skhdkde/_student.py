@@ -1,7 +1,7 @@
 """The kernel with a heavy tail; what a kernel offers is in ``_kernels.py``."""
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import betaln, gammaln
 
 from skhdkde._arrays import column, namespace, number
 
@@ -30,9 +30,9 @@ class Student:
         self.exponent = 0.5 * (self.degrees_of_freedom + n_features)
 
     def log_normalizer(self, n_features):
-        nu = self.degrees_of_freedom
-        gammas = gammaln(0.5 * nu) - gammaln(0.5 * (nu + n_features))
-        return gammas + 0.5 * n_features * np.log(nu * np.pi)
+        # by the beta function, which does not cancel where nu is large
+        nu, half = self.degrees_of_freedom, 0.5 * n_features
+        return betaln(0.5 * nu, half) - gammaln(half) + half * np.log(nu * np.pi)
 
     def variance(self, n_features):
         nu = self.degrees_of_freedom
@@ -80,7 +80,7 @@ class Student:
         return gaussian / np.sqrt(rng.chisquare(nu, size=size) / nu)
 
     def reach(self, nearest, margin, h):
-        core = self._core(h)
+        core, nearest = self._core(h), np.maximum(nearest, 0.0)  # rounding made it less
         with np.errstate(over="ignore"):
             return (core + nearest) * np.exp(margin / self.exponent) - core
 

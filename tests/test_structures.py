@@ -373,3 +373,49 @@ def test_copies_share_the_smallest_scale():
     assert np.isfinite(kde.score_samples(Y)).all()
     same = HighDimKernelDensity(bandwidth=0.5, adaptive=2).fit(np.ones((5, 3)))
     assert np.isfinite(same.score_samples(np.ones((1, 3)))).all()
+
+
+@pytest.mark.parametrize("dtype, width", [(np.float64, 1e-9), (np.float32, 1e-5)])
+def test_student_on_tight_clusters_is_not_nan(dtype, width):
+    rng = np.random.default_rng(0)
+    Y = np.where(np.arange(60) % 2, 1, -1)[:, None] * np.linspace(1, 2, 5)
+    Y = (Y + width * rng.standard_normal((60, 5))).astype(dtype)
+    kde = HighDimKernelDensity(kernel="student", degrees_of_freedom=4.0, bandwidth=width)
+    exact = Y.astype(np.longdouble)
+    sq = ((exact[:8, None] - exact) ** 2).sum(axis=2) / np.longdouble(width) ** 2
+    log_sums = np.log(np.sum((1 + sq / 4) ** -4.5, axis=1))
+    spread = kde.fit(Y).score_samples(Y[:8]) - log_sums
+    assert np.ptp(spread) < (1e-2 if dtype == np.float32 else 1e-6)
+
+
+@pytest.mark.parametrize("degrees", [1e5, 1e8, 1e17])
+@pytest.mark.parametrize("dtype, tol", [(np.float64, 1e-4), (np.float32, 2e-3)])
+def test_student_with_many_degrees_of_freedom_is_gaussian(degrees, dtype, tol):
+    X = np.random.default_rng(0).standard_normal((300, 10)).astype(dtype)
+    both = [
+        HighDimKernelDensity(bandwidth=1.0, **parameters).fit(X).score_samples(X)
+        for parameters in ({}, {"kernel": "student", "degrees_of_freedom": degrees})
+    ]
+    np.testing.assert_allclose(*both, atol=max(tol, 500.0 / degrees), rtol=1e-6)
+
+
+def test_copies_have_no_local_scale_of_rounding():
+    X = np.random.default_rng(0).standard_normal((101, 13))
+    X[1:8] = X[0]
+    kde = HighDimKernelDensity(covariance_type="full", adaptive=True, bandwidth=0.5)
+    assert kde.fit(X)._estimate.parts[0].local.min() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_gradient_at_a_cusp_has_no_part_of_rounding(covariance_type, dtype):
+    X = 3.0 * np.random.default_rng(0).standard_normal((61, 7)) + 1.0
+    X = X.astype(dtype)
+    kde = HighDimKernelDensity(
+        kernel="exponential", bandwidth=0.3, covariance_type=covariance_type
+    ).fit(X)
+    at, beside = kde.log_density_gradient(X[:3]), np.empty((2, 3, 7))
+    for step, side in zip((1e-3, -1e-3), beside, strict=True):
+        side[:] = kde.log_density_gradient(X[:3] + step)
+    # the own term changes sign across the point and the others hardly change
+    np.testing.assert_allclose(at, beside.mean(axis=0), atol=2e-2)
