@@ -14,6 +14,7 @@ import tracemalloc
 
 import numpy as np
 from reporting import announce, describe_machine, write_table
+from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from skhdkde import Diagnosis, HighDimKernelDensity
@@ -42,21 +43,38 @@ CASES = [
     ("kl search", 20_000, 4_096, 32),
     ("kl search", 200_000, 4_096, 32),
     ("kl search", 2_000, 2_000, 10_000),
+    ("local: score_samples", 20_000, 40_000, 32),
+    ("local: score_samples(None)", 20_000, 20_000, 32),
+    ("local: log_density_gradient", 2_000, 400_000, 32),
+    ("local: log_density_gradient", 2_000, 2_000, 5_000),
+    ("local: diagnose", 2_000, 400_000, 32),
+    ("full: log_density_gradient", 2_000, 400_000, 32),
 ]
+STRUCTURES = {
+    "local": {
+        "covariance_type": "local",
+        "mixture": GaussianMixture(4, covariance_type="diag", random_state=0),
+        "preserve_variance": True,
+    },
+    "full": {"covariance_type": "full", "preserve_variance": True},
+}
 
 
 def prepare(method, n_points, n_queries, n_features, dtype, n_threads):
     """A function without arguments that does what is measured."""
     rng = np.random.default_rng(0)
     points = rng.standard_normal(size=(n_points, n_features), dtype=dtype)
-    kde = HighDimKernelDensity(bandwidth=1.0, n_jobs=n_threads).fit(points)
+    structure, _, method = method.rpartition(": ")
+    parameters = STRUCTURES.get(structure, {})
+    bandwidth = 0.7 if structure else 1.0
+    kde = HighDimKernelDensity(bandwidth=bandwidth, n_jobs=n_threads, **parameters)
+    kde.fit(points)
     if method == "score_samples(None)":
         return lambda: kde.score_samples(None)
     if method == "kl search":
         options = {"n_queries": n_queries, "random_state": 0, "n_jobs": n_threads}
-        return lambda: bandwidth_by_rule(
-            kde._points, "kl", KERNELS["gaussian"], **options
-        )
+        training = kde._estimate.members[0].points
+        return lambda: bandwidth_by_rule(training, "kl", KERNELS["gaussian"], **options)
     queries = rng.standard_normal(size=(n_queries, n_features), dtype=dtype)
     return lambda: getattr(kde, method)(queries)
 

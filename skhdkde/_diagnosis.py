@@ -160,7 +160,7 @@ class Diagnosis:
         "extreme", above 2 in "clt". Infinite for compact kernels, whose values are
         bounded.
     h_g, h_clt : ndarray
-        Bandwidths, in data units, at which the regimes meet at the query.
+        Bandwidths at which the regimes meet at the query, in the units of ``bandwidth``.
     regime : ndarray of str
         "extreme": a few nearest points give the whole sum. "stable": many points
         contribute, with heavy-tailed fluctuations. "clt": the central limit theorem
@@ -170,7 +170,7 @@ class Diagnosis:
     max_weight : ndarray
         Share of the point that contributes most; NaN where none does.
     bandwidth : float
-        The bandwidth in use, in data units.
+        The bandwidth in use, in data units or those of the frame of a covariance.
     kernel : str
     """
 

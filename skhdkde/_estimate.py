@@ -13,13 +13,13 @@ import numpy as np
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
-from skhdkde._points import power_of_two_scale
+from skhdkde._points import power_of_two_scale, row_blocks
 from skhdkde._reductions import Gradient, LogSumExp
 
 __all__ = ["Estimate", "at_bandwidth", "plain_estimate", "structured_estimate"]
 
 # Queries whose diagnoses are merged at once.
-QUERIES_AT_ONCE = 16384
+QUERIES_AT_ONCE = 8192
 # Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
 LARGEST_EXPONENT = 1500.0
 
@@ -114,21 +114,27 @@ class Estimate:
         if len(self.members) == 1:
             self._gradient_of(self.members[0], X, engine, out)
             return out
+        for rows in row_blocks(*X.shape):
+            out[rows] = self._merged_gradient(X[rows], engine, out.dtype)
+        return out
+
+    def _merged_gradient(self, X, engine, dtype):
+        """Of all members, for a block of queries."""
         log_sums = [member.log_sums(self, X, None, engine) for member in self.members]
         total = functools.reduce(np.logaddexp, log_sums)
-        out[:] = 0.0
+        merged, own = np.zeros(X.shape, dtype), np.empty(X.shape, dtype)
         for member, logs in zip(self.members, log_sums, strict=True):
-            own = np.empty_like(out)
             self._gradient_of(member, X, engine, own)
-            out += np.exp(logs - total)[:, None] * own
-        return out
+            merged += np.exp(logs - total)[:, None] * own
+        return merged
 
     def _gradient_of(self, member, X, engine, out):
         queries = member.points.as_queries(X)
         reduction = Gradient(*member.terms(self, queries))
         member.reduce(reduction, queries, None, engine, out=out, label="gradient")
         if member.points.frame is not None:
-            out[:] = member.points.frame.gradient(out)
+            for rows in row_blocks(*out.shape):
+                out[rows] = member.points.frame.gradient(out[rows])
 
     def _log_sums(self, X, engine, rows=slice(None)):
         logs = [
@@ -170,29 +176,32 @@ class Estimate:
 
     def _merged_diagnosis(self, X, rows, engine):
         """Columns for a block of queries, relative to the largest determinant."""
-        states, h, best = [], self.bandwidth, None
+        state = best = None
         for member in self.members:
-            block, leave_out = self._queries(X, member, rows)
-            queries = member.queries(block, leave_out)
-            n_visible = self._n_visible(leave_out)
-            terms = member.terms(self, queries)
-            reduction = PartialDiagnosing(*terms, n_visible)
-            packed = member.reduce(reduction, queries, leave_out, engine)
-            logs = np.array([member.log_scale - self.top])
-            discount = np.ravel(self.kernel.discount(logs, h * member.points.scale))
-            states.append(reduction.unpack(packed, *discount))
-            if best is None:
-                best = np.tile(np.append(discount, logs), (len(packed), 1))
-                lowest = states[-1][0]
-            nearer = states[-1][0] < lowest
-            best[nearer] = np.append(discount, logs)
-            lowest = np.minimum(lowest, states[-1][0])
-        state = functools.reduce(reduction.merge, states)
+            reduction, other, units = self._state(member, X, rows, engine)
+            if state is None:
+                state, best = other, np.tile(units, (len(other[0]), 1))
+                continue
+            best[other[0] < state[0]] = units
+            state = reduction.merge(state, other)
         # back to distances in the frame of the part that the largest term is from
         state = reduction.released(state, best[:, 0], best[:, 1])
         columns = Diagnosing.finish(reduction, state)
         columns[:, 0] += best[:, 2]
         return columns
+
+    def _state(self, member, X, rows, engine):
+        """What a member has to say, in common units, and what made them common."""
+        X, leave_out = self._queries(X, member, rows)
+        queries = member.queries(X, leave_out)
+        n_visible = self._n_visible(leave_out)
+        reduction = PartialDiagnosing(*member.terms(self, queries), n_visible)
+        packed = member.reduce(reduction, queries, leave_out, engine)
+        logs = member.log_scale - self.top
+        h = self.bandwidth * member.points.scale
+        discount = self.kernel.discount(np.array([logs]), h)
+        units = np.append(discount, logs)
+        return reduction, reduction.unpack(packed, *units[:2]), units
 
 
 class Member:

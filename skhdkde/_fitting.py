@@ -178,7 +178,7 @@ def _searched(X, weights, structure, kernels, estimator, engine):
 
 
 def _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine):
-    X = np.asarray(X)
+    X = np.array(X)  # ours: the caller's may change
     parts = make_parts(X, weights, structure, estimator.random_state, **engine)
     if isinstance(bandwidth, str):  # in the one frame there is
         points = parts[0].points()

@@ -174,7 +174,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     as a torch tensor, and results are arrays of that library, on the device of X.
     Training points on a CUDA GPU stay there for the textbook's estimate.
 
-    Fitting stores up to two copies of the data, with a structure up to four. Methods
+    Fitting stores up to two copies of the data, with a structure three. Methods
     need at most 64 MiB per thread beside their result and a few numbers per query, for
     any number of points and queries.
 
@@ -341,7 +341,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         diagnosis : Diagnosis
             With arrays of shape (n_queries,): ``log_density`` and its
             ``standard_error`` over fresh data sets, in nats, ``tail_index``, the
-            thresholds ``h_g`` and ``h_clt`` in data units, ``regime``,
+            thresholds ``h_g`` and ``h_clt`` in the units of the bandwidth, ``regime``,
             ``effective_sample_size`` and ``max_weight``; and the share of the queries in
             each regime.
 
@@ -355,6 +355,11 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
         With ``sample_weight`` the fresh data sets have as many points, and each point
         brings a weight drawn from those of its surroundings.
+
+        Covariances, mixture, pull and local scales stay as they are in the fresh data
+        sets, and in the thresholds. With several components or local scales a distance
+        is one that gives the same value of the kernel in the frame of the point that
+        contributes most. The user guide, "Structures", says more.
         """
         check_is_fitted(self)
         log_density, columns = self._at(X, self._estimate.diagnose)

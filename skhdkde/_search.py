@@ -70,7 +70,7 @@ class BandwidthSearch:
     Attributes
     ----------
     bandwidth : float
-        The bandwidth chosen, in data units.
+        The bandwidth chosen, in data units or those of the frame of a covariance.
     bandwidths : ndarray of shape (n_bandwidths,)
         Bandwidths tried, ascending.
     mean_log_density : ndarray of shape (n_bandwidths,)

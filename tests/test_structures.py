@@ -419,3 +419,11 @@ def test_gradient_at_a_cusp_has_no_part_of_rounding(covariance_type, dtype):
         side[:] = kde.log_density_gradient(X[:3] + step)
     # the own term changes sign across the point and the others hardly change
     np.testing.assert_allclose(at, beside.mean(axis=0), atol=2e-2)
+
+
+def test_training_points_are_kept_as_they_were():
+    X = np.random.default_rng(0).standard_normal((50, 3))
+    kde = HighDimKernelDensity(covariance_type="full", bandwidth=0.5).fit(X)
+    before = kde.score_samples(None)
+    X *= 2.0
+    np.testing.assert_array_equal(kde.score_samples(None), before)
