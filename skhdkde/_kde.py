@@ -98,7 +98,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     mixture : estimator, default=None
         :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
         "local". It is fitted to X unless fitted; the search fits it to each fold in any
-        case. None compares a few mixtures of full and of many diagonal components.
+        case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
+        search and in clones: for one fitted to other data. None compares a few mixtures
+        of full and of many diagonal components.
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
         What visits the pairs of queries and training points:

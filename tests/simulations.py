@@ -5,6 +5,7 @@ Direct sums in numpy over all squared distances; no code shared with the package
 
 import numpy as np
 from oracles import log_normalizer
+from sklearn.base import clone
 
 # units of the Gaussian threshold h_G at which error bars are checked
 RATIOS = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0])
@@ -31,6 +32,17 @@ def sheet(n_samples, n_features, rng):
     place = rng.uniform(-1.0, 1.0, size=(n_samples, 5))
     noise = rng.standard_normal((n_samples, n_features))
     return np.sin(place @ along) + np.cos(place @ across) + 0.1 * noise
+
+
+def elongated(n_samples, n_features, rng):
+    """Three Gaussians of different place and shape, the same in every call."""
+    fixed = np.random.default_rng(5)
+    mixing = 0.7 * fixed.standard_normal((3, n_features, n_features))
+    mixing = mixing / np.sqrt(n_features) + 0.5 * np.eye(n_features)
+    means = 2.0 * fixed.standard_normal((3, n_features))
+    label = rng.integers(3, size=n_samples)
+    noise = rng.standard_normal((n_samples, n_features))
+    return means[label] + np.einsum("ni,nij->nj", noise, mixing[label])
 
 
 def squared_distances(queries, points):
@@ -76,6 +88,34 @@ def spread(log_densities):
     squares = np.where(finite, log_densities - mean, 0.0) ** 2
     enough = count >= max(2, len(log_densities) / 2)
     return np.sqrt(squares.sum(axis=0) / np.where(enough, count - 1, np.nan))
+
+
+def structure_ratios(draw, n_features, n_samples, estimator, bandwidths, sizes, seed=1):
+    """Error bar over measured spread of an estimator with a structure.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Number of queries, of fresh data sets, and of those that have their error bars
+        computed.
+
+    Returns
+    -------
+    ratios, spreads : ndarray
+        Of shapes (n_bandwidths, n_estimates, n_queries), (n_bandwidths, n_queries).
+    """
+    n_queries, n_sets, n_estimates = sizes
+    rng = np.random.default_rng(seed)
+    queries = draw(n_queries, n_features, rng)
+    sets = [draw(n_samples, n_features, rng) for _ in range(n_sets)]
+    ratios, spreads = [], []
+    for h in bandwidths:
+        fits = [clone(estimator).set_params(bandwidth=h).fit(points) for points in sets]
+        truth = spread(np.array([fit.score_samples(queries) for fit in fits]))
+        found = [fit.diagnose(queries).standard_error for fit in fits[:n_estimates]]
+        ratios.append(found / truth)
+        spreads.append(truth)
+    return np.array(ratios), np.array(spreads)
 
 
 def pulled_log_density(queries, points, bandwidth, variance):

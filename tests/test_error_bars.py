@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import simulations as sim
 from scipy.stats import gamma
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
 
 from skhdkde import HighDimKernelDensity
 from skhdkde._local_law import LocalLaw
 from skhdkde.regimes import extreme_spread, gaussian_thresholds
 
 N_SETS, N_QUERIES = 60, 40
+STUDENT = {"kernel": "student", "degrees_of_freedom": 5.0}
 
 
 def median_ratios(draw, d, n, bandwidths, kernel="gaussian", column="standard_error"):
@@ -84,6 +87,26 @@ def test_compact_kernels(kernel):
     at = [np.sqrt(np.median(sq[:, k])) for k in (5, 20, 200)]
     ratios = median_ratios(sim.white, d, n, at, kernel)
     assert (np.abs(np.log(ratios)) < np.log(1.4)).all(), ratios
+
+
+@pytest.mark.parametrize(
+    "n_components, bandwidths, parameters",
+    [
+        (1, [0.35, 0.6], {"preserve_variance": True}),
+        (3, [0.35, 0.9], {}),
+        (3, [0.35, 0.7], STUDENT | {"preserve_variance": True}),
+        (3, [0.35, 0.6], STUDENT | {"adaptive": True}),
+    ],
+)
+def test_structures(n_components, bandwidths, parameters):
+    """With the structure fixed: a mixture fitted to many more points."""
+    d, many = 20, sim.elongated(20_000, 20, np.random.default_rng(9))
+    mixture = FrozenEstimator(GaussianMixture(n_components, random_state=0).fit(many))
+    kde = HighDimKernelDensity(covariance_type="local", mixture=mixture, **parameters)
+    sizes = N_QUERIES, 40, 2
+    ratios, _ = sim.structure_ratios(sim.elongated, d, 2000, kde, bandwidths, sizes)
+    medians = np.median(ratios, axis=(1, 2))
+    assert (np.abs(np.log(medians)) < np.log(1.3)).all(), medians
 
 
 def test_large_bandwidth_limit():

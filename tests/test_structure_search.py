@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal, multivariate_t
 from sklearn.covariance import LedoitWolf
 from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -309,3 +310,16 @@ def test_copies_are_one_point():
     other.fit(X, sample_weight=weights)
     assert kde.bandwidth_ == pytest.approx(other.bandwidth_, rel=1e-6)
     assert kde.bandwidth_search_.n_copies == 50
+
+
+def test_frozen_mixture_stays_as_it_is():
+    X, other = correlated(200, 4, seed=1), correlated(300, 4, seed=2)
+    mixture = GaussianMixture(3, random_state=0).fit(other)
+    kde = HighDimKernelDensity(
+        covariance_type="local", mixture=FrozenEstimator(mixture), random_state=0
+    )
+    search = GridSearchCV(kde, {"preserve_variance": [True]}, scoring=kl_scorer, cv=2)
+    estimate = search.fit(X).best_estimator_._estimate
+    present = np.unique(mixture.predict(X))
+    centers = np.array([part.frame.center for part in estimate.parts])
+    assert_allclose(centers, mixture.means_[present])

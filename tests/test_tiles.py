@@ -287,6 +287,21 @@ thread.join()
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
 
+def test_the_first_pass_imports_nothing_of_ours():
+    """A child forked while a thread imports would wait for that import for ever."""
+    script = """
+import sys, numpy as np
+from skhdkde import HighDimKernelDensity
+Y = np.random.default_rng(0).standard_normal((20, 3))
+kde = HighDimKernelDensity(bandwidth=1.0).fit(Y)
+before = set(sys.modules)
+kde.score_samples(Y)
+print([name for name in set(sys.modules) - before if "skhdkde" in name])
+"""
+    command = [sys.executable, "-c", script]
+    assert subprocess.check_output(command, text=True).strip() == "[]"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_stops_a_long_pass(n_jobs):

@@ -24,6 +24,8 @@ import os
 import pathlib
 import shutil
 
+import skhdkde._backends._numpy as _numpy
+
 __all__ = ["BACKENDS", "reduce_pairs", "resolve_backend"]
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
@@ -87,7 +89,9 @@ def reduce_pairs(reduction, queries, points, *, backend="numpy", **options):
     -------
     out : ndarray of shape (n_queries, reduction.width)
     """
-    module = importlib.import_module(f"skhdkde._backends._{backend}")
+    module = _numpy  # loaded early: a child forked during an import would wait for it
+    if backend != "numpy":
+        module = importlib.import_module(f"skhdkde._backends._{backend}")
     return module.reduce_pairs(reduction, queries, points, **options)
 
 
