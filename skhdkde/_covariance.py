@@ -115,7 +115,7 @@ def _local(X, weights, mixture, random_state, whole):
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
     elif whole is not None or not hasattr(mixture, "means_"):
         sample = _in_proportion(Z, weights, random_state)
-        fitted = _seeded(clone(mixture), random_state).fit(sample)
+        fitted = _seeded(clone(mixture), random_state).fit(sample, None)
     else:
         fitted = mixture
     labels = fitted.predict(Z)
@@ -144,7 +144,7 @@ def _seeded(estimator, random_state):
 
 
 def _estimated(estimator, Z):
-    fitted = clone(estimator).fit(Z)
+    fitted = clone(estimator).fit(Z, None)
     location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
     covariance = np.asarray(fitted.covariance_, dtype=np.float64)
     return np.ravel(location), covariance

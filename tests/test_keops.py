@@ -34,6 +34,8 @@ DIMENSIONS = [1, 100, 147, 1000]
 FLOAT32_DIMENSIONS = [3, 1000]
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 RTOL = {np.float64: 2e-15, np.float32: 5e-7}
+STUDENT = {"kernel": "student", "degrees_of_freedom": 4.0}
+STRUCTURES = [STUDENT, {**STUDENT, "adaptive": True, "preserve_variance": True}]
 COLUMNS = "standard_error", "h_g", "h_clt", "effective_sample_size", "max_weight"
 
 
@@ -41,6 +43,11 @@ def fitted(Y, h, kernel="gaussian", backend="keops", **fit_params):
     return HighDimKernelDensity(bandwidth=h, kernel=kernel, backend=backend).fit(
         Y, **fit_params
     )
+
+
+def structured(Y, backend, **parameters):
+    defaults = {"covariance_type": "full", "bandwidth": 0.6, "random_state": 0}
+    return HighDimKernelDensity(**defaults | parameters, backend=backend).fit(Y)
 
 
 def data(d, dtype=np.float64):
@@ -67,7 +74,9 @@ def compiled():
     cases += [(3, np.float64, kernel) for kernel in oracles.KERNEL_NAMES]
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(2) as pool:
+        left = pool.map_async(compile_structure, STRUCTURES, chunksize=1)
         pool.starmap(compile_case, cases, chunksize=1)
+        left.get()
 
 
 def compile_case(d, dtype, kernel):
@@ -78,6 +87,12 @@ def compile_case(d, dtype, kernel):
         kde.diagnose(X)
     if (d, dtype, kernel) == (3, np.float64, "exponential"):  # while another compiles
         compile_leave_one_out(Y, h)
+
+
+def compile_structure(parameters):
+    X, Y, _ = data(3)
+    kde = structured(Y, "keops", **parameters)
+    kde.score_samples(X), kde.log_density_gradient(X), kde.diagnose(X)
 
 
 def compile_leave_one_out(Y, h):
@@ -110,6 +125,34 @@ def test_kernels(kernel):
     found, expected = kde.diagnose(X), other.diagnose(X)
     for name in COLUMNS:
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9)
+
+
+@pytest.mark.parametrize("parameters", STRUCTURES)
+def test_structures(parameters):
+    X, Y, _ = data(3)
+    fits = [structured(Y, name, **parameters) for name in ("keops", "numpy")]
+    for method in ("score_samples", "log_density_gradient"):
+        found, expected = (getattr(kde, method)(X) for kde in fits)
+        assert_allclose(found, expected, atol=1e-8)
+    found, expected = (kde.diagnose(X) for kde in fits)
+    for name in COLUMNS:
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-8)
+
+
+def test_search_over_structures():
+    Y = data(3)[1]
+    found, expected = (
+        structured(Y, name, **{**STRUCTURES[1], "adaptive": False, "bandwidth": "kl"})
+        for name in ("keops", "numpy")
+    )
+    assert found.bandwidth_ == pytest.approx(expected.bandwidth_, rel=1e-6)
+
+
+def test_a_cusp_in_a_frame():
+    _, Y, _ = data(3)
+    fits = [structured(Y, name, kernel="exponential") for name in ("keops", "numpy")]
+    found, expected = (kde.log_density_gradient(Y[:5]) for kde in fits)
+    assert_allclose(found, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

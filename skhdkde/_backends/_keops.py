@@ -133,11 +133,11 @@ class _Pairs:
         self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
-        self.sq = self.x.sqdist(self.y)
+        self.sq, self.stretch = self.x.sqdist(self.y), None
         if source.points.stretch is not None:
-            stretch = source.over_points(source.points.stretch[:, None])
+            self.stretch = source.over_points(source.points.stretch[:, None])
             offset = source.over_points(source.points.offset[:, None])
-            self.sq = self.sq * stretch + offset
+            self.sq = self.sq * self.stretch + offset
         self.weights = source.over_points(source.weights[:, None])
         self.other = None  # negative for one's own, where that is left out
         if leave_out is not None:
@@ -255,6 +255,11 @@ def _(reduction: Gradient, pairs):
     lowest, shifted = _relative_energy(kernel, pairs)
     values = kernel.values(shifted, h, shifted, _finite(lowest))
     slopes = kernel.slopes(kernel.energy(pairs.sq), values, h) * pairs.weights
+    if pairs.stretch is not None:
+        slopes = slopes * pairs.stretch
+    if kernel.singular and reduction.indistinct:  # no direction at the point itself
+        apart = pairs.sq - number(reduction.indistinct, pairs.sq)
+        slopes = apart.ifelse(slopes, 0.0)
     pull = slopes * (pairs.y - pairs.x)
     sums = pairs.sum((values * pairs.weights).concat(pull))
     return lowest, sums[:, :1], sums[:, 1:]
