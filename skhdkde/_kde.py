@@ -48,7 +48,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         that covariance is the identity. The rules are those of :func:`select_bandwidth`;
         "kl" maximises the mean log density of training points left out, one by one or,
         where they have a part in a covariance, a mixture or a local scale, in up to
-        five folds. On more than 4096 points (2048 in folds) it takes a random 4096 of
+        five folds. On more than 4096 points (2000 in folds) it takes about as many of
         them as queries, each compared to all points.
 
     kernel : str, default="gaussian"

@@ -66,8 +66,7 @@ class Folds:
             folds = [order[:N_QUERIES]]
         else:
             folds = np.array_split(order, n_folds)
-            enough = np.cumsum([len(fold) for fold in folds]) < N_QUERIES
-            folds = folds[: np.count_nonzero(enough) + 1]
+            folds = folds[: max(round(N_QUERIES / len(folds[0])), 1)]
         self.queries = folds
         n_queries = sum(map(len, folds))
         everything = np.ones(n_queries) if weights is None else weights

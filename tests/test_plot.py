@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn.base import clone
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -218,3 +219,18 @@ def test_nothing_to_show():
     kde = HighDimKernelDensity(bandwidth=0.5, kernel="tophat").fit(X)
     display = RegimeDisplay.from_estimator(kde, y="tail_index")
     assert "no query has a finite" in display.ax_.texts[0].get_text()
+
+
+def test_structures(data):
+    kde = HighDimKernelDensity(
+        covariance_type="full", preserve_variance=True, kernel="student", bandwidth=0.6,
+        degrees_of_freedom=6.0,
+    ).fit(data[0])  # fmt: skip
+    display = BandwidthDisplay.from_estimator(kde, data[1], bandwidths=[0.3, 0.6, 0.8])
+    for h, value in zip(display.bandwidths, display.values, strict=True):
+        scores = clone(kde).set_params(bandwidth=h).fit(data[0]).score_samples(data[1])
+        assert value == pytest.approx(scores.mean(), abs=1e-6)
+    whole = BandwidthDisplay.from_estimator(kde, data[1])
+    assert whole.bandwidths.max() == pytest.approx(np.sqrt(4.0 / 6.0))  # where all is the kernel's
+    regimes = RegimeDisplay.from_estimator(kde, data[1])
+    np.testing.assert_array_equal(regimes.log_density, kde.score_samples(data[1]))
