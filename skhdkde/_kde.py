@@ -168,7 +168,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     float32 data are computed in float32, where that is precise enough, and give float32
     results; everything else is float64. Log densities are within 1e-3 nats (float32) or
     1e-8 nats (float64) of the exact sum, or within rounding of the result itself where
-    it is so large that this is more. Where inner products would lose
+    it is so large that this is more; with a structure, of the sum over coordinates that
+    are rounded to the dtype in its frame. Where inner products would lose
     that precision, the pairs that matter are computed in float64 or from the
     differences of their coordinates.
 

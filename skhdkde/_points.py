@@ -214,7 +214,7 @@ class TrainingPoints:
             return _Queries(X, slice(None), dtype, self.scale)
         if len(X) * X.shape[1] > BLOCK_SIZE:
             return _Queries(X, slice(None), dtype, self.scale, self.frame)
-        return _Queries(self.frame.apply(X), slice(None), dtype, self.scale)
+        return _Queries(_in_frame(self.frame, X, dtype), slice(None), dtype, self.scale)
 
     def rows_as_queries(self, rows):
         """Training points ``rows`` as queries."""
@@ -237,10 +237,25 @@ class _Queries:
 
     def __getitem__(self, part):
         rows = part if isinstance(self.rows, slice) else self.rows[part]
-        X = self.X[rows] if self.frame is None else self.frame.apply(self.X[rows])
+        X = self.X[rows]
+        if self.frame is not None:
+            X = _in_frame(self.frame, X, self.dtype)
         with np.errstate(over="ignore"):
             scaled = np.multiply(X, self.scale, dtype=np.float64)
         return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
+
+
+def _in_frame(frame, X, dtype):
+    """Coordinates rounded as those of the points are, where ``dtype`` can hold them.
+
+    A query that is one of the points stays one.
+    """
+    Z = frame.apply(X)
+    if dtype == np.float64:
+        return Z
+    with np.errstate(over="ignore"):
+        rounded = Z.astype(dtype)
+    return np.where(np.isfinite(rounded), rounded, Z)
 
 
 def row_blocks(n_rows, n_features, size=BLOCK_SIZE):

@@ -427,3 +427,14 @@ def test_training_points_are_kept_as_they_were():
     before = kde.score_samples(None)
     X *= 2.0
     np.testing.assert_array_equal(kde.score_samples(None), before)
+
+
+@pytest.mark.parametrize("n_queries", [3, 20_000])  # at once, and as they are asked for
+def test_training_points_in_float32_are_at_no_distance(n_queries):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((60, 70)) / rng.standard_normal((60, 1))).astype(np.float32)
+    kde = HighDimKernelDensity(covariance_type="diag", bandwidth=1e-7).fit(X)
+    queries = np.resize(X, (n_queries, 70))
+    alone = HighDimKernelDensity(covariance_type="diag", bandwidth=1e-7)
+    peak = alone.fit(X.astype(np.float64)).score_samples(X.astype(np.float64)).max()
+    np.testing.assert_allclose(kde.score_samples(queries), peak, rtol=1e-5)
