@@ -104,7 +104,7 @@ def test_structures(n_components, bandwidths, parameters):
     mixture = FrozenEstimator(GaussianMixture(n_components, random_state=0).fit(many))
     kde = HighDimKernelDensity(covariance_type="local", mixture=mixture, **parameters)
     sizes = N_QUERIES, 40, 2
-    ratios, _ = sim.structure_ratios(sim.elongated, d, 2000, kde, bandwidths, sizes)
+    ratios, _ = sim.structure_ratios(sim.elongated, d, 1000, kde, bandwidths, sizes)
     medians = np.median(ratios, axis=(1, 2))
     assert (np.abs(np.log(medians)) < np.log(1.3)).all(), medians
 
