@@ -11,18 +11,20 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._backends import BACKENDS, resolve_backend
 from skhdkde._device import local, select
 from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints
+from skhdkde._points import TrainingPoints, distinct_rows
 from skhdkde._search import LeaveOneOut, search_bandwidth
 from skhdkde._spectrum import covariance_spectrum
 from skhdkde._validation import check_bandwidth, check_n_jobs, check_points, check_weights
 from skhdkde.regimes import gaussian_thresholds
 
 __all__ = [
+    "N_BANDWIDTHS",
     "N_QUERIES",
     "RULES",
     "bandwidth_by_rule",
     "distinct_points",
     "leave_one_out",
+    "levels_to_caller",
     "select_bandwidth",
     "warn_of_copies",
 ]
@@ -272,11 +274,12 @@ def warn_of_copies(n_points, n_copies, rule, parameter):
         "otherwise the leave-one-out likelihood would grow without bound as the "
         "bandwidth goes to 0.",
         UserWarning,
-        stacklevel=_levels_to_caller(),
+        stacklevel=levels_to_caller(),
     )
 
 
-def _levels_to_caller():
+def levels_to_caller():
+    """``stacklevel`` at which a warning names the line that called the package."""
     frame, level = sys._getframe(1), 0
     inside = ("skhdkde.", "sklearn.")
     while frame and frame.f_globals.get("__name__", "").startswith(inside):
@@ -289,23 +292,9 @@ def distinct_points(points):
 
     A copy of the query would make the leave-one-out density unbounded as h -> 0.
     """
-    direction = np.cos(np.arange(points.shape[1]) + 1.0)
-    key = points.project(direction)
-    order = np.argsort(key, kind="stable")
-    tied = np.flatnonzero(np.diff(key[order]) == 0)
-    candidates = order[np.unique(np.concatenate([tied, tied + 1]))]
-    rows, inverse = np.unique(points.exact[candidates], axis=0, return_inverse=True)
-    n_copies = len(candidates) - len(rows)
+    first, group = distinct_rows(points)
+    n_copies = points.shape[0] - len(first)
     if n_copies == 0:
         return points, 0
-    weights = np.ones(points.shape[0]) if points.weights is None else points.weights
-    inverse = inverse.ravel()
-    merged = np.bincount(inverse, weights=weights[candidates])
-    first = np.full(len(rows), points.shape[0])
-    np.minimum.at(first, inverse, candidates)
-    weights = weights.copy()
-    weights[first] = merged
-    keep = np.ones(points.shape[0], dtype=bool)
-    keep[candidates] = False
-    keep[first] = True
-    return TrainingPoints(points.in_data_units(keep), weights[keep]), n_copies
+    weights = np.bincount(group, weights=points.weights)
+    return TrainingPoints(points.in_data_units(first), weights), n_copies

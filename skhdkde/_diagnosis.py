@@ -172,6 +172,11 @@ class Diagnosis:
     bandwidth : float
         The bandwidth in use, in data units or those of the frame of a covariance.
     kernel : str
+    algorithm : ndarray of str, or None
+        What ``log_density`` is from, "neighbors", "sampling" or "exact"; None if the
+        estimator has ``algorithm="exact"``.
+    approximation_error : ndarray or None
+        Stated error of ``log_density`` against the sum over all points, in nats.
     """
 
     log_density: np.ndarray
@@ -183,6 +188,8 @@ class Diagnosis:
     max_weight: np.ndarray
     bandwidth: float
     kernel: str
+    algorithm: np.ndarray | None = None
+    approximation_error: np.ndarray | None = None
     regime: np.ndarray = field(init=False)
 
     def __post_init__(self):

@@ -91,7 +91,7 @@ class Estimate:
 
     def log_density(self, X, engine, rows=slice(None)):
         """At the queries ``rows``; X of None leaves out each training point in turn."""
-        return self._finished(self._log_sums(X, engine, rows), X, rows)
+        return self.finished(self.log_sums(X, engine, rows), X, rows)
 
     def diagnose(self, X, engine):
         """Log density, and the columns of :class:`~skhdkde._diagnosis.Diagnosing`."""
@@ -104,7 +104,7 @@ class Estimate:
                 for i in range(0, n_queries, QUERIES_AT_ONCE)
             ]
             columns = np.vstack(blocks)
-        log_density = self._finished(columns[:, 0] + self.top, X)
+        log_density = self.finished(columns[:, 0] + self.top, X)
         columns[:, 3:5] /= self.members[0].points.scale
         return log_density, columns
 
@@ -136,14 +136,15 @@ class Estimate:
             for rows in row_blocks(*out.shape):
                 out[rows] = member.points.frame.gradient(out[rows])
 
-    def _log_sums(self, X, engine, rows=slice(None)):
+    def log_sums(self, X, engine, rows=slice(None)):
+        """Log of the kernel sums at the queries ``rows``."""
         logs = [
-            member.log_sums(self, *self._queries(X, member, rows), engine)
+            member.log_sums(self, *self.queries(X, member, rows), engine)
             for member in self.members
         ]
         return functools.reduce(np.logaddexp, logs)
 
-    def _queries(self, X, member, rows=slice(None)):
+    def queries(self, X, member, rows=slice(None)):
         """Queries in data units, and the points of a member that they leave out."""
         if X is not None:
             return X[rows], None
@@ -153,7 +154,8 @@ class Estimate:
         own[member.rows] = np.arange(len(member.rows))
         return self.training[rows], own[rows]
 
-    def _finished(self, log_sums, X, rows=slice(None)):
+    def finished(self, log_sums, X, rows=slice(None)):
+        """Log densities from log sums."""
         log_total = self.log_total()
         if X is None:
             log_total = self.log_total_without_each()[rows]
@@ -168,7 +170,7 @@ class Estimate:
 
     def _one_diagnosis(self, X, engine):
         member = self.members[0]
-        X, leave_out = self._queries(X, member)
+        X, leave_out = self.queries(X, member)
         queries = member.queries(X, leave_out)
         n_visible = self._n_visible(leave_out)
         reduction = Diagnosing(*member.terms(self, queries), n_visible)
@@ -192,7 +194,7 @@ class Estimate:
 
     def _state(self, member, X, rows, engine):
         """What a member has to say, in common units, and what made them common."""
-        X, leave_out = self._queries(X, member, rows)
+        X, leave_out = self.queries(X, member, rows)
         queries = member.queries(X, leave_out)
         n_visible = self._n_visible(leave_out)
         reduction = PartialDiagnosing(*member.terms(self, queries), n_visible)

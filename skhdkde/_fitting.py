@@ -3,10 +3,21 @@
 import dataclasses
 
 import numpy as np
+from sklearn.utils import check_random_state
 
-from skhdkde._bandwidth import bandwidth_by_rule, distinct_points, warn_of_copies
+from skhdkde._approximation import Approximation
+from skhdkde._bandwidth import (
+    N_BANDWIDTHS,
+    N_QUERIES,
+    bandwidth_by_rule,
+    distinct_points,
+    warn_of_copies,
+)
+from skhdkde._calibration import calibrated, prepare
 from skhdkde._estimate import plain_estimate, structured_estimate
 from skhdkde._kernels import KERNELS, make_kernel
+from skhdkde._neighbor_search import search_by_neighbors
+from skhdkde._neighbors import FEWEST_INDEXED, wanted_index
 from skhdkde._parts import Structure, make_parts
 from skhdkde._points import TrainingPoints
 from skhdkde._structure import DEGREES_OF_FREEDOM, expand, search_structures
@@ -14,7 +25,7 @@ from skhdkde._validation import check_bandwidth
 
 FEWEST_POINTS = 3
 
-__all__ = ["Fitted", "check_combination", "fit_estimate"]
+__all__ = ["Fitted", "fit_estimate"]
 
 
 @dataclasses.dataclass
@@ -26,58 +37,14 @@ class Fitted:
     estimate : Estimate
     structure : Structure
     search : BandwidthSearch or None
+    approximation : Approximation or None
+        None for ``algorithm="exact"``.
     """
 
     estimate: object
     structure: object
     search: object
-
-
-def check_combination(estimator):
-    """Raise ValueError if parameters, each valid, do not go together."""
-    kernel, kind = estimator.kernel, estimator.covariance_type
-    compact = kernel in KERNELS and KERNELS[kernel].compact
-    structured = kind in ("local", "auto") or estimator.adaptive is not False
-    if compact and (structured or estimator.preserve_variance):
-        raise ValueError(
-            f"kernel={kernel!r} is zero beyond its bandwidth; it works with "
-            "covariance_type 'spherical', 'diag' and 'full', preserve_variance=False and "
-            "adaptive=False only."
-        )
-    if kernel == "exponential" and (kind == "local" or estimator.adaptive is not False):
-        what = "covariance_type='local'" if kind == "local" else "adaptive"
-        raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
-    degrees = estimator.degrees_of_freedom
-    if kernel == "student" and degrees != "auto" and estimator.preserve_variance:
-        if degrees <= 2.0:
-            raise ValueError(
-                "preserve_variance needs a kernel that has one: degrees_of_freedom must "
-                f"be > 2, got {degrees!r}."
-            )
-    _check_rule(estimator, structured)
-
-
-def _check_rule(estimator, structured):
-    rule, kind = estimator.bandwidth, estimator.covariance_type
-    searched = isinstance(rule, str) and rule == "kl"
-    if searched:
-        return
-    if kind == "auto":
-        raise ValueError(
-            "covariance_type='auto' compares structures at the bandwidths that are best "
-            f"for them: it needs bandwidth='kl', got {rule!r}."
-        )
-    if estimator.kernel == "student" and estimator.degrees_of_freedom == "auto":
-        raise ValueError(
-            "degrees_of_freedom='auto' is chosen together with the bandwidth: it needs "
-            f"bandwidth='kl', got {rule!r}. Pass a number."
-        )
-    structured |= estimator.preserve_variance or estimator.kernel == "student"
-    if isinstance(rule, str) and structured:
-        raise ValueError(
-            f"bandwidth={rule!r} is for kernels of one covariance, not pulled, of finite "
-            "variance; pass 'kl' or a number."
-        )
+    approximation: object = None
 
 
 def fit_estimate(X, weights, estimator, **engine):
@@ -119,16 +86,58 @@ def fit_estimate(X, weights, estimator, **engine):
     if structure.plain:
         points = TrainingPoints(X, weights)
         bandwidth = check_bandwidth(bandwidth, points)
-        return Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+        found = Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+        return _with_approximation(found, estimator, engine)
     return _structured(
         X, weights, structure, kernel, bandwidth, search, estimator, engine
     )
 
 
 def _plain(X, weights, structure, kernel, estimator, engine):
-    points = TrainingPoints(X, weights)
-    bandwidth, search = _by_rule(points, kernel, estimator, engine)
-    return Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+    points, prepared, search = TrainingPoints(X, weights), None, None
+    if estimator.algorithm in ("neighbors", "auto"):
+        prepared = _prepared(points, estimator, engine)
+    if prepared is not None and estimator.bandwidth == "kl":
+        sizes = N_QUERIES, N_BANDWIDTHS
+        search = search_by_neighbors(
+            prepared, kernel, *sizes, estimator.random_state, engine
+        )
+    if search is None:
+        bandwidth, search = _by_rule(points, kernel, estimator, engine)
+    else:
+        bandwidth = search.bandwidth
+        if search.n_copies:
+            warn_of_copies(points.shape[0], search.n_copies, "kl", "bandwidth")
+    found = Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+    return _with_approximation(found, estimator, engine, prepared)
+
+
+def _with_approximation(found, estimator, engine, prepared=None):
+    """The same, ready for the algorithm that is asked for."""
+    if estimator.algorithm == "exact":
+        return found
+    estimate, parts = found.estimate, []
+    for member in estimate.members:
+        part = prepared or _prepared(member.points, estimator, engine)
+        if part.search is not None:
+            kernel, h, _, rounding = member.terms(estimate, member.points.exact)
+            options = kernel, h, estimator.n_neighbors, estimator.tol, rounding
+            part = calibrated(part, *options, engine)
+        parts.append(part)
+    approximation = Approximation(estimate, parts, estimator.algorithm, estimator.tol)
+    return dataclasses.replace(found, approximation=approximation)
+
+
+def _prepared(points, estimator, engine):
+    wanted, adaptive = wanted_index(estimator), points.stretch is not None
+    if estimator.algorithm != "neighbors":
+        few = points.shape[0] < FEWEST_INDEXED
+        if estimator.algorithm == "sampling" or few or wanted == "exact" or adaptive:
+            wanted = None  # comparing with all points takes no longer
+    elif points.shape[0] < FEWEST_INDEXED and wanted == "auto":
+        wanted = "exact"
+    seed = check_random_state(estimator.random_state).randint(2**31 - 1)
+    return prepare(points, wanted, seed, engine)
 
 
 def _by_rule(points, kernel, estimator, engine):
@@ -199,4 +208,4 @@ def _structured(X, weights, structure, kernel, bandwidth, search, estimator, eng
             )
         bandwidth = largest
     estimate = structured_estimate(X, parts, structure, kernel, bandwidth)
-    return Fitted(estimate, structure, search)
+    return _with_approximation(Fitted(estimate, structure, search), estimator, engine)

@@ -1,30 +1,23 @@
 """The estimator."""
 
 import copy
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._backends import BACKENDS, resolve_backend
-from skhdkde._bandwidth import RULES
+from skhdkde._approximation import Report
+from skhdkde._backends import resolve_backend
 from skhdkde._device import like, local, prototype, select
 from skhdkde._diagnosis import Diagnosis
-from skhdkde._fitting import check_combination, fit_estimate
-from skhdkde._kernels import KERNEL_NAMES
+from skhdkde._fitting import fit_estimate
+from skhdkde._parameters import CONSTRAINTS, check_combination
 from skhdkde._sampling import draw
-from skhdkde._validation import (
-    check_data,
-    check_n_jobs,
-    check_weights,
-)
+from skhdkde._validation import check_data, check_n_jobs, check_weights
 
 __all__ = ["HighDimKernelDensity"]
-
-COVARIANCE_TYPES = ("spherical", "diag", "full", "local", "auto")
 
 
 class HighDimKernelDensity(DensityMixin, BaseEstimator):
@@ -207,26 +200,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     array([-46.02])
     """
 
-    _parameter_constraints: dict = {
-        "bandwidth": [
-            Interval(Real, 0, None, closed="neither"),
-            StrOptions(set(RULES)),
-        ],
-        "kernel": [StrOptions(set(KERNEL_NAMES))],
-        "degrees_of_freedom": [
-            Interval(Real, 0, None, closed="right"),
-            StrOptions({"auto"}),
-        ],
-        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-        "preserve_variance": ["boolean"],
-        "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
-        "covariance_estimator": [HasMethods(["fit"]), None],
-        "mixture": [HasMethods(["fit", "predict"]), None],
-        "backend": [StrOptions(set(BACKENDS))],
-        "n_jobs": [Integral, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints: dict = CONSTRAINTS
 
     def __init__(
         self,
@@ -239,6 +213,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         adaptive=False,
         covariance_estimator=None,
         mixture=None,
+        algorithm="exact",
+        tol=0.01,
+        n_neighbors=None,
+        neighbors_index=None,
         backend="auto",
         n_jobs=None,
         verbose=0,
@@ -252,6 +230,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         self.adaptive = adaptive
         self.covariance_estimator = covariance_estimator
         self.mixture = mixture
+        self.algorithm = algorithm
+        self.tol = tol
+        self.n_neighbors = n_neighbors
+        self.neighbors_index = neighbors_index
         self.backend = backend
         self.n_jobs = n_jobs
         self.verbose = verbose
@@ -289,6 +271,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
         fitted._like, X = prototype(X), local(X)
+        if self.algorithm != "exact":
+            X = np.asarray(X)  # an index is on the host
         engine = self._engine(X.shape[1], not isinstance(X, np.ndarray))
         fitted.backend_ = engine["backend"]
         weights = check_weights(sample_weight, X)
@@ -301,6 +285,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         fitted._estimate = found.estimate
         fitted.bandwidth_ = found.estimate.bandwidth
         fitted.bandwidth_search_ = found.search
+        fitted._approximation = found.approximation
+        approximated = found.approximation is not None
+        fitted.n_neighbors_ = found.approximation.n_neighbors if approximated else 0
+        fitted.approximation_ = None
         fitted.kernel_ = found.estimate.kernel.name
         fitted.degrees_of_freedom_ = found.estimate.degrees_of_freedom
         fitted.covariance_type_ = found.structure.covariance_type
@@ -327,7 +315,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             reach of a compact kernel.
         """
         check_is_fitted(self)
-        log_density, _ = self._at(X, self._log_density)
+        log_density, used = self._at(X, self._log_density)
+        if self._approximation is not None:
+            self.approximation_ = Report(used, self.tol)
+            self.approximation_.warn()
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X=None):
@@ -367,8 +358,14 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         log_density, columns = self._at(X, self._estimate.diagnose)
         standard_error, tail_index, h_g, h_clt, size, max_weight = columns.T[1:].copy()
+        report = Report(None, self.tol)
+        if self._approximation is not None:
+            log_density, used = self._at(X, self._log_density)
+            report = Report(used, self.tol)
         return Diagnosis(
             log_density=log_density,
+            algorithm=report.algorithm,
+            approximation_error=report.error,
             standard_error=standard_error,
             tail_index=tail_index,
             h_g=h_g,
@@ -380,6 +377,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         )
 
     def _log_density(self, X, engine):
+        if self._approximation is not None:
+            return self._approximation.log_density(X, engine)
         log_density = self._estimate.log_density(X, engine)
         return log_density, log_density[:, None]
 
@@ -474,7 +473,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
     def _engine(self, n_features, on_gpu):
         return {
-            "backend": resolve_backend(self.backend, n_features, on_gpu),
+            "backend": resolve_backend(
+                self.backend, n_features, on_gpu, tiles=self.algorithm != "exact"
+            ),
             "n_jobs": self.n_jobs,
             "verbose": self.verbose,
         }

@@ -11,11 +11,13 @@ points as they were given, times that power of two, are kept in ``exact``: where
 the product is not precise enough, distances come from their differences.
 """
 
+import copy
+
 import numpy as np
 
 import skhdkde._device as _device
 
-__all__ = ["TrainingPoints", "indistinct", "power_of_two_scale"]
+__all__ = ["TrainingPoints", "distinct_rows", "indistinct", "power_of_two_scale"]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
@@ -154,6 +156,23 @@ class TrainingPoints:
         block[:, -2] = 1.0
         block[:, :-2] *= -2.0
         return block
+
+    def take(self, rows, weights=None):
+        """Some of the points, in the same units.
+
+        ``weights``, of which the largest is 1, replace theirs.
+        """
+        part = copy.copy(self)
+        part.augmented = self.augmented[rows]
+        shared = np.shares_memory(self.exact[:1], self.augmented[:1])
+        part.exact = part.augmented[:, :-2] if shared else self.exact[rows]
+        if self.stretch is not None:
+            part.stretch, part.offset = self.stretch[rows], self.offset[rows]
+        if weights is None and self.weights is not None:
+            weights = self.weights[rows]
+        part.weights = weights
+        part.smallest_weight = 1.0 if weights is None else float(weights.min())
+        return part
 
     def weight_block(self, cols, dtype):
         if self.weights is None:
@@ -312,6 +331,29 @@ def _augment(exact, center, out):
 def indistinct(largest_norm, dtype):
     """Squared distance that rows equal in X may have in a frame, by rounding."""
     return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
+
+
+def distinct_rows(points):
+    """Which points are copies of which, to the last bit.
+
+    Returns
+    -------
+    first : ndarray of int of shape (n_distinct,)
+        The first of each group of copies, ascending.
+    group : ndarray of int of shape (n_points,)
+        To which group each point belongs.
+    """
+    direction = np.cos(np.arange(points.shape[1]) + 1.0)
+    key = points.project(direction)  # equal for copies
+    order = np.argsort(key, kind="stable")
+    tied = np.flatnonzero(np.diff(key[order]) == 0)
+    candidates = np.sort(order[np.unique(np.concatenate([tied, tied + 1]))])
+    leader = np.arange(points.shape[0])
+    _, place, inverse = np.unique(
+        points.exact[candidates], axis=0, return_index=True, return_inverse=True
+    )
+    leader[candidates] = candidates[place][inverse.ravel()]
+    return np.unique(leader, return_inverse=True)
 
 
 def power_of_two_scale(X):

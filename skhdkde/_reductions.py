@@ -24,7 +24,14 @@ import numpy as np
 
 from skhdkde._arrays import namespace, smallest, to_host
 
-__all__ = ["Gradient", "KSmallest", "LogSumExp", "Shares"]
+__all__ = [
+    "Gradient",
+    "KSmallest",
+    "KernelReduction",
+    "LogSumExp",
+    "Nearest",
+    "Shares",
+]
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
@@ -34,7 +41,7 @@ LARGEST_SUM = 1e25
 NEIGHBOR_TOL = 1e-4
 
 
-class _KernelReduction:
+class KernelReduction:
     """Which pairs matter, for the reductions over one kernel's values."""
 
     def __init__(self, kernel, bandwidths, points, tol):
@@ -67,7 +74,7 @@ class _KernelReduction:
         return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
 
 
-class LogSumExp(_KernelReduction):
+class LogSumExp(KernelReduction):
     """``log sum_j w_j k(|x - y_j| / h)`` for a whole grid of ``h`` from one visit.
 
     The state is the lowest energy of each row, shape (n_rows,), and the sums
@@ -155,7 +162,7 @@ class LogSumExp(_KernelReduction):
             return np.log(sums) + self.kernel.log_peak(found, self.bandwidths)
 
 
-class Gradient(_KernelReduction):
+class Gradient(KernelReduction):
     """Gradient of ``log sum_j w_j k(|x - y_j| / h)``: a weighted mean of ``y_j - x``.
 
     With ``g = -2 dk/d(r^2 / h^2)`` it is ``sum_j w_j g_j (y_j - x) / (h^2 sum_j w_j
@@ -218,7 +225,7 @@ class Gradient(_KernelReduction):
             return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
 
 
-class Shares(_KernelReduction):
+class Shares(KernelReduction):
     """How the sum ``sum_j w_j k(|x - y_j| / h)`` is shared out among the points.
 
     The state is the lowest energy of each row, shape (n_rows,); relative to it the sums
@@ -305,6 +312,32 @@ class KSmallest:
 
     def finish(self, state):
         return np.maximum(state[0], 0.0)
+
+
+class Nearest(KSmallest):
+    """The ``k`` smallest squared distances, ascending, and which points they are to.
+
+    The result has the distances, infinite where there are not so many points, then
+    the indices of the points, -1 where there are not.
+    """
+
+    def __init__(self, k, tol):
+        super().__init__(k, tol)
+        self.width = 2 * k
+
+    def start(self, n_rows):
+        return np.full((n_rows, self.k), np.inf), np.full((n_rows, self.k), -1.0)
+
+    def update(self, state, tile):
+        sq, cols = smallest(tile.sq, self.k, state[0][:, -1])
+        sq = sq.astype(np.float64)
+        return self.merge(state, (sq, np.where(np.isinf(sq), -1.0, cols + tile.cols.start)))
+
+    def merge(self, state, other):
+        return _smallest(state, other)
+
+    def finish(self, state):
+        return np.hstack([np.maximum(state[0], 0.0), state[1]])
 
 
 def _added(mine, theirs):

@@ -35,8 +35,10 @@ INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")
 KEOPS_UP_TO = 100
 
 
-def resolve_backend(backend, n_features, on_gpu=False):
+def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
     """The backend to use for data of ``n_features``, which torch has ``on_gpu`` or not.
+
+    With ``tiles`` it is one of those that have tiles.
 
     Raises
     ------
@@ -48,6 +50,7 @@ def resolve_backend(backend, n_features, on_gpu=False):
             return "numpy"
         order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
         usable = {name: _usable_on_gpu(name) for name in order}
+        usable["keops"] &= not tiles
         usable["torch"] |= on_gpu
         return next((name for name in order if usable[name]), "numpy")
     if backend != "numpy" and not _installed(backend):
@@ -72,8 +75,9 @@ def reduce_pairs(reduction, queries, points, *, backend="numpy", **options):
     points : TrainingPoints
     backend : {"numpy", "keops", "torch"}
         As :func:`resolve_backend` returned it.
-    leave_out : ndarray of shape (n_queries,), default=None
-        Index of the training point to leave out for each query.
+    leave_out : ndarray of shape (n_queries,) or (n_queries, n_left_out), default=None
+        Index of the training point to leave out for each query, or of several (not by
+        "keops"); negative ones stand for none.
     dtype : dtype, default=None
         In which pairs are computed; None for that of the queries and points.
     n_jobs : int, default=None

@@ -37,8 +37,8 @@ class QueryBlock:
         ``(-2 x, 1, |x|^2)`` of the centred queries, in the dtype of the tile.
     sq_norms : ndarray of shape (n_rows,), float64
         ``|x|^2``.
-    leave_out : ndarray of shape (n_rows,) or None
-        Index of the training point that each query does not see.
+    leave_out : ndarray of shape (n_rows,) or (n_rows, n_left_out), or None
+        Indices of the training points that each query does not see; -1 for none.
     bias : float
         Of the points, or of a few of the queries, whichever is more.
     """
@@ -82,7 +82,7 @@ class QueryBlock:
         powers = np.column_stack([weights, weights**2])
         sums = np.tile(powers.sum(axis=0), (len(self.exact), 1))
         rows, position = self._left_out(cols)
-        sums[rows] -= powers[position]
+        np.subtract.at(sums, rows, powers[position])
         return np.maximum(sums, 0.0)
 
     def _left_out(self, cols):
@@ -90,8 +90,8 @@ class QueryBlock:
         if self.leave_out is None:
             return np.empty((2, 0), dtype=int)
         position = self.leave_out - cols.start
-        rows = np.flatnonzero((position >= 0) & (position < cols.stop - cols.start))
-        return rows, position[rows]
+        found = np.nonzero((position >= 0) & (position < cols.stop - cols.start))
+        return found[0], position[found]
 
 
 class Tile:
@@ -338,10 +338,11 @@ def split(n_queries, points_shape, n_threads, device):
 
 
 class progress_bar:
-    """Counts pairs: a tqdm bar if ``verbose``, else nothing."""
+    """Counts pairs or other units: a tqdm bar if ``verbose``, else nothing."""
 
-    def __init__(self, total, verbose, label):
+    def __init__(self, total, verbose, label, unit="pair"):
         self.total, self.verbose, self.label = total, verbose, label
+        self.unit = unit
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -349,7 +350,8 @@ class progress_bar:
             return lambda amount: None
         from tqdm.auto import tqdm
 
-        self.bar = tqdm(total=self.total, desc=self.label, unit="pair", unit_scale=True)
+        options = {"total": self.total, "unit": self.unit, "unit_scale": True}
+        self.bar = tqdm(desc=self.label, **options)
         return self.advance
 
     def advance(self, amount):

@@ -1,0 +1,291 @@
+"""Log densities by near points and samples, each with its error.
+
+What is enough depends on the regime at the query. Below ``h_g`` a few nearest points are
+the whole sum; above ``h_clt`` the central limit theorem holds for a small sample too.
+``algorithm="auto"`` takes, for each query, the first that states an error within the
+tolerance:
+
+1. a sample, larger where its variance says so, if it resolves the sum, and a copy of
+   the query among the points would not be felt;
+2. neighbours and a sample of the rest;
+3. more of both;
+4. all points.
+"""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from skhdkde._backends._tiles import progress_bar
+from skhdkde._bandwidth import levels_to_caller
+from skhdkde._calibration import Level, stated_error
+from skhdkde._split import N_SAMPLED
+
+__all__ = ["Approximation", "Report"]
+
+# What was used for a query, by number.
+ALGORITHMS = ("exact", "neighbors", "sampling")
+EXACT, NEIGHBORS, SAMPLING = range(3)
+
+QUERIES_AT_ONCE = 4096
+# Growth of neighbours and sample where the first do not suffice.
+MORE = 8
+# Largest share of the points in a sample: beyond, all of them take little longer.
+LARGEST_SAMPLE = 0.25
+# Share of the lists from which on scanning takes longer than comparing with all points.
+LARGEST_SCAN = 0.125
+# Larger samples are drawn with some room.
+ROOM = 1.1
+
+
+class Report:
+    """What was used for each query, and how wrong it may be.
+
+    Attributes
+    ----------
+    algorithm : ndarray of str of shape (n_queries,), or None
+        "neighbors", "sampling" or "exact".
+    error : ndarray of shape (n_queries,), or None
+        Error of the log density in nats, against the sum over all points, that about 95 %
+        of queries are below; 0 for "exact".
+    tol : float
+        The error that is accepted.
+    """
+
+    def __init__(self, used, tol):
+        self.algorithm = self.error = None
+        self.tol = tol
+        if used is not None:
+            self.algorithm = np.array(ALGORITHMS)[used[:, 0].astype(int)]
+            self.error = used[:, 1].copy()
+
+    @property
+    def over(self):
+        """Share of the queries whose error is above ``tol``."""
+        return float(np.mean(~(self.error <= self.tol)))
+
+    def warn(self):
+        """Warn if there are such queries."""
+        if self.over > 0.0:
+            warnings.warn(
+                f"{self.over:.1%} of the {len(self.error)} queries have a stated error "
+                f"above tol={self.tol!r} nats, up to {self.error.max():.2g}. "
+                "algorithm='auto' takes more points for these; approximation_ says which.",
+                UserWarning,
+                stacklevel=levels_to_caller(),
+            )
+
+    def __repr__(self):
+        shares = ", ".join(
+            f"{name} {np.mean(self.algorithm == name):.1%}" for name in ALGORITHMS
+        )
+        return (
+            f"<Report: {len(self.error)} queries, {shares}; error: median "
+            f"{np.median(self.error):.2g}, largest {self.error.max():.2g} nats, "
+            f"{self.over:.1%} above {self.tol:g}>"
+        )
+
+
+class Approximation:
+    """Sums of an estimate by algorithms other than "exact".
+
+    Parameters
+    ----------
+    estimate : Estimate
+    prepared : list of Prepared
+        One for each member of the estimate.
+    algorithm : {"neighbors", "sampling", "auto"}
+    tol : float
+        Error of a log density that is accepted, in nats.
+    """
+
+    def __init__(self, estimate, prepared, algorithm, tol):
+        self.estimate, self.prepared = estimate, prepared
+        self.algorithm, self.tol = algorithm, tol
+
+    def log_density(self, X, engine):
+        """At X, or at each training point without itself if X is None.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_queries,)
+        used : ndarray of shape (n_queries, 2)
+            Number of the algorithm in ``ALGORITHMS``, and the error stated.
+        """
+        n_queries = self.estimate.n_points if X is None else len(X)
+        log_sums, used = np.empty(n_queries), np.empty((n_queries, 2))
+        verbose, engine = engine["verbose"], {**engine, "verbose": 0}
+        with progress_bar(n_queries, verbose, "density", unit="query") as progress:
+            for start in range(0, n_queries, QUERIES_AT_ONCE):
+                rows = np.arange(start, min(start + QUERIES_AT_ONCE, n_queries))
+                log_sums[rows], used[rows] = _Block(self, X, rows, engine).result()
+                progress(len(rows))
+        return self.estimate.finished(log_sums, X), used
+
+    @property
+    def n_neighbors(self):
+        """Of the first look, the most of all members."""
+        return max(p.level.n_neighbors for p in self.prepared)
+
+    @property
+    def searched(self):
+        """Whether every member has a search that is worth it."""
+        return all(map(_worth_it, self.prepared))
+
+
+def _worth_it(prepared):
+    search = prepared.search
+    if search is None or search.kind == "exact":
+        return prepared.split.points.shape[0] <= N_SAMPLED
+    effort = prepared.level.effort
+    return search.kind != "ivf" or effort <= LARGEST_SCAN * search.efforts[-1]
+
+
+class _Block:
+    """Some queries, on their way to an answer."""
+
+    def __init__(self, approximation, X, rows, engine):
+        self.of, self.X, self.rows, self.engine = approximation, X, rows, engine
+        self.log_sums = np.empty(len(rows))
+        self.used = np.empty((len(rows), 2))
+
+    def result(self):
+        algorithm, everything = self.of.algorithm, np.arange(len(self.rows))
+        if algorithm == "neighbors":
+            self._by_neighbors(everything, 1)
+        elif algorithm == "sampling":
+            self._by_samples(everything, strict=False)
+        else:
+            todo = self._by_samples(everything, strict=True)
+            for factor in (1, MORE) if self.of.searched else ():
+                todo = self._by_neighbors(todo, factor)
+            self._by_all(todo)
+        return self.log_sums, self.used
+
+    def _keep(self, todo, log_sums, errors, algorithm):
+        """Note results; which of ``todo`` are not good enough."""
+        self.log_sums[todo], self.used[todo, 1] = log_sums, errors
+        self.used[todo, 0] = algorithm
+        return todo[~(errors <= self.of.tol)]
+
+    def _by_neighbors(self, todo, factor):
+        if not len(todo):
+            return todo
+        levels = [_raised(p, factor) for p in self.of.prepared]
+        terms = self._terms(todo, levels)
+        missed = max(level.missed for level in levels)
+        return self._keep(todo, terms.total(), stated_error(terms, missed), NEIGHBORS)
+
+    def _by_samples(self, todo, strict):
+        """By growing samples. ``strict``: stop at queries that they do not resolve."""
+        size, largest = N_SAMPLED, LARGEST_SAMPLE * self._n_population()
+        sizes = np.full(len(todo), size)
+        rejected = []
+        while len(todo):
+            wanted = []
+            for size in np.unique(sizes):
+                part = todo[sizes == size]
+                terms = self._terms(part, [Level(0, int(size))] * len(self.of.prepared))
+                errors, trusted = self._sampled_errors(part, terms, size, strict)
+                over = self._keep(part, terms.total(), errors, SAMPLING)
+                again = np.isin(part, over)
+                growth = (errors[again] / self.of.tol) ** 2 * ROOM
+                # of an unresolved sum the error does not say how much is needed
+                growth = np.where(trusted[again], np.maximum(growth, 1.2), MORE)
+                needed = _rounded_up(size * growth)
+                grow = (needed <= largest) & (trusted[again] | (not strict))
+                wanted.append((over[grow], needed[grow]))
+                rejected.append(over[~grow])
+            todo = np.concatenate([rows for rows, _ in wanted])
+            sizes = np.concatenate([needed for _, needed in wanted])
+        return np.sort(np.concatenate(rejected)) if rejected else todo
+
+    def _sampled_errors(self, rows, terms, size, strict):
+        """Stated errors, infinite for what ``strict`` does not take; who is resolved."""
+        resolved = terms.resolved
+        if strict:
+            # a copy of the query, should there be one that the sample has not
+            peak = max(p.log_factor + m.log_scale for p, m in self._members())
+            with np.errstate(over="ignore"):
+                felt = np.log1p(np.exp(peak - terms.total()))
+            trusted = resolved & (felt <= self.of.tol)
+            return np.where(trusted, stated_error(terms), np.inf), trusted
+        lost = np.flatnonzero(~resolved)
+        if len(lost):
+            terms.unseen[lost] = self._unresolved(rows[lost], int(size))
+        return stated_error(terms), resolved
+
+    def _by_all(self, todo):
+        if len(todo):
+            log_sums = self.of.estimate.log_sums(self.X, self.engine, self.rows[todo])
+            self._keep(todo, log_sums, np.zeros(len(todo)), EXACT)
+
+    def _members(self):
+        return zip(self.of.prepared, self.of.estimate.members, strict=True)
+
+    def _n_population(self):
+        return sum(len(p.split.population) for p in self.of.prepared)
+
+    def _queries(self, prepared, member, todo):
+        """Queries in the member's frame; the distinct point that each does not see."""
+        X, leave_out = self.of.estimate.queries(self.X, member, self.rows[todo])
+        own, copies = np.full(len(todo), -1), np.zeros(len(todo))
+        if leave_out is not None:
+            own, copies = prepared.own(leave_out)
+        points = prepared.split.points
+        queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
+        return queries, own, copies
+
+    def _options(self, member, queries):
+        kernel, h, _, tol = member.terms(self.of.estimate, queries)
+        return kernel, h, tol
+
+    def _terms(self, todo, levels):
+        """Parts of the sums at ``todo``, with one level for each member."""
+        total = None
+        for (prepared, member), level in zip(self._members(), levels, strict=True):
+            queries, own, copies = self._queries(prepared, member, todo)
+            kernel, h, tol = self._options(member, queries)
+            ids = np.empty((len(todo), 0), dtype=int)
+            if level.n_neighbors:
+                search = queries, own, level.n_neighbors, level.effort, self.engine
+                ids = prepared.search.search(*search)
+            sample = prepared.split.sample(level.n_sampled)
+            options = own, copies, ids, sample, tol, self.engine
+            terms = prepared.split.terms(kernel, h, queries, *options)
+            terms = terms.shifted(prepared.log_factor + member.log_scale)
+            total = terms if total is None else total.plus(terms)
+        return total
+
+    def _unresolved(self, todo, size):
+        total = np.full(len(todo), -np.inf)
+        for prepared, member in self._members():
+            queries, own, _ = self._queries(prepared, member, todo)
+            kernel, h, _ = self._options(member, queries)
+            sample = prepared.split.sample(size)
+            options = own, sample, self.engine
+            unseen = prepared.split.unresolved(kernel, h, queries, *options)
+            unseen = unseen + prepared.log_factor + member.log_scale
+            total = np.logaddexp(total, unseen)
+        return total
+
+
+def _raised(prepared, factor):
+    """The level of a member, or one that is more thorough."""
+    level, search = prepared.level, prepared.search
+    if search is None or factor == 1:
+        return level
+    more = min(factor * level.n_neighbors, search.most, len(prepared.split.population))
+    efforts = list(search.efforts)
+    place = efforts.index(level.effort) if level.effort in efforts else 0
+    effort = efforts[min(place + 2, len(efforts) - 1)] if efforts else None
+    sampled = factor * level.n_sampled
+    return replace(level, n_neighbors=more, n_sampled=sampled, effort=effort)
+
+
+def _rounded_up(sizes):
+    """To powers of the fourth root of two, so that queries share samples."""
+    sizes = np.maximum(sizes, N_SAMPLED)
+    steps = np.ceil(4.0 * np.log2(sizes / N_SAMPLED))
+    return (N_SAMPLED * 2.0 ** (steps / 4.0)).astype(int)

@@ -1,0 +1,154 @@
+"""Which training points are near a query: exactly, or by an index.
+
+A *search* has ``search(queries, own, k, effort, engine)``, which returns the indices
+of points, (n_queries, at least k), -1 where there are no more, and never the query's own;
+``efforts``, settings from fast to thorough, of which an exact search has none; and
+``most``, the largest ``k``.
+"""
+
+import importlib.util
+
+import numpy as np
+from sklearn.base import clone
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._backends._threads import n_threads_for
+from skhdkde._backends._tiles import progress_bar
+from skhdkde._faiss import FaissIndex, require_faiss
+from skhdkde._points import row_blocks
+from skhdkde._reductions import NEIGHBOR_TOL, Nearest
+
+__all__ = ["FEWEST_INDEXED", "IndexSearch", "TileSearch", "make_search", "wanted_index"]
+
+# Below so many points comparing with all takes no longer than an index.
+FEWEST_INDEXED = 20_000
+
+
+class TileSearch:
+    """All points are compared to the query."""
+
+    kind = "exact"
+    efforts = ()
+
+    def __init__(self, points):
+        self.points, self.most = points, points.shape[0]
+
+    def search(self, queries, own, k, effort, engine):
+        """See above."""
+        found = reduce_pairs(
+            Nearest(k, NEIGHBOR_TOL),
+            queries,
+            self.points,
+            leave_out=own,
+            **engine,
+        )
+        return found[:, k:].astype(np.int64)
+
+
+class IndexSearch:
+    """An index over some of the points.
+
+    Parameters
+    ----------
+    points : TrainingPoints
+    population : ndarray of int
+        The points that are indexed, by their number in it.
+    make : callable
+        ``make(blocks, shape)`` makes the index; ``blocks(rows)`` gives coordinates.
+    """
+
+    def __init__(self, points, population, make):
+        self.points, self.population = points, population
+        n_features = points.shape[1]
+        self.index = make(self._coordinates_of, (len(population), n_features))
+        self.kind, self.efforts = self.index.kind, self.index.efforts
+        self.most = getattr(self.index, "most", len(population))
+
+    def _coordinates_of(self, rows):
+        return self.points.centered(self.population[rows]).astype(np.float32)
+
+    def search(self, queries, own, k, effort, engine):
+        """See above."""
+        n_threads = n_threads_for(engine["n_jobs"])
+        ids = np.full((len(queries), k), -1)
+        for rows in row_blocks(len(queries), self.points.shape[1]):
+            with np.errstate(over="ignore"):
+                Z = (queries[rows] - self.points.center).astype(np.float32)
+            # beyond its range all points are equally near: some will do
+            Z = np.clip(np.nan_to_num(Z), -1e15, 1e15)
+            found = self.index.search(Z, min(k + 1, self.most), effort, n_threads)
+            ids[rows] = self._without(found, own[rows], k)
+        return ids
+
+    def _without(self, found, own, k):
+        """Ids of points for numbers in the index, ``k`` of them without one's own."""
+        ids = np.where(found >= 0, self.population[found], -1)
+        mine = (ids == own[:, None]) & (ids >= 0)
+        ids[mine] = -1
+        order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
+        ids = np.take_along_axis(ids, order, 1)
+        return np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+
+class TransformerIndex:
+    """A neighbours transformer in scikit-learn's manner, ``mode="distance"``."""
+
+    kind = "transformer"
+    efforts = (None,)
+
+    def __init__(self, transformer, blocks, shape):
+        self.n_points = shape[0]
+        self.transformer = clone(transformer).fit(blocks(np.arange(shape[0])))
+        self.most = min(getattr(transformer, "n_neighbors", 5), shape[0])
+
+    def search(self, Z, k, effort, n_threads):
+        graph = self.transformer.transform(Z).tocsr()
+        counts = np.diff(graph.indptr)
+        found = np.full((len(Z), max(int(counts.max(initial=0)), k)), -1)
+        rows = np.repeat(np.arange(len(Z)), counts)
+        place = np.arange(len(rows)) - np.repeat(graph.indptr[:-1], counts)
+        # nearest first: some transformers sort by column
+        order = np.lexsort((graph.data, rows))
+        found[rows, place] = graph.indices[order]
+        return found[:, :k]
+
+
+def wanted_index(estimator):
+    """What `neighbors_index` and what is installed amount to.
+
+    Returns
+    -------
+    kind : {"auto", "hnsw", "ivf", "exact"} or transformer
+    """
+    wanted = estimator.neighbors_index
+    if wanted is None:
+        return "auto" if importlib.util.find_spec("faiss") else "exact"
+    if isinstance(wanted, str) and wanted != "exact":
+        require_faiss(f"neighbors_index={wanted!r}")
+    return wanted
+
+
+def make_search(wanted, points, population, seed, engine):
+    """A search over the points ``population``.
+
+    Parameters
+    ----------
+    wanted : {"hnsw", "ivf", "exact"} or transformer
+    points : TrainingPoints
+    population : ndarray of int
+    seed : int
+    engine : dict
+        For :func:`~skhdkde._backends.reduce_pairs`.
+    """
+    if isinstance(wanted, str) and wanted == "exact":
+        return TileSearch(points)
+    if not isinstance(wanted, str):
+        return IndexSearch(
+            points, population, lambda *data: TransformerIndex(wanted, *data)
+        )
+    total, verbose = len(population), engine["verbose"]
+    with progress_bar(total, verbose, f"{wanted} index", unit="point") as progress:
+        options = seed, n_threads_for(engine["n_jobs"]), progress
+        return IndexSearch(
+            points, population, lambda *data: FaissIndex(wanted, *data, *options)
+        )

@@ -1,0 +1,325 @@
+"""A kernel sum split into near points, summed one by one, and a sample of the rest.
+
+For the points of one frame. A sum is known from three sides, all in logs:
+
+- what is *sure*: terms of the nearest points, computed one by one, and of a few points,
+  the ``reserve``, that no index holds (see ``_calibration.py``);
+- the *rest*, from a random sample of the other points, with its standard deviation;
+- what is *unseen*: terms beyond the last neighbour and yet so rare that a sample has
+  none of them. How many there are follows from how the distances of the neighbours grow:
+  near a query the number of points within ``r`` is a power of ``r``, or grows more
+  slowly, so that the power law of the outer neighbours gives an upper bound.
+
+With the variance of the sample alone an error would be stated too small where it
+matters: in the extreme and the stable regime a sample rarely meets the terms that decide.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._backends._threads import n_threads_for, run_tasks
+from skhdkde._local_law import N_NEIGHBORS, local_laws
+from skhdkde._points import row_blocks
+from skhdkde._reductions import NEIGHBOR_TOL, KSmallest, LogSumExp
+from skhdkde._sample import SampleSums, draw_sample, mean_point, sampled_sum
+
+__all__ = ["N_SAMPLED", "SplitSum", "Terms"]
+
+# Size of the first sample.
+N_SAMPLED = 2048
+# Expected number of sampled points from which on a sample sees a range of distances.
+SEEN = 3.0
+# Expected number of points below which there are none, for a bound that holds in 95 %.
+NONE = 0.05
+N_NODES = 24
+# Elements of neighbours' coordinates that are worked on at once, to stay in the cache.
+CACHED = 2**17
+# Rounding of float32 in a sum of squares of differences, in units of its eps.
+ROUNDING = 4.0
+# A sample resolves the sum from so many terms as large as its largest: see sampled_sum.
+RESOLVED = 10.0
+
+
+@dataclass
+class Terms:
+    """Parts of the kernel sums at some queries, natural logs, each of shape (n_queries,).
+
+    Attributes
+    ----------
+    sure, rest, deviation, unseen : ndarray
+        Terms computed one by one; estimate of the others, its standard deviation, and a
+        bound on what neither has.
+    resolved : ndarray of bool
+        Whether the sample resolves the rest: its deviation can be trusted.
+    """
+
+    sure: np.ndarray
+    rest: np.ndarray
+    deviation: np.ndarray
+    unseen: np.ndarray
+    resolved: np.ndarray
+
+    def total(self):
+        return np.logaddexp(self.sure, self.rest)
+
+    def shifted(self, log_factor):
+        logs = (self.sure, self.rest, self.deviation, self.unseen)
+        return Terms(*(part + log_factor for part in logs), self.resolved)
+
+    def plus(self, other):
+        """Of both sums."""
+        mine = 2.0 * self.deviation, 2.0 * other.deviation
+        return Terms(
+            np.logaddexp(self.sure, other.sure),
+            np.logaddexp(self.rest, other.rest),
+            0.5 * np.logaddexp(*mine),
+            np.logaddexp(self.unseen, other.unseen),
+            self.resolved & other.resolved,
+        )
+
+
+class SplitSum:
+    """Kernel sums over the points of one frame.
+
+    Parameters
+    ----------
+    points : TrainingPoints
+        Distinct.
+    reserve : ndarray of int
+        Of the points: those that are always summed one by one.
+    seed : int
+        For the samples.
+    engine : dict
+        For :func:`~skhdkde._backends.reduce_pairs`.
+    """
+
+    def __init__(self, points, reserve, seed):
+        self.points, self.seed = points, seed
+        self.reserve = np.sort(reserve)
+        self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
+        self.weights = points.weights
+        self.mass = self._weights_of(self.population).sum()
+        self.mean = mean_point(points, self.population)
+        self._reserve_points = points.take(self.reserve)
+        self._first = self._drawn(N_SAMPLED)
+
+    def _weights_of(self, ids):
+        """Weights of the points ``ids``; 0 for -1, which is no point."""
+        weights = 1.0 if self.weights is None else self.weights[ids]
+        return np.where(ids >= 0, weights, 0.0)
+
+    def sample(self, size):
+        """A sample of the population, the same in every call."""
+        return self._first if size == N_SAMPLED else self._drawn(size)
+
+    def _drawn(self, size):
+        return draw_sample(self.points, self.population, self.mean, size, self.seed)
+
+    def near_distances(self, queries, ids, kernel, h, tol, n_jobs):
+        """Squared distances to the points ``ids``, (n_queries, n_ids); infinite for -1."""
+        sq = np.full(ids.shape, np.inf)
+        reduction = LogSumExp(kernel, h, self.points, tol)
+
+        def work(rows, check):
+            check(0)
+            exact, own = queries[rows], self.points.exact[ids[rows]]
+            found = _squared_differences(exact, own, queries.dtype, reduction)
+            sq[rows] = self.points.stretched(found, ids[rows])
+
+        if ids.size:
+            width = ids.shape[1] * self.points.shape[1]
+            blocks = row_blocks(len(ids), width, CACHED)
+            run_tasks(work, blocks, n_threads_for(n_jobs), lambda amount: None)
+        sq[ids < 0] = np.inf
+        return sq
+
+    def terms(self, kernel, h, queries, own, copies, ids, sample, tol, engine):
+        """The parts of the sum.
+
+        Parameters
+        ----------
+        kernel : object
+        h : float
+            In scaled units.
+        queries : array-like of shape (n_queries, n_features)
+            As :func:`~skhdkde._backends.reduce_pairs` takes them.
+        own : ndarray of int of shape (n_queries,)
+            The point that each query does not see; -1 for none.
+        copies : ndarray of shape (n_queries,)
+            Weight of those at the place of ``own`` that it does see.
+        ids : ndarray of int of shape (n_queries, n_neighbors)
+            Points whose terms are to be computed one by one; -1 for none.
+        sample : Sample
+        tol : float
+
+        Returns
+        -------
+        Terms
+        """
+        sq = self.near_distances(queries, ids, kernel, h, tol, engine["n_jobs"])
+        order = np.argsort(sq, axis=1, kind="stable")
+        sq, ids = np.take_along_axis(sq, order, 1), np.take_along_axis(ids, order, 1)
+        weights = self._weights_of(ids)
+        sure = self._sure(kernel, h, queries, own, copies, sq, weights, tol, engine)
+        gone = np.column_stack([ids, np.where(np.isin(own, self.reserve), -1, own)])
+        options = {"dtype": self._dtype(kernel, queries), **engine}
+        columns = reduce_pairs(
+            SampleSums(kernel, h, sample, tol),
+            queries,
+            sample.points,
+            leave_out=sample.positions(gone),
+            **options,
+        )
+        mass, offset = self._rest_of(queries, own, sq, weights, gone)
+        total, variance, resolved = sampled_sum(columns, mass, offset)
+        lowest = np.where(np.isinf(columns[:, 0]), 0.0, columns[:, 0])
+        peak = kernel.log_peak(lowest, np.array([h]))[:, 0]
+        with np.errstate(divide="ignore"):
+            rest, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
+        left = len(self.population) - np.count_nonzero(gone >= 0, axis=1)
+        unseen = self._unseen(kernel, h, sq, mass, left, len(sample))
+        seen = (resolved >= RESOLVED) | (variance <= 0.0)
+        return Terms(sure, rest, deviation, unseen, seen)
+
+    def _dtype(self, kernel, queries):
+        wide = kernel.compact or self.points.stretch is not None
+        return np.dtype(np.float64) if wide else queries.dtype
+
+    def _sure(self, kernel, h, queries, own, copies, sq, weights, tol, engine):
+        sure = log_sums(kernel, h, sq, weights)
+        at_zero = np.zeros((len(sq), 1))
+        sure = np.logaddexp(sure, log_sums(kernel, h, at_zero, copies[:, None]))
+        if not len(self.reserve):
+            return sure
+        place = np.searchsorted(self.reserve, own)
+        place = np.minimum(place, len(self.reserve) - 1)
+        others = reduce_pairs(
+            LogSumExp(kernel, h, self._reserve_points, tol),
+            queries,
+            self._reserve_points,
+            leave_out=np.where(self.reserve[place] == own, place, -1),
+            dtype=self._dtype(kernel, queries),
+            **engine,
+        )
+        return np.logaddexp(sure, others[:, 0])
+
+    def _rest_of(self, queries, own, sq, weights, gone):
+        """Weight of the rest, and its mean squared distance beyond that of all."""
+        mean = np.empty(len(queries))
+        for rows in row_blocks(len(queries), self.points.shape[1]):
+            block = self.points.query_block(queries[rows], np.dtype(np.float64))
+            mean[rows] = block @ self.mean
+        beyond = np.where(np.isinf(sq), 0.0, sq - mean[:, None])
+        lost = weights.sum(axis=1)
+        moved = (weights * beyond).sum(axis=1)
+        own_weight = self._weights_of(gone[:, -1])
+        lost, moved = lost + own_weight, moved - own_weight * mean
+        # rounding may leave a little of nothing
+        mass = np.where(self.mass - lost > 1e-12 * self.mass, self.mass - lost, 0.0)
+        return mass, -moved / np.where(mass > 0.0, mass, np.inf)
+
+    def _unseen(self, kernel, h, sq, mass, left, n_sampled):
+        """Log of a bound on terms beyond the neighbours that a sample has none of."""
+        found = np.isfinite(sq).sum(axis=1)
+        unseen = np.full(len(sq), -np.inf)
+        until = SEEN * len(self.population) / n_sampled
+        if n_sampled >= len(self.population) or sq.shape[1] == 0:
+            return unseen
+        for k in np.unique(found[(found > 0) & (found < until)]):
+            rows = np.flatnonzero((found == k) & (left > 0))
+            nodes, ranks = _beyond(sq[rows, :k], min(until, k + left[rows].max()))
+            weights = (mass[rows] / np.maximum(left[rows], 1))[:, None] * ranks
+            unseen[rows] = log_sums(kernel, h, nodes, weights)
+        return unseen
+
+    def unresolved(self, kernel, h, queries, own, sample, engine):
+        """``unseen`` without neighbours: from the law of the nearest in the sample.
+
+        It is extended to where less than ``NONE`` of all points is expected.
+        """
+        n, rank = len(sample), min(N_NEIGHBORS, len(sample) // 2)
+        nearest = reduce_pairs(
+            KSmallest(rank + 1, NEIGHBOR_TOL),
+            queries,
+            sample.points,
+            leave_out=sample.positions(own),
+            dtype=self._dtype(kernel, queries),
+            **engine,
+        )
+        share = n / len(self.population)
+        steps = np.linspace(np.log(NONE * share), 0.0, 4 * N_NODES)
+        counts = np.exp(steps)
+        weights = counts / share * (steps[1] - steps[0])
+        unseen = np.empty(len(queries))
+        for rows, law in local_laws(nearest, n, rank):
+            sq = law.squared_distance(counts)
+            mean = self.mass / len(self.population)
+            unseen[rows] = log_sums(kernel, h, sq, np.broadcast_to(weights * mean, sq.shape))
+        return unseen
+
+
+def log_sums(kernel, h, sq, weights):
+    """``log sum_j w_j k(r_j / h)`` over squared distances, ascending in each row."""
+    if sq.shape[1] == 0:
+        return np.full(len(sq), -np.inf)
+    energy = kernel.energy(sq.copy())
+    lowest = np.where(np.isinf(energy[:, 0]), 0.0, energy[:, 0])
+    shifted = kernel.shift(energy, lowest)
+    with np.errstate(over="ignore"):
+        values = kernel.values(shifted, h, shifted, lowest)
+    values[np.isinf(sq)] = 0.0
+    with np.errstate(divide="ignore"):
+        sums = np.log(np.einsum("ij,ij->i", values, weights))
+    return sums + kernel.log_peak(lowest, np.array([h]))[:, 0]
+
+
+def _beyond(sq, until):
+    """Distances of ranks beyond the last neighbour, and how many points each stands for.
+
+    Parameters
+    ----------
+    sq : ndarray of shape (n_queries, k)
+        Squared distances, ascending.
+    until : float
+        Largest rank.
+
+    Returns
+    -------
+    nodes, ranks : ndarray of shape (n_queries, n_nodes)
+    """
+    k = sq.shape[1]
+    first = (k + 1) // 2
+    ranks = np.arange(first, k)  # 1-based, of the outer half without the last
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gaps = np.log(sq[:, -1:] / sq[:, first - 1 : k - 1])
+    gaps = np.clip(np.nan_to_num(gaps, nan=0.0), 0.0, 50.0)
+    # the exponent of the power law, high by its standard error
+    exponent = np.full(len(sq), np.inf)
+    if len(ranks):
+        high = 1.0 + 1.0 / np.sqrt(len(ranks))
+        with np.errstate(divide="ignore"):
+            exponent = high * np.log(k / ranks).sum() / gaps.sum(axis=1)
+    folds = np.linspace(0.0, np.log(until / k), N_NODES + 1)
+    middle, counts = 0.5 * (folds[1:] + folds[:-1]), np.diff(k * np.exp(folds))
+    with np.errstate(over="ignore"):
+        growth = np.exp(middle / exponent[:, None])
+    return sq[:, -1:] * growth, np.broadcast_to(counts, growth.shape)
+
+
+def _squared_differences(exact, others, dtype, reduction):
+    """``|x_i - y_ij|^2``, float64, by differences in ``dtype`` where that is sharp enough."""
+    narrow = dtype == np.float32 and others.dtype == np.float32
+    if not (narrow and np.abs(exact).max() < 1e15):
+        step = others - exact[:, None]
+        return np.einsum("ijk,ijk->ij", step, step)
+    step = others - exact[:, None].astype(np.float32)
+    sq = np.einsum("ijk,ijk->ij", step, step).astype(np.float64)
+    nearest = sq.min(axis=1)
+    delta = ROUNDING * np.finfo(np.float32).eps * sq.max(axis=1)
+    rows = np.flatnonzero(reduction.suspect_rows(nearest, delta))
+    if len(rows):
+        step = others[rows] - exact[rows, None]
+        sq[rows] = np.einsum("ijk,ijk->ij", step, step)
+    return sq
