@@ -13,7 +13,6 @@ tolerance:
 """
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,12 +28,13 @@ ALGORITHMS = ("exact", "neighbors", "sampling")
 EXACT, NEIGHBORS, SAMPLING = range(3)
 
 QUERIES_AT_ONCE = 4096
-# Growth of neighbours and sample where the first do not suffice.
+# Growth of a sample that does not resolve a sum.
 MORE = 8
-# Largest share of the points in a sample: beyond, all of them take little longer.
-LARGEST_SAMPLE = 0.25
-# Share of the lists from which on scanning takes longer than comparing with all points.
-LARGEST_SCAN = 0.125
+# Largest share of the points in a sample: beyond, all of them take little longer. The
+# same for the cost of neighbours.
+LARGEST_SAMPLE = LARGEST_COST = 0.25
+# "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
+FEWEST_MET = 0.5
 # Larger samples are drawn with some room.
 ROOM = 1.1
 
@@ -71,7 +71,8 @@ class Report:
             warnings.warn(
                 f"{self.over:.1%} of the {len(self.error)} queries have a stated error "
                 f"above tol={self.tol!r} nats, up to {self.error.max():.2g}. "
-                "algorithm='auto' takes more points for these; approximation_ says which.",
+                "algorithm='auto' takes more points for them; approximation_ has the "
+                "errors.",
                 UserWarning,
                 stacklevel=levels_to_caller(),
             )
@@ -126,20 +127,23 @@ class Approximation:
     @property
     def n_neighbors(self):
         """Of the first look, the most of all members."""
-        return max(p.level.n_neighbors for p in self.prepared)
+        return max(p.levels[0].n_neighbors for p in self.prepared)
 
-    @property
-    def searched(self):
-        """Whether every member has a search that is worth it."""
-        return all(map(_worth_it, self.prepared))
+    def stages(self):
+        """Levels, one for each member, that are worth it."""
+        found = [[p.levels[-1 if more else 0] for p in self.prepared] for more in (0, 1)]
+        return [levels for levels in found if self._worth_it(levels)]
 
-
-def _worth_it(prepared):
-    search = prepared.search
-    if search is None or search.kind == "exact":
-        return prepared.split.points.shape[0] <= N_SAMPLED
-    effort = prepared.level.effort
-    return search.kind != "ivf" or effort <= LARGEST_SCAN * search.efforts[-1]
+    def _worth_it(self, levels):
+        pairs = list(zip(self.prepared, levels, strict=True))
+        # small members have everything in their sample
+        large = [pair for pair in pairs if len(pair[0].split.population) > N_SAMPLED]
+        if any(p.search is None for p, _ in large):
+            return False
+        if large and np.mean([level.met for _, level in large]) < FEWEST_MET:
+            return False
+        cost = sum(p.cost(level) for p, level in pairs)
+        return cost <= LARGEST_COST * self.estimate.n_points
 
 
 class _Block:
@@ -153,13 +157,13 @@ class _Block:
     def result(self):
         algorithm, everything = self.of.algorithm, np.arange(len(self.rows))
         if algorithm == "neighbors":
-            self._by_neighbors(everything, 1)
+            self._by_neighbors(everything, [p.levels[0] for p in self.of.prepared])
         elif algorithm == "sampling":
             self._by_samples(everything, strict=False)
         else:
             todo = self._by_samples(everything, strict=True)
-            for factor in (1, MORE) if self.of.searched else ():
-                todo = self._by_neighbors(todo, factor)
+            for levels in self.of.stages():
+                todo = self._by_neighbors(todo, levels)
             self._by_all(todo)
         return self.log_sums, self.used
 
@@ -169,13 +173,12 @@ class _Block:
         self.used[todo, 0] = algorithm
         return todo[~(errors <= self.of.tol)]
 
-    def _by_neighbors(self, todo, factor):
+    def _by_neighbors(self, todo, levels):
         if not len(todo):
             return todo
-        levels = [_raised(p, factor) for p in self.of.prepared]
         terms = self._terms(todo, levels)
         missed = max(level.missed for level in levels)
-        return self._keep(todo, terms.total(), stated_error(terms, missed), NEIGHBORS)
+        return self._keep(todo, terms.total(), self._stated(terms, missed), NEIGHBORS)
 
     def _by_samples(self, todo, strict):
         """By growing samples. ``strict``: stop at queries that they do not resolve."""
@@ -210,16 +213,31 @@ class _Block:
             with np.errstate(over="ignore"):
                 felt = np.log1p(np.exp(peak - terms.total()))
             trusted = resolved & (felt <= self.of.tol)
-            return np.where(trusted, stated_error(terms), np.inf), trusted
+            return np.where(trusted, self._stated(terms), np.inf), trusted
         lost = np.flatnonzero(~resolved)
+        errors = self._stated(terms)
         if len(lost):
-            terms.unseen[lost] = self._unresolved(rows[lost], int(size))
-        return stated_error(terms), resolved
+            most, least = self._unresolved(rows[lost], int(size))
+            total, seen = terms.total()[lost], size / self._n_population()
+            terms.unseen[lost] = most
+            # points that the sample has are there, if they stand for no others
+            with np.errstate(invalid="ignore"):
+                sure = 1.0 - 2.0 * np.exp(terms.deviation[lost] - total)
+                sure = np.log(np.maximum(sure, min(seen, 1.0)))
+                below = total - np.logaddexp(least, total + sure)
+            errors[lost] = np.fmax(self._stated(terms)[lost], below)
+        return errors, resolved
 
     def _by_all(self, todo):
         if len(todo):
             log_sums = self.of.estimate.log_sums(self.X, self.engine, self.rows[todo])
             self._keep(todo, log_sums, np.zeros(len(todo)), EXACT)
+
+    def _stated(self, terms, missed=0.0):
+        dtype = self.of.estimate.dtype
+        if self.X is not None:
+            dtype = np.result_type(dtype, self.X.dtype)
+        return stated_error(terms, dtype, missed)
 
     def _members(self):
         return zip(self.of.prepared, self.of.estimate.members, strict=True)
@@ -259,29 +277,15 @@ class _Block:
         return total
 
     def _unresolved(self, todo, size):
-        total = np.full(len(todo), -np.inf)
+        total = np.full((2, len(todo)), -np.inf)
         for prepared, member in self._members():
             queries, own, _ = self._queries(prepared, member, todo)
             kernel, h, _ = self._options(member, queries)
-            sample = prepared.split.sample(size)
-            options = own, sample, self.engine
-            unseen = prepared.split.unresolved(kernel, h, queries, *options)
-            unseen = unseen + prepared.log_factor + member.log_scale
-            total = np.logaddexp(total, unseen)
+            options = own, prepared.split.sample(size), self.engine
+            bounds = prepared.split.unresolved(kernel, h, queries, *options)
+            bounds = bounds + prepared.log_factor + member.log_scale
+            total = np.logaddexp(total, bounds)
         return total
-
-
-def _raised(prepared, factor):
-    """The level of a member, or one that is more thorough."""
-    level, search = prepared.level, prepared.search
-    if search is None or factor == 1:
-        return level
-    more = min(factor * level.n_neighbors, search.most, len(prepared.split.population))
-    efforts = list(search.efforts)
-    place = efforts.index(level.effort) if level.effort in efforts else 0
-    effort = efforts[min(place + 2, len(efforts) - 1)] if efforts else None
-    sampled = factor * level.n_sampled
-    return replace(level, n_neighbors=more, n_sampled=sampled, effort=effort)
 
 
 def _rounded_up(sizes):

@@ -20,12 +20,26 @@ __all__ = ["Level", "Prepared", "calibrated", "prepare", "stated_error"]
 N_RESERVED, LARGEST_SHARE = 512, 0.05
 # Numbers of neighbours to choose from.
 NEIGHBORS = (8, 16, 32, 64, 128)
-# Share of queries at which the error is held, and parts of the tolerance allowed there: to
-# terms left out, and to neighbours missed.
+# Share of queries at which the error is held, and parts of the tolerance allowed there:
+# to terms left out, and to neighbours missed. A miss is rare but may cost nats: what is
+# allowed to it at a larger share.
 HELD_AT, LEFT_OUT_PART, MISSED_PART = 0.95, 0.5, 0.25
-MISSED_AT = 0.99
-# Of points in a trial, and width of the walk there; queries that may lose their nearest.
-TRIAL_SIZE, TRIAL_EFFORT, LOST_SHARE = 32_768, 256, 0.02
+WORST_AT, WORST_PART = 0.99, 5.0
+# Rounding of an exponent and the log of a sum, in units of eps.
+ROUNDING = 4.0
+# Growth of neighbours and sample where the first do not suffice.
+MORE = 8
+# Time of a distance to a point that is met on the way through a graph or in a list, in
+# units of that by products of matrices; and points that are met for each unit of width of
+# the walk.
+MET, MET_ON_WALK = 3.0, 30.0
+# Points in a trial of an index, and share of queries that may lose their nearest there.
+TRIAL_SIZE, LOST_SHARE = 32_768, 0.02
+# Width of the walk in a trial. Share of the lists: where few are enough, data are in far
+# clusters, for which lists are the better index; more than many take as long as all points.
+TRIAL_WALK, FEW_LISTS, MANY_LISTS = 256, 0.02, 0.125
+# Reserved points that may be among the nearest, more than in proportion.
+RESERVED_AMONG_NEAR = 8
 # Bytes of a graph with its vectors beyond which lists of codes are taken.
 LARGEST_GRAPH = 4 * 2**30
 
@@ -43,14 +57,17 @@ class Level:
     effort : int or None
         Of the search: width of the walk (HNSW) or lists scanned (IVF).
     missed : float
-        Error by neighbours that the search misses, in nats: 99 % of the queries on which
+        Error by neighbours that the search misses, in nats: 95 % of the queries on which
         it was measured are below.
+    met : float
+        Share of those queries for which the tolerance was met.
     """
 
     n_neighbors: int
     n_sampled: int
     effort: int | None = None
     missed: float = 0.0
+    met: float = 0.0
 
 
 @dataclass
@@ -67,7 +84,8 @@ class Prepared:
         Of the training points, relative to the largest of the distinct ones.
     log_factor : float
         Log of the latter.
-    level : Level
+    levels : tuple of Level
+        The one to begin with, and one that is more thorough.
     """
 
     split: SplitSum
@@ -75,7 +93,20 @@ class Prepared:
     group: np.ndarray
     weights: np.ndarray
     log_factor: float
-    level: Level = Level(0, N_SAMPLED)
+    levels: tuple = (Level(0, N_SAMPLED),)
+
+    def cost(self, level):
+        """Of a query, in units of the distance to a point by a product of matrices."""
+        found = level.n_neighbors + level.n_sampled + len(self.split.reserve)
+        if self.search is None or level.n_neighbors == 0:
+            return found
+        n = len(self.split.population)
+        scanned = {
+            "ivf": n / max(self.search.efforts[-1:] or (1,)) * (level.effort or 0) * MET,
+            "hnsw": MET_ON_WALK * max(level.effort or 0, level.n_neighbors) * MET,
+            "exact": n,
+        }
+        return found + scanned.get(self.search.kind, 0.0)
 
     def own(self, leave_out):
         """Distinct point of each query, and the weight of its copies."""
@@ -87,6 +118,19 @@ class Prepared:
         copies = np.where((own >= 0) & (copies > 1e-12 * total), copies, 0.0)
         return own, copies
 
+    @property
+    def worth_it(self):
+        """Whether there is a search, of less work than comparing with all points."""
+        if self.search is None:
+            return False
+        exact = self.search.kind == "exact"
+        return exact or self.cost(self.levels[0]) < len(self.split.population)
+
+    def by_all(self):
+        """The same with an exact search, and nothing reserved."""
+        split = SplitSum(self.split.points, np.empty(0, dtype=int), self.split.seed)
+        return replace(self, split=split, search=TileSearch(split.points))
+
 
 def prepare(points, wanted, seed, engine):
     """Reserve, sample and index of training points.
@@ -95,7 +139,8 @@ def prepare(points, wanted, seed, engine):
     ----------
     points : TrainingPoints
     wanted : str, transformer or None
-        See :func:`~skhdkde._neighbors.wanted_index`; None for no search.
+        See :func:`~skhdkde._neighbors.wanted_index`; None for no search. If none suits
+        the data, "auto" is None.
     seed : int
     engine : dict
         For :func:`~skhdkde._backends.reduce_pairs`.
@@ -126,46 +171,87 @@ def _search(split, wanted, seed, engine):
     points, population = split.points, split.population
     if not (isinstance(wanted, str) and wanted == "auto"):
         return make_search(wanted, points, population, seed, engine)
+    if not len(split.reserve):
+        return None
     n_bytes = len(population) * (4 * points.shape[1] + 160)
-    if n_bytes > LARGEST_GRAPH or not len(split.reserve):
+    trial = _Trial(split, seed, engine)
+    if not trial.finds("ivf", FEW_LISTS) and n_bytes <= LARGEST_GRAPH:
+        if trial.finds("hnsw", TRIAL_WALK):
+            search = make_search("hnsw", points, population, seed, engine)
+            # far clusters may have come apart only in the whole
+            if _lost(search, TRIAL_WALK, split, points, engine) <= LOST_SHARE:
+                return search
+    if trial.finds("ivf", MANY_LISTS):
         return make_search("ivf", points, population, seed, engine)
-    rng = np.random.default_rng(seed)
-    size = min(TRIAL_SIZE, len(population))
-    trial = np.sort(rng.choice(population, size, replace=False))
-    if _loses_its_way(split, trial, seed, engine):
-        return make_search("ivf", points, population, seed, engine)
-    search = make_search("hnsw", points, population, seed, engine)
-    return search
+    return None
 
 
-def _loses_its_way(split, rows, seed, engine):
-    """Whether walks on a graph over the points ``rows`` miss the nearest too often."""
+class _Trial:
+    """Indexes over some of the points."""
+
+    def __init__(self, split, seed, engine):
+        self.split, self.seed, self.engine = split, seed, {**engine, "verbose": 0}
+        size, rng = min(TRIAL_SIZE, len(split.population)), np.random.default_rng(seed)
+        self.rows = np.sort(rng.choice(split.population, size, replace=False))
+        self.points, self.searches = split.points.take(self.rows), {}
+
+    def finds(self, kind, effort):
+        """Whether the nearest point is found often enough.
+
+        ``effort`` is the width of the walk, or the share of the lists to scan.
+        """
+        if kind not in self.searches:
+            everything = np.arange(len(self.rows))
+            self.searches[kind] = make_search(
+                kind, self.points, everything, self.seed, self.engine
+            )
+        search = self.searches[kind]
+        effort = effort if kind == "hnsw" else max(1.0, effort * search.efforts[-1])
+        return _lost(search, effort, self.split, self.points, self.engine) <= LOST_SHARE
+
+
+def _lost(search, effort, split, points, engine):
+    """Share of the reserve for which a search over ``points`` misses the nearest."""
     engine = {**engine, "verbose": 0}
-    search = make_search("hnsw", split.points, rows, seed, engine)
-    queries = split.points.rows_as_queries(split.reserve)
-    nobody = np.full(len(queries), -1)
-    found = search.search(queries, nobody, 1, TRIAL_EFFORT, engine)[:, 0]
-    exact = TileSearch(split.points.take(rows)).search(queries, nobody, 1, None, engine)
-    return np.mean(found != rows[exact[:, 0]]) > LOST_SHARE
+    queries, nobody = split.points.rows_as_queries(split.reserve), split.reserve * 0 - 1
+    found = search.search(queries, nobody, 1, effort, engine)
+    # the points may be all, with the reserve among them
+    whole = points is split.points
+    width = 1 + whole * (RESERVED_AMONG_NEAR + 1)
+    exact = TileSearch(points).search(
+        queries, split.reserve if whole else nobody, width, None, engine
+    )
+    if whole:
+        exact = _kept(exact, split.reserve, 1)
+    return np.mean(found[:, 0] != exact[:, 0])
 
 
-def stated_error(terms, missed=0.0):
+def _kept(ids, reserve, k):
+    """The first ``k`` of each row that are not reserved; -1 where there are not so many."""
+    ids = np.where(np.isin(ids, reserve), -1, ids)
+    order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(ids, order, 1)
+
+
+def stated_error(terms, dtype, missed=0.0):
     """Error in nats that the log of a sum is below for about 95 % of queries.
 
     Two standard deviations of the sample's part and what neither neighbours nor sample
-    have, in squares, plus what the search misses.
+    have, in squares, plus what the search misses and rounding in ``dtype``.
     """
     total = terms.total()
     with np.errstate(invalid="ignore", over="ignore"):
         sampled = 2.0 * np.exp(terms.deviation - total)
         unseen = np.exp(terms.unseen - total)
         error = np.log1p(np.hypot(sampled, unseen))
+        rounding = ROUNDING * np.finfo(dtype).eps * (1.0 + np.abs(total))
     nothing = np.isneginf(terms.unseen) & np.isneginf(terms.deviation)
-    return np.where(nothing, 0.0, error) + missed
+    rounding = np.where(np.isinf(total), 0.0, rounding)
+    return np.where(nothing, 0.0, error) + missed + rounding
 
 
 def calibrated(prepared, kernel, h, n_neighbors, tol, rounding, engine):
-    """The same with a level at which the tolerance is met, where one does.
+    """The same with the levels that the tolerance calls for.
 
     Parameters
     ----------
@@ -211,41 +297,57 @@ class _Calibration:
         level = Level(k, N_SAMPLED)
         if isinstance(search, IndexSearch):
             level = self._least_effort(level, exact[:, :k])
-        return replace(self.prepared, level=level)
+        efforts = list(search.efforts)
+        place = efforts.index(level.effort) + 2 if efforts else 0
+        more = replace(
+            level,
+            n_neighbors=min(MORE * k, most),
+            n_sampled=MORE * N_SAMPLED,
+            effort=efforts[min(place, len(efforts) - 1)] if efforts else None,
+        )
+        levels = tuple(replace(each, met=self._met(each)) for each in (level, more))
+        return replace(self.prepared, levels=levels)
+
+    def _met(self, level):
+        terms = self._terms(self._found(level), level.n_sampled)
+        return float(np.mean(self._stated(terms, level.missed) <= self.tol))
+
+    def _stated(self, terms, missed=0.0):
+        return stated_error(terms, self.queries.dtype, missed)
+
+    def _found(self, level):
+        search = self.queries, self.own, level.n_neighbors, level.effort, self.engine
+        return self.prepared.search.search(*search)
 
     def _exact(self, k):
         """Ids of the nearest points that are indexed."""
         split = self.prepared.split
-        some_more = int(np.ceil(k * 1.2 * LARGEST_SHARE)) + 8 if len(split.reserve) else 0
-        wide = min(k + some_more, split.points.shape[0])
-        ids = TileSearch(split.points).search(
-            self.queries, self.own, wide, None, self.engine
-        )
-        ids[np.isin(ids, split.reserve)] = -1
-        order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(ids, order, 1)
+        among = int(np.ceil(k * LARGEST_SHARE)) + RESERVED_AMONG_NEAR
+        wide = min(k + (among if len(split.reserve) else 0), split.points.shape[0])
+        search = TileSearch(split.points)
+        ids = search.search(self.queries, self.own, wide, None, self.engine)
+        return _kept(ids, split.reserve, k)
 
-    def _terms(self, ids):
+    def _terms(self, ids, n_sampled=N_SAMPLED):
         split, alone = self.prepared.split, np.zeros(len(self.own))
-        options = self.own, alone, ids, split.sample(N_SAMPLED), self.rounding
+        options = self.own, alone, ids, split.sample(n_sampled), self.rounding
         return split.terms(self.kernel, self.h, self.queries, *options, self.engine)
 
     def _fewest(self, choice, exact):
         """Neighbours that leave out little enough; the most if none do."""
         for k in choice[:-1]:
-            error = stated_error(self._terms(exact[:, :k]))
+            error = self._stated(self._terms(exact[:, :k]))
             if np.quantile(error, HELD_AT) <= LEFT_OUT_PART * self.tol:
                 return k
         return choice[-1]
 
     def _least_effort(self, level, exact):
         """Effort that misses little enough; the largest if none does."""
-        search, k = self.prepared.search, level.n_neighbors
         total = self._terms(exact).total()
-        for effort in search.efforts:
-            ids = search.search(self.queries, self.own, k, effort, self.engine)
-            error = np.abs(self._terms(ids).total() - total)
-            missed = float(np.quantile(error, MISSED_AT, method="higher"))
-            if missed <= MISSED_PART * self.tol:
+        for effort in self.prepared.search.efforts:
+            level = replace(level, effort=effort)
+            error = np.abs(self._terms(self._found(level)).total() - total)
+            missed, worst = np.quantile(error, [HELD_AT, WORST_AT], method="higher")
+            if missed <= MISSED_PART * self.tol and worst <= WORST_PART * self.tol:
                 break
-        return replace(level, effort=effort, missed=missed)
+        return replace(level, missed=float(missed))

@@ -14,14 +14,12 @@ import numpy as np
 from skhdkde._backends import reduce_pairs
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
 from skhdkde._points import power_of_two_scale, row_blocks
-from skhdkde._reductions import Gradient, LogSumExp
+from skhdkde._reductions import Gradient, LogSumExp, pair_dtype
 
 __all__ = ["Estimate", "at_bandwidth", "plain_estimate", "structured_estimate"]
 
 # Queries whose diagnoses are merged at once.
 QUERIES_AT_ONCE = 8192
-# Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
-LARGEST_EXPONENT = 1500.0
 
 
 class Estimate:
@@ -250,17 +248,12 @@ class Member:
         return self.reduce(reduction, queries, leave_out, engine)[:, 0] + self.log_scale
 
     def reduce(self, reduction, queries, leave_out, engine, label="density", out=None):
-        # float32 does not resolve 1 - r^2 at the rim of a compact kernel, nor offsets,
-        # nor what a high power is taken of
-        kernel = reduction.kernel
-        wide = kernel.compact or self.points.stretch is not None
-        wide |= getattr(kernel, "exponent", 0.0) > LARGEST_EXPONENT
         return reduce_pairs(
             reduction,
             queries,
             self.points,
             leave_out=leave_out,
-            dtype=np.float64 if wide else None,
+            dtype=pair_dtype(reduction.kernel, self.points),
             label=label,
             out=out,
             **engine,

@@ -3,8 +3,8 @@
 Two kinds, both of squared Euclidean distances. (Points of equal norm need no inner
 products: the order is the same, and graphs over inner products are hard to walk.)
 
-- ``HNSW``, a graph that is walked towards the query: fast, but where the data are clusters
-  far apart the walk may not find the way to the right one, however long;
+- ``HNSW``, a graph that is walked towards the query: fast, but where the data are
+  clusters far apart the walk may not find the way to the right one, however long;
 - ``IVF``, the points by their nearest centroid, of which the nearest few are scanned:
   up to three times slower on data in one piece, and never lost.
 """
@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["FaissIndex", "require_faiss"]
 
 # Links of a point, and width of the walk that finds them.
-N_LINKS, CONSTRUCTION = 16, 40
+N_LINKS, CONSTRUCTION = 16, 80
 # Lists per square root of the number of points, and points per list to train them on.
 LISTS, TRAINED_ON = 4, 40
 # Rows added at once, between which the user can interrupt.
@@ -108,7 +108,7 @@ class FaissIndex:
         return [effort for effort in ladder if effort < most] + [most]
 
     def search(self, Z, k, effort, n_threads):
-        """The ``k`` nearest of each row of ``Z``, as found, (n_queries, k); -1 for none."""
+        """The ``k`` nearest of each row as found, (n_queries, k); -1 for none."""
         faiss = require_faiss(f"neighbors_index={self.kind!r}")
         if self.kind == "hnsw":
             options = faiss.SearchParametersHNSW(efSearch=max(int(effort), k))

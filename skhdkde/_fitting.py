@@ -119,23 +119,28 @@ def _with_approximation(found, estimator, engine, prepared=None):
     estimate, parts = found.estimate, []
     for member in estimate.members:
         part = prepared or _prepared(member.points, estimator, engine)
+        kernel, h, _, rounding = member.terms(estimate, member.points.exact)
+        options = kernel, h, estimator.n_neighbors, estimator.tol, rounding, engine
         if part.search is not None:
-            kernel, h, _, rounding = member.terms(estimate, member.points.exact)
-            options = kernel, h, estimator.n_neighbors, estimator.tol, rounding
-            part = calibrated(part, *options, engine)
+            part = calibrated(part, *options)
+        if estimator.algorithm == "neighbors" and not part.worth_it:
+            # comparing with all points takes no longer, and misses nothing
+            if estimator.neighbors_index is None:
+                part = calibrated(part.by_all(), *options)
         parts.append(part)
     approximation = Approximation(estimate, parts, estimator.algorithm, estimator.tol)
     return dataclasses.replace(found, approximation=approximation)
 
 
 def _prepared(points, estimator, engine):
-    wanted, adaptive = wanted_index(estimator), points.stretch is not None
-    if estimator.algorithm != "neighbors":
-        few = points.shape[0] < FEWEST_INDEXED
-        if estimator.algorithm == "sampling" or few or wanted == "exact" or adaptive:
-            wanted = None  # comparing with all points takes no longer
-    elif points.shape[0] < FEWEST_INDEXED and wanted == "auto":
-        wanted = "exact"
+    wanted, algorithm = wanted_index(estimator), estimator.algorithm
+    few = points.shape[0] < FEWEST_INDEXED and estimator.neighbors_index is None
+    if algorithm == "neighbors":
+        wanted = "exact" if few else wanted
+    elif (
+        few or algorithm == "sampling" or wanted == "exact" or points.stretch is not None
+    ):
+        wanted = None  # comparing with all points takes no longer, or must be
     seed = check_random_state(estimator.random_state).randint(2**31 - 1)
     return prepare(points, wanted, seed, engine)
 

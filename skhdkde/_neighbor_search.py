@@ -33,7 +33,7 @@ class NearLeaveOneOut(LeaveOneOut):
         super().__init__(points, kernel, n_queries, random_state, **engine)
         self.prepared, self.quiet = prepared, {**engine, "verbose": 0}
         self.queries = points.rows_as_queries(self.rows)
-        level = prepared.level
+        level = prepared.levels[0]
         self.ids = prepared.search.search(
             self.queries, self.rows, level.n_neighbors, level.effort, self.quiet
         )
@@ -94,7 +94,7 @@ def search_by_neighbors(prepared, kernel, n_queries, n_bandwidths, random_state,
 
 
 def _holds(queries, h):
-    """Whether all points, for some queries, have their best bandwidth where lists have."""
+    """Whether for some queries the best bandwidth is the same over all points."""
     size = min(N_CHECKED, len(queries.rows))
     part, exactly = queries.at(np.linspace(0, len(queries.rows) - 1, size).astype(int))
     steps = STEP * np.array([-1.0, 0.0, 1.0])

@@ -20,8 +20,8 @@ from skhdkde._reductions import NEIGHBOR_TOL, Nearest
 
 __all__ = ["FEWEST_INDEXED", "IndexSearch", "TileSearch", "make_search", "wanted_index"]
 
-# Below so many points comparing with all takes no longer than an index.
-FEWEST_INDEXED = 20_000
+# Below so many points comparing with all takes hardly longer than an index.
+FEWEST_INDEXED = 100_000
 
 
 class TileSearch:

@@ -65,9 +65,9 @@ def check_combination(estimator):
             )
     if estimator.adaptive is not False and estimator.algorithm == "neighbors":
         raise ValueError(
-            "algorithm='neighbors' needs adaptive=False: with bandwidths of their own the "
-            "nearest points are not those that contribute most. 'sampling' and 'exact' "
-            "work."
+            "algorithm='neighbors' needs adaptive=False: where points have bandwidths of "
+            "their own, the nearest are not those that contribute most. 'sampling' and "
+            "'exact' work."
         )
     if estimator.algorithm != "exact" and estimator.backend == "keops":
         raise ValueError(

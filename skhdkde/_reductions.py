@@ -31,14 +31,28 @@ __all__ = [
     "LogSumExp",
     "Nearest",
     "Shares",
+    "pair_dtype",
 ]
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
 # Far from the largest float32, and small enough that other terms keep their digits.
 LARGEST_SUM = 1e25
+# Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
+LARGEST_EXPONENT = 1500.0
 # Relative error of the nearest squared distances from which laws are fitted.
 NEIGHBOR_TOL = 1e-4
+
+
+def pair_dtype(kernel, points):
+    """float64 where float32 is not enough for pairs with ``points``; None elsewhere.
+
+    It does not resolve ``1 - r^2`` at the rim of a compact kernel, nor offsets, nor what
+    a high power is taken of.
+    """
+    wide = kernel.compact or points.stretch is not None
+    wide |= getattr(kernel, "exponent", 0.0) > LARGEST_EXPONENT
+    return np.dtype(np.float64) if wide else None
 
 
 class KernelReduction:
@@ -330,8 +344,8 @@ class Nearest(KSmallest):
 
     def update(self, state, tile):
         sq, cols = smallest(tile.sq, self.k, state[0][:, -1])
-        sq = sq.astype(np.float64)
-        return self.merge(state, (sq, np.where(np.isinf(sq), -1.0, cols + tile.cols.start)))
+        ids = np.where(np.isinf(sq), -1.0, cols + tile.cols.start)
+        return self.merge(state, (sq.astype(np.float64), ids))
 
     def merge(self, state, other):
         return _smallest(state, other)

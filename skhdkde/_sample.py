@@ -4,11 +4,11 @@ Each of ``N`` points is in a sample of ``m`` with a probability proportional to 
 weight (one, if it is heavy enough), and counts there with its weight divided by that
 probability: sums over the sample then have the sums over all points as their mean.
 
-Squared distances help. Their mean over *all* points is known exactly, at the cost of one
-inner product; where it differs from that over the sample, the regression of the kernel's
-values on squared distances says by how much the sum is off. Far above ``h_clt``, where the
-kernel is nearly linear, that removes most of the variance (Cochran 1977, Sampling
-Techniques, chapter 7).
+Squared distances help. Their mean over *all* points is known exactly, at the cost of
+one inner product; where it differs from that over the sample, the regression of the
+kernel's values on squared distances says by how much the sum is off. Far above ``h_clt``,
+where the kernel is nearly linear, that removes most of the variance (Cochran 1977,
+Sampling Techniques, chapter 7).
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def draw_sample(points, population, mean, size, seed):
 
 
 def _inclusion(weights, size):
-    """Probabilities proportional to ``weights``, cut off at 1, that sum up to ``size``."""
+    """Probabilities in proportion to ``weights``, at most 1, that add up to ``size``."""
     inclusion = np.zeros(len(weights))
     certain = np.zeros(len(weights), dtype=bool)
     while True:
@@ -113,7 +113,7 @@ def _inclusion(weights, size):
 
 
 def mean_point(points, population):
-    """Weighted mean of augmented points: its product with a query is the mean distance."""
+    """Mean of augmented points: its product with a query is the mean squared distance."""
     total, mass = np.zeros(points.shape[1] + 2), 0.0
     for part in row_blocks(len(population), points.shape[1]):
         rows = population[part]
@@ -128,9 +128,9 @@ def mean_point(points, population):
 class SampleSums(KernelReduction):
     """Moments of the kernel's values and of squared distances over a sample.
 
-    With ``a`` the weights of the sample, ``b`` its variance weights, ``K`` values relative
-    to the sample's nearest point and ``D`` squared distances minus their mean over all
-    points, the result has the ``COLUMNS``: energy of the nearest, and sums.
+    With ``a`` the weights of the sample, ``b`` its variance weights, ``K`` values
+    relative to the sample's nearest point and ``D`` squared distances minus their mean
+    over all points, the result has the ``COLUMNS``: energy of the nearest, and sums.
     """
 
     COLUMNS = ("lowest", "a", "aK", "aD", "b", "bK", "bD", "bKK", "bKD", "bDD")

@@ -22,7 +22,7 @@ from skhdkde._backends import reduce_pairs
 from skhdkde._backends._threads import n_threads_for, run_tasks
 from skhdkde._local_law import N_NEIGHBORS, local_laws
 from skhdkde._points import row_blocks
-from skhdkde._reductions import NEIGHBOR_TOL, KSmallest, LogSumExp
+from skhdkde._reductions import NEIGHBOR_TOL, KSmallest, LogSumExp, pair_dtype
 from skhdkde._sample import SampleSums, draw_sample, mean_point, sampled_sum
 
 __all__ = ["N_SAMPLED", "SplitSum", "Terms"]
@@ -31,8 +31,8 @@ __all__ = ["N_SAMPLED", "SplitSum", "Terms"]
 N_SAMPLED = 2048
 # Expected number of sampled points from which on a sample sees a range of distances.
 SEEN = 3.0
-# Expected number of points below which there are none, for a bound that holds in 95 %.
-NONE = 0.05
+# Expected numbers of points within which there is none, and one, in 95 of 100 cases.
+NONE, ONE = 0.05, 3.0
 N_NODES = 24
 # Elements of neighbours' coordinates that are worked on at once, to stay in the cache.
 CACHED = 2**17
@@ -118,7 +118,7 @@ class SplitSum:
         return draw_sample(self.points, self.population, self.mean, size, self.seed)
 
     def near_distances(self, queries, ids, kernel, h, tol, n_jobs):
-        """Squared distances to the points ``ids``, (n_queries, n_ids); infinite for -1."""
+        """Squared distances to the points ``ids``, in their shape; infinite for -1."""
         sq = np.full(ids.shape, np.inf)
         reduction = LogSumExp(kernel, h, self.points, tol)
 
@@ -164,13 +164,13 @@ class SplitSum:
         weights = self._weights_of(ids)
         sure = self._sure(kernel, h, queries, own, copies, sq, weights, tol, engine)
         gone = np.column_stack([ids, np.where(np.isin(own, self.reserve), -1, own)])
-        options = {"dtype": self._dtype(kernel, queries), **engine}
         columns = reduce_pairs(
             SampleSums(kernel, h, sample, tol),
             queries,
             sample.points,
             leave_out=sample.positions(gone),
-            **options,
+            dtype=pair_dtype(kernel, self.points),
+            **engine,
         )
         mass, offset = self._rest_of(queries, own, sq, weights, gone)
         total, variance, resolved = sampled_sum(columns, mass, offset)
@@ -182,10 +182,6 @@ class SplitSum:
         unseen = self._unseen(kernel, h, sq, mass, left, len(sample))
         seen = (resolved >= RESOLVED) | (variance <= 0.0)
         return Terms(sure, rest, deviation, unseen, seen)
-
-    def _dtype(self, kernel, queries):
-        wide = kernel.compact or self.points.stretch is not None
-        return np.dtype(np.float64) if wide else queries.dtype
 
     def _sure(self, kernel, h, queries, own, copies, sq, weights, tol, engine):
         sure = log_sums(kernel, h, sq, weights)
@@ -200,7 +196,7 @@ class SplitSum:
             queries,
             self._reserve_points,
             leave_out=np.where(self.reserve[place] == own, place, -1),
-            dtype=self._dtype(kernel, queries),
+            dtype=pair_dtype(kernel, self.points),
             **engine,
         )
         return np.logaddexp(sure, others[:, 0])
@@ -235,9 +231,13 @@ class SplitSum:
         return unseen
 
     def unresolved(self, kernel, h, queries, own, sample, engine):
-        """``unseen`` without neighbours: from the law of the nearest in the sample.
+        """Bounds on what the sample does not have, from the law of its nearest points.
 
-        It is extended to where less than ``NONE`` of all points is expected.
+        Returns
+        -------
+        bounds : ndarray of shape (2, n_queries)
+            Logs of the most and the least that the points may add that are expected to
+            be nearer than the nearest of the sample.
         """
         n, rank = len(sample), min(N_NEIGHBORS, len(sample) // 2)
         nearest = reduce_pairs(
@@ -245,19 +245,23 @@ class SplitSum:
             queries,
             sample.points,
             leave_out=sample.positions(own),
-            dtype=self._dtype(kernel, queries),
+            dtype=pair_dtype(kernel, self.points),
             **engine,
         )
-        share = n / len(self.population)
-        steps = np.linspace(np.log(NONE * share), 0.0, 4 * N_NODES)
-        counts = np.exp(steps)
-        weights = counts / share * (steps[1] - steps[0])
-        unseen = np.empty(len(queries))
+        each = len(self.population) / n  # points that a sampled one stands for
+        ranks = np.geomspace(NONE, max(each, ONE), 4 * N_NODES)
+        weights = ranks * np.log(ranks[1] / ranks[0]) * self.mass / len(self.population)
+        bounds = np.empty((2, len(queries)))
         for rows, law in local_laws(nearest, n, rank):
-            sq = law.squared_distance(counts)
-            mean = self.mass / len(self.population)
-            unseen[rows] = log_sums(kernel, h, sq, np.broadcast_to(weights * mean, sq.shape))
-        return unseen
+            # the law is from few points, and the farther it is extended the less sure
+            folds, unsure = np.log(each * law.rank / ranks), 2.0 / np.sqrt(law.rank)
+            for bound, used, side in (
+                (bounds[0], weights, 1.0 + unsure),
+                (bounds[1], weights * (ranks >= ONE), 1.0 / (1.0 + unsure)),
+            ):
+                sq = law.squared_distance(law.rank * np.exp(-folds * side))
+                bound[rows] = log_sums(kernel, h, sq, np.broadcast_to(used, sq.shape))
+        return bounds
 
 
 def log_sums(kernel, h, sq, weights):
@@ -309,7 +313,7 @@ def _beyond(sq, until):
 
 
 def _squared_differences(exact, others, dtype, reduction):
-    """``|x_i - y_ij|^2``, float64, by differences in ``dtype`` where that is sharp enough."""
+    """``|x_i - y_ij|^2`` by differences, in ``dtype`` where that is sharp enough."""
     narrow = dtype == np.float32 and others.dtype == np.float32
     if not (narrow and np.abs(exact).max() < 1e15):
         step = others - exact[:, None]

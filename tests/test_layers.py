@@ -22,7 +22,7 @@ LAYERS = {
     "_frames": 0,
     "_points": 1,
     "_cells": 1,
-    "_sample": 1,
+    "_sample": 1.5,
     "_covariance": 1,
     "_reductions": 1,
     "_local_law": 1,
