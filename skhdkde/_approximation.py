@@ -18,7 +18,7 @@ import numpy as np
 
 from skhdkde._backends._tiles import progress_bar
 from skhdkde._bandwidth import levels_to_caller
-from skhdkde._calibration import Level, stated_error
+from skhdkde._calibration import Level, rounding_error, stated_error
 from skhdkde._split import N_SAMPLED
 
 __all__ = ["Approximation", "Report"]
@@ -28,8 +28,8 @@ ALGORITHMS = ("exact", "neighbors", "sampling")
 EXACT, NEIGHBORS, SAMPLING = range(3)
 
 QUERIES_AT_ONCE = 4096
-# Growth of a sample that does not resolve a sum.
-MORE = 8
+# Growth of a sample that does not resolve a sum, and least growth of one that does.
+MORE, LEAST = 2.0, 1.2
 # Largest share of the points in a sample: beyond, all of them take little longer. The
 # same for the cost of neighbours.
 LARGEST_SAMPLE = LARGEST_COST = 0.25
@@ -49,16 +49,19 @@ class Report:
     error : ndarray of shape (n_queries,), or None
         Error of the log density in nats, against the sum over all points, that about 95 %
         of queries are below; 0 for "exact".
+    n_evaluations : ndarray of int of shape (n_queries,), or None
+        Kernel evaluations, all attempts together; without those of a search.
     tol : float
         The error that is accepted.
     """
 
     def __init__(self, used, tol):
-        self.algorithm = self.error = None
+        self.algorithm = self.error = self.n_evaluations = None
         self.tol = tol
         if used is not None:
             self.algorithm = np.array(ALGORITHMS)[used[:, 0].astype(int)]
             self.error = used[:, 1].copy()
+            self.n_evaluations = used[:, 2].astype(int)
 
     @property
     def over(self):
@@ -111,11 +114,11 @@ class Approximation:
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-        used : ndarray of shape (n_queries, 2)
-            Number of the algorithm in ``ALGORITHMS``, and the error stated.
+        used : ndarray of shape (n_queries, 3)
+            Number of the algorithm in ``ALGORITHMS``, error stated, kernel evaluations.
         """
         n_queries = self.estimate.n_points if X is None else len(X)
-        log_sums, used = np.empty(n_queries), np.empty((n_queries, 2))
+        log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
         verbose, engine = engine["verbose"], {**engine, "verbose": 0}
         with progress_bar(n_queries, verbose, "density", unit="query") as progress:
             for start in range(0, n_queries, QUERIES_AT_ONCE):
@@ -152,7 +155,7 @@ class _Block:
     def __init__(self, approximation, X, rows, engine):
         self.of, self.X, self.rows, self.engine = approximation, X, rows, engine
         self.log_sums = np.empty(len(rows))
-        self.used = np.empty((len(rows), 2))
+        self.used = np.zeros((len(rows), 3))
 
     def result(self):
         algorithm, everything = self.of.algorithm, np.arange(len(self.rows))
@@ -176,68 +179,97 @@ class _Block:
     def _by_neighbors(self, todo, levels):
         if not len(todo):
             return todo
-        terms = self._terms(todo, levels)
+        terms, _ = self._terms(todo, levels)
         missed = max(level.missed for level in levels)
         return self._keep(todo, terms.total(), self._stated(terms, missed), NEIGHBORS)
 
     def _by_samples(self, todo, strict):
-        """By growing samples. ``strict``: stop at queries that they do not resolve."""
-        size, largest = N_SAMPLED, LARGEST_SAMPLE * self._n_population()
-        sizes = np.full(len(todo), size)
-        rejected = []
-        while len(todo):
-            wanted = []
-            for size in np.unique(sizes):
-                part = todo[sizes == size]
-                terms = self._terms(part, [Level(0, int(size))] * len(self.of.prepared))
-                errors, trusted = self._sampled_errors(part, terms, size, strict)
-                over = self._keep(part, terms.total(), errors, SAMPLING)
-                again = np.isin(part, over)
-                growth = (errors[again] / self.of.tol) ** 2 * ROOM
-                # of an unresolved sum the error does not say how much is needed
-                growth = np.where(trusted[again], np.maximum(growth, 1.2), MORE)
-                needed = _rounded_up(size * growth)
-                grow = (needed <= largest) & (trusted[again] | (not strict))
-                wanted.append((over[grow], needed[grow]))
-                rejected.append(over[~grow])
-            todo = np.concatenate([rows for rows, _ in wanted])
-            sizes = np.concatenate([needed for _, needed in wanted])
-        return np.sort(np.concatenate(rejected)) if rejected else todo
+        """By growing samples. ``strict``: stop at queries that they do not resolve.
+
+        Returns
+        -------
+        todo : ndarray of int
+            Queries whose errors are still above the tolerance.
+        """
+        largest = LARGEST_SAMPLE * self._n_population()
+        growing, rejected = {N_SAMPLED: [(todo, None)]}, []
+        while growing:
+            size = min(growing)
+            for rows, known in growing.pop(size):
+                again, columns, needed = self._sampled(rows, size, known, strict)
+                grow = needed <= largest
+                rejected.append(rows[again[~grow]])
+                for larger in np.unique(needed[grow]):
+                    part = again[needed == larger]
+                    smaller = [each[part] for each in columns], size
+                    growing.setdefault(int(larger), []).append((rows[part], smaller))
+        return np.sort(np.concatenate(rejected))
+
+    def _sampled(self, rows, size, known, strict):
+        """Results by a sample of ``size``.
+
+        Returns
+        -------
+        again : ndarray of int
+            Which of ``rows`` are not good enough.
+        columns : list of ndarray
+            Moments, for each member.
+        needed : ndarray
+            Size of the sample that may be, for each of ``again``; infinite if none is.
+        """
+        levels = [Level(0, size)] * len(self.of.prepared)
+        terms, columns = self._terms(rows, levels, known)
+        errors, trusted = self._sampled_errors(rows, terms, size, strict)
+        over = self._keep(rows, terms.total(), errors, SAMPLING)
+        again = np.flatnonzero(np.isin(rows, over))
+        growth = np.maximum((errors[again] / self.of.tol) ** 2 * ROOM, LEAST)
+        # of an unresolved sum the error does not say how much is needed
+        hopeless = np.inf if strict else MORE
+        growth = np.where(trusted[again], growth, hopeless)
+        growth = np.where(terms.resolved[again], growth, MORE)
+        return again, columns, _rounded_up(size * growth)
 
     def _sampled_errors(self, rows, terms, size, strict):
-        """Stated errors, infinite for what ``strict`` does not take; who is resolved."""
-        resolved = terms.resolved
+        """Stated errors, infinite for what ``strict`` does not take; who is trusted."""
+        errors, trusted = self._stated(terms), terms.resolved
         if strict:
             # a copy of the query, should there be one that the sample has not
             peak = max(p.log_factor + m.log_scale for p, m in self._members())
             with np.errstate(over="ignore"):
                 felt = np.log1p(np.exp(peak - terms.total()))
-            trusted = resolved & (felt <= self.of.tol)
-            return np.where(trusted, self._stated(terms), np.inf), trusted
-        lost = np.flatnonzero(~resolved)
-        errors = self._stated(terms)
-        if len(lost):
-            most, least = self._unresolved(rows[lost], int(size))
-            total, seen = terms.total()[lost], size / self._n_population()
-            terms.unseen[lost] = most
-            # points that the sample has are there, if they stand for no others
-            with np.errstate(invalid="ignore"):
-                sure = 1.0 - 2.0 * np.exp(terms.deviation[lost] - total)
-                sure = np.log(np.maximum(sure, min(seen, 1.0)))
-                below = total - np.logaddexp(least, total + sure)
-            errors[lost] = np.fmax(self._stated(terms)[lost], below)
-        return errors, resolved
+            trusted = trusted & (felt <= self.of.tol)
+            return np.where(trusted, errors, np.inf), trusted
+        lost = np.flatnonzero(~trusted)
+        if size * MORE <= LARGEST_SAMPLE * self._n_population():
+            errors[lost] = np.inf  # a larger sample is to come
+        elif len(lost):
+            errors[lost] = self._unresolved_errors(rows[lost], terms.take(lost), size)
+        return errors, trusted
+
+    def _unresolved_errors(self, rows, terms, size):
+        most, least = self._unresolved(rows, size)
+        total, seen = terms.total(), min(size / self._n_population(), 1.0)
+        terms.unseen[:] = most
+        # points that the sample has are there, if they stand for no others
+        with np.errstate(invalid="ignore"):
+            sure = np.maximum(1.0 - 2.0 * np.exp(terms.deviation - total), seen)
+            below = total - np.logaddexp(least, total + np.log(sure))
+        return np.fmax(self._stated(terms), below)
 
     def _by_all(self, todo):
         if len(todo):
             log_sums = self.of.estimate.log_sums(self.X, self.engine, self.rows[todo])
-            self._keep(todo, log_sums, np.zeros(len(todo)), EXACT)
+            self.used[todo, 2] += self.of.estimate.n_points
+            self._keep(todo, log_sums, self._rounding(log_sums), EXACT)
 
     def _stated(self, terms, missed=0.0):
+        return stated_error(terms, missed) + self._rounding(terms.total())
+
+    def _rounding(self, log_sums):
         dtype = self.of.estimate.dtype
         if self.X is not None:
             dtype = np.result_type(dtype, self.X.dtype)
-        return stated_error(terms, dtype, missed)
+        return rounding_error(log_sums, dtype)
 
     def _members(self):
         return zip(self.of.prepared, self.of.estimate.members, strict=True)
@@ -259,30 +291,43 @@ class _Block:
         kernel, h, _, tol = member.terms(self.of.estimate, queries)
         return kernel, h, tol
 
-    def _terms(self, todo, levels):
-        """Parts of the sums at ``todo``, with one level for each member."""
-        total = None
-        for (prepared, member), level in zip(self._members(), levels, strict=True):
+    def _terms(self, todo, levels, known=None):
+        """Parts of the sums at ``todo``, with one level for each member; moments of each.
+
+        ``known``: the moments of each over smaller samples, and their size.
+        """
+        total, moments = None, []
+        for i, (prepared, member) in enumerate(self._members()):
+            level, split = levels[i], prepared.split
             queries, own, copies = self._queries(prepared, member, todo)
             kernel, h, tol = self._options(member, queries)
             ids = np.empty((len(todo), 0), dtype=int)
             if level.n_neighbors:
                 search = queries, own, level.n_neighbors, level.effort, self.engine
                 ids = prepared.search.search(*search)
-            sample = prepared.split.sample(level.n_sampled)
-            options = own, copies, ids, sample, tol, self.engine
-            terms = prepared.split.terms(kernel, h, queries, *options)
+            sums, last = (kernel, h, queries), (level.n_sampled, tol, self.engine)
+            smaller = known and (known[0][i], known[1])
+            columns = split.moments(*sums, split.hidden(own, ids), *last, smaller)
+            terms = split.terms(*sums, own, copies, ids, columns, *last)
             terms = terms.shifted(prepared.log_factor + member.log_scale)
             total = terms if total is None else total.plus(terms)
-        return total
+            moments.append(columns)
+            self.used[todo, 2] += self._n_evaluations(split, level, known)
+        return total, moments
+
+    def _n_evaluations(self, split, level, known):
+        counted = known[1] if known and split.sampler.nested else 0
+        sampled = min(level.n_sampled, split.sampler.size)
+        new = sampled - min(counted, split.sampler.size)
+        return level.n_neighbors + new + len(split.reserve)
 
     def _unresolved(self, todo, size):
         total = np.full((2, len(todo)), -np.inf)
         for prepared, member in self._members():
             queries, own, _ = self._queries(prepared, member, todo)
             kernel, h, _ = self._options(member, queries)
-            options = own, prepared.split.sample(size), self.engine
-            bounds = prepared.split.unresolved(kernel, h, queries, *options)
+            options = queries, own, size, self.engine
+            bounds = prepared.split.unresolved(kernel, h, *options)
             bounds = bounds + prepared.log_factor + member.log_scale
             total = np.logaddexp(total, bounds)
         return total
@@ -290,6 +335,5 @@ class _Block:
 
 def _rounded_up(sizes):
     """To powers of the fourth root of two, so that queries share samples."""
-    sizes = np.maximum(sizes, N_SAMPLED)
     steps = np.ceil(4.0 * np.log2(sizes / N_SAMPLED))
-    return (N_SAMPLED * 2.0 ** (steps / 4.0)).astype(int)
+    return np.ceil(N_SAMPLED * 2.0 ** (steps / 4.0))

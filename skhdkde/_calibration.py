@@ -14,7 +14,14 @@ from skhdkde._neighbors import IndexSearch, TileSearch, make_search
 from skhdkde._points import distinct_rows
 from skhdkde._split import N_SAMPLED, SplitSum
 
-__all__ = ["Level", "Prepared", "calibrated", "prepare", "stated_error"]
+__all__ = [
+    "Level",
+    "Prepared",
+    "calibrated",
+    "prepare",
+    "rounding_error",
+    "stated_error",
+]
 
 # Training points on which is measured, and of them the largest share of all.
 N_RESERVED, LARGEST_SHARE = 512, 0.05
@@ -24,7 +31,7 @@ NEIGHBORS = (8, 16, 32, 64, 128)
 # to terms left out, and to neighbours missed. A miss is rare but may cost nats: what is
 # allowed to it at a larger share.
 HELD_AT, LEFT_OUT_PART, MISSED_PART = 0.95, 0.5, 0.25
-WORST_AT, WORST_PART = 0.99, 5.0
+WORST_AT, WORST_PART = 0.99, 10.0
 # Rounding of an exponent and the log of a sum, in units of eps.
 ROUNDING = 4.0
 # Growth of neighbours and sample where the first do not suffice.
@@ -36,7 +43,7 @@ MET, MET_ON_WALK = 3.0, 30.0
 # Points in a trial of an index, and share of queries that may lose their nearest there.
 TRIAL_SIZE, LOST_SHARE = 32_768, 0.02
 # Width of the walk in a trial. Share of the lists: where few are enough, data are in far
-# clusters, for which lists are the better index; more than many take as long as all points.
+# clusters, for which lists are the better index; many take as long to scan as all points.
 TRIAL_WALK, FEW_LISTS, MANY_LISTS = 256, 0.02, 0.125
 # Reserved points that may be among the nearest, more than in proportion.
 RESERVED_AMONG_NEAR = 8
@@ -227,27 +234,31 @@ def _lost(search, effort, split, points, engine):
 
 
 def _kept(ids, reserve, k):
-    """The first ``k`` of each row that are not reserved; -1 where there are not so many."""
+    """The first ``k`` of each row that are not reserved; -1 where there are fewer."""
     ids = np.where(np.isin(ids, reserve), -1, ids)
     order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, 1)
 
 
-def stated_error(terms, dtype, missed=0.0):
+def rounding_error(log_sums, dtype):
+    """Of logs of sums, by sums and exponents in ``dtype``."""
+    rounding = ROUNDING * np.finfo(dtype).eps * (1.0 + np.abs(log_sums))
+    return np.where(np.isinf(log_sums), 0.0, rounding)
+
+
+def stated_error(terms, missed=0.0):
     """Error in nats that the log of a sum is below for about 95 % of queries.
 
     Two standard deviations of the sample's part and what neither neighbours nor sample
-    have, in squares, plus what the search misses and rounding in ``dtype``.
+    have, in squares, plus what the search misses.
     """
     total = terms.total()
     with np.errstate(invalid="ignore", over="ignore"):
         sampled = 2.0 * np.exp(terms.deviation - total)
         unseen = np.exp(terms.unseen - total)
         error = np.log1p(np.hypot(sampled, unseen))
-        rounding = ROUNDING * np.finfo(dtype).eps * (1.0 + np.abs(total))
     nothing = np.isneginf(terms.unseen) & np.isneginf(terms.deviation)
-    rounding = np.where(np.isinf(total), 0.0, rounding)
-    return np.where(nothing, 0.0, error) + missed + rounding
+    return np.where(nothing, 0.0, error) + missed
 
 
 def calibrated(prepared, kernel, h, n_neighbors, tol, rounding, engine):
@@ -313,7 +324,8 @@ class _Calibration:
         return float(np.mean(self._stated(terms, level.missed) <= self.tol))
 
     def _stated(self, terms, missed=0.0):
-        return stated_error(terms, self.queries.dtype, missed)
+        rounding = rounding_error(terms.total(), self.queries.dtype)
+        return stated_error(terms, missed) + rounding
 
     def _found(self, level):
         search = self.queries, self.own, level.n_neighbors, level.effort, self.engine
@@ -329,9 +341,11 @@ class _Calibration:
         return _kept(ids, split.reserve, k)
 
     def _terms(self, ids, n_sampled=N_SAMPLED):
-        split, alone = self.prepared.split, np.zeros(len(self.own))
-        options = self.own, alone, ids, split.sample(n_sampled), self.rounding
-        return split.terms(self.kernel, self.h, self.queries, *options, self.engine)
+        split, sums = self.prepared.split, (self.kernel, self.h, self.queries)
+        last = n_sampled, self.rounding, self.engine
+        columns = split.moments(*sums, split.hidden(self.own, ids), *last)
+        alone = np.zeros(len(self.own))
+        return split.terms(*sums, self.own, alone, ids, columns, *last)
 
     def _fewest(self, choice, exact):
         """Neighbours that leave out little enough; the most if none do."""

@@ -40,11 +40,12 @@ class NearLeaveOneOut(LeaveOneOut):
 
     def log_density(self, bandwidths):
         d, split = self.points.shape[1], self.prepared.split
-        sample, alone = split.sample(N_SAMPLED), np.zeros(len(self.rows))
-        columns = []
+        gone, alone = split.hidden(self.rows, self.ids), np.zeros(len(self.rows))
+        last, columns = (N_SAMPLED, self.tol, self.quiet), []
         for h in bandwidths:
-            options = self.rows, alone, self.ids, sample, self.tol, self.quiet
-            terms = split.terms(self.kernel, h, self.queries, *options)
+            sums = self.kernel, h, self.queries
+            moments = split.moments(*sums, gone, *last)
+            terms = split.terms(*sums, self.rows, alone, self.ids, moments, *last)
             columns.append(terms.total())
         log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
         return np.column_stack(columns) - log_norm - self.log_others[:, None]

@@ -4,13 +4,14 @@ Each of ``N`` points is in a sample of ``m`` with a probability proportional to 
 weight (one, if it is heavy enough), and counts there with its weight divided by that
 probability: sums over the sample then have the sums over all points as their mean.
 
-Squared distances help. Their mean over *all* points is known exactly, at the cost of
-one inner product; where it differs from that over the sample, the regression of the
-kernel's values on squared distances says by how much the sum is off. Far above ``h_clt``,
-where the kernel is nearly linear, that removes most of the variance (Cochran 1977,
-Sampling Techniques, chapter 7).
+Squared distances help. Their mean and variance over *all* points are known exactly, from
+moments of the points; where they differ over the sample, the regression of the kernel's
+values on squared distances and their squares says by how much the sum is off. Far above
+``h_clt``, where the kernel is nearly linear, that removes most of the variance (Cochran
+1977, Sampling Techniques, chapter 7).
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,16 @@ from skhdkde._arrays import column, namespace, to_host
 from skhdkde._points import row_blocks
 from skhdkde._reductions import KernelReduction
 
-__all__ = ["Sample", "SampleSums", "draw_sample", "mean_point", "sampled_sum"]
+__all__ = ["Sample", "SampleSums", "Sampler", "sampled_sum"]
 
 # Of a sum by the regression, relative to the sum: beyond, it is not to be trusted.
 LARGEST_CHANGE = 0.5
+# Features up to which the variance of distances is known: a matrix of 8 MiB.
+MOST_FEATURES = 1022
+# Added to correlations of the regression's variables, so that none is lost.
+COLLINEAR = 1e-9
+# Variance of squared distances, relative to their mean square, that rounding allows.
+SMALLEST_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,63 +43,76 @@ class Sample:
     points : TrainingPoints
         Their weights are divided by the probability of being drawn, relative to the
         largest.
-    variance_weights : float or ndarray of shape (n_sampled,)
-        Square of those weights times the probability of not being drawn.
-    mean : ndarray of shape (n_features + 2,)
-        Weighted mean of all augmented points from which the sample was drawn.
+    variance_weights : ndarray of shape (n_sampled,) or None
+        Square of those weights times the probability of not being drawn; None if points
+        have no weights, for 1.
+    moments : Moments
+        Of all points from which the sample was drawn.
     """
 
     rows: np.ndarray
     points: object
     variance_weights: object
-    mean: np.ndarray
+    moments: object
 
     def __len__(self):
         return len(self.rows)
 
     def positions(self, ids):
         """Where in the sample the training points ``ids`` are; -1 where they are not."""
-        if ids.size == 0:
-            return ids
-        place = np.minimum(np.searchsorted(self.rows, ids), len(self.rows) - 1)
+        if ids.size == 0 or len(self) == 0:
+            return np.full(ids.shape, -1)
+        place = np.minimum(np.searchsorted(self.rows, ids), len(self) - 1)
         return np.where(self.rows[place] == ids, place, -1)
 
 
-def draw_sample(points, population, mean, size, seed):
-    """Draw ``size`` of the ``population`` without replacement.
+class Sampler:
+    """Draws samples of some of the points without replacement.
 
     Parameters
     ----------
     points : TrainingPoints
     population : ndarray of int
         From which of the points.
-    mean : ndarray
-        :func:`mean_point` of the population.
-    size : int
     seed : int
-
-    Returns
-    -------
-    Sample
+        The samples are the same in every call.
     """
-    rng, n = np.random.default_rng([seed, size]), len(population)
-    size = min(size, n)
-    if points.weights is None:
-        chosen = np.sort(rng.choice(n, size, replace=False))
-        return Sample(
-            population[chosen], points.take(population[chosen]), 1.0 - size / n, mean
-        )
-    weights = points.weights[population]
-    inclusion = _inclusion(weights, size)
-    order = rng.permutation(n)
-    ends = np.floor(np.cumsum(inclusion[order]) + rng.uniform())
-    starts = np.concatenate([[0.0], ends[:-1]])
-    chosen = np.sort(order[ends > starts])
-    inflated = weights[chosen] / inclusion[chosen]
-    inflated /= inflated.max()
-    variance = inflated**2 * (1.0 - inclusion[chosen])
-    rows = population[chosen]
-    return Sample(rows, points.take(rows, inflated), variance, mean)
+
+    def __init__(self, points, population, seed):
+        self.points, self.seed = points, seed
+        self.size = len(population)
+        self.order = np.random.default_rng(seed).permutation(population)
+        self.moments = Moments(points, population)
+
+    @property
+    def nested(self):
+        """Whether larger samples contain smaller ones, and can be drawn bit by bit."""
+        return self.points.weights is None
+
+    def draw(self, start, stop):
+        """Number ``start`` to ``stop`` of the points drawn.
+
+        Unless ``nested``, ``start`` must be 0.
+        """
+        stop = min(stop, self.size)
+        if self.nested:
+            rows = np.sort(self.order[start:stop])
+            return Sample(rows, self.points.take(rows), None, self.moments)
+        weights = self.points.weights[self.order]
+        inclusion = _inclusion(weights, stop)
+        # systematic sampling of a random order
+        offset = np.random.default_rng([self.seed, stop]).uniform()
+        ends = np.floor(np.cumsum(inclusion) + offset)
+        chosen = np.flatnonzero(ends > np.concatenate([[0.0], ends[:-1]]))
+        chosen = chosen[np.argsort(self.order[chosen])]
+        inflated = weights[chosen] / inclusion[chosen]
+        inflated /= inflated.max()
+        variance, rows = inflated**2 * (1.0 - inclusion[chosen]), self.order[chosen]
+        return Sample(rows, self.points.take(rows, inflated), variance, self.moments)
+
+    def share_of_variance(self, n_sampled):
+        """Left by a sample that is a part of the whole, unless its weights have it."""
+        return 1.0 - min(n_sampled / self.size, 1.0) if self.nested else 1.0
 
 
 def _inclusion(weights, size):
@@ -112,38 +132,86 @@ def _inclusion(weights, size):
     return np.maximum(inclusion, np.finfo(float).tiny)
 
 
-def mean_point(points, population):
-    """Mean of augmented points: its product with a query is the mean squared distance."""
-    total, mass = np.zeros(points.shape[1] + 2), 0.0
-    for part in row_blocks(len(population), points.shape[1]):
-        rows = population[part]
-        weights = np.ones(len(rows))
-        if points.weights is not None:
-            weights = points.weights[rows]
-        total += weights @ points.block(rows, np.dtype(np.float64))
-        mass += weights.sum()
-    return total / mass
+class Moments:
+    """Mean and variance of squared distances to some points, from any query.
+
+    They are linear and quadratic forms of the augmented query.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features + 2,)
+    second : ndarray of shape (n_features + 2, n_features + 2) or None
+        None if there are too many features.
+    """
+
+    def __init__(self, points, population):
+        size = points.shape[1] + 2
+        total, mass, second = np.zeros(size), 0.0, None
+        if points.shape[1] <= MOST_FEATURES:
+            second = np.zeros((size, size))
+        for part in row_blocks(len(population), size):
+            rows = population[part]
+            block, weights = points.block(rows, np.dtype(np.float64)), np.ones(len(rows))
+            if points.weights is not None:
+                weights = points.weights[rows]
+            total += weights @ block
+            mass += weights.sum()
+            if second is not None:
+                second += (block * weights[:, None]).T @ block
+        mass = max(mass, np.finfo(float).tiny)
+        self.mean = total / mass
+        self.second = None if second is None else second / mass
+
+    def standardized(self, sq, queries):
+        """Squared distances, standardised, and their squares minus 1, in a list.
+
+        Parameters
+        ----------
+        sq : ndarray of shape (n_queries, n)
+        queries : ndarray of shape (n_queries, n_features + 2)
+        """
+        mean, scale = self.of(queries)
+        offsets = (sq - mean[:, None]) / scale[:, None]
+        return [offsets] if self.second is None else [offsets, offsets**2 - 1.0]
+
+    def of(self, queries):
+        """Mean of the squared distances from each, and standard deviation.
+
+        The latter is infinite where it is lost to rounding; if it is unknown, the mean
+        stands for it.
+        """
+        queries = np.asarray(queries, dtype=np.float64)
+        mean = queries @ self.mean
+        if self.second is None:
+            return mean, np.maximum(mean, np.finfo(float).tiny)
+        square = np.einsum("ij,ij->i", queries @ self.second, queries)
+        variance = square - mean**2
+        least = SMALLEST_VARIANCE * np.maximum(square, queries[:, -1] ** 2)
+        return mean, np.sqrt(np.where(variance > least, variance, np.inf))
 
 
 class SampleSums(KernelReduction):
     """Moments of the kernel's values and of squared distances over a sample.
 
     With ``a`` the weights of the sample, ``b`` its variance weights, ``K`` values
-    relative to the sample's nearest point and ``D`` squared distances minus their mean
-    over all points, the result has the ``COLUMNS``: energy of the nearest, and sums.
+    relative to the sample's nearest point, and ``D`` and ``D^2 - 1`` as
+    :meth:`Moments.standardized` has them, the result has the energy of the nearest; the
+    sums of ``a`` and of ``a`` times each of the three, the same of ``b``, and those of
+    ``b`` times the products of any two.
     """
-
-    COLUMNS = ("lowest", "a", "aK", "aD", "b", "bK", "bD", "bKK", "bKD", "bDD")
-    width = len(COLUMNS)
-    # powers of K in the sums
-    POWERS = np.array([0, 1, 0, 0, 1, 0, 2, 1, 0])
 
     def __init__(self, kernel, bandwidth, sample, tol):
         super().__init__(kernel, [bandwidth], sample.points, tol)
         self.sample, self.b = sample, sample.variance_weights
+        n_terms = 2 if sample.moments.second is None else 3
+        self.pairs = _pairs(n_terms)
+        singles = [0, 1] + [0] * (n_terms - 1)
+        # powers of K in the sums
+        self.powers = np.array(singles * 2 + [pair.count(0) for pair in self.pairs])
+        self.width = 1 + len(self.powers)
 
     def start(self, n_rows):
-        return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.POWERS)))
+        return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.powers)))
 
     def update(self, state, tile):
         offsets = self._offsets(tile)
@@ -152,35 +220,37 @@ class SampleSums(KernelReduction):
         reference = np.where(np.isinf(lowest), 0.0, lowest)
         shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
-        sums = self._sums(values, offsets, tile)
+        sums = self._sums([values, *offsets], tile)
         return lowest, self._rescaled(state, lowest) + sums
 
     def _offsets(self, tile):
-        """Squared distances minus their mean over all points; 0 where left out."""
-        mean = tile.queries.augmented @ self.sample.mean
-        offsets = namespace(tile.sq).subtract(
-            tile.sq, column(mean, tile.sq), out=tile.scratch()
-        )
-        tile.queries.exclude(offsets, tile.cols, 0.0)
-        return offsets
+        """``D`` and ``D^2 - 1``, 0 where left out."""
+        mean, scale = self.sample.moments.of(tile.queries.augmented)
+        xp, out = namespace(tile.sq), tile.scratch()
+        out = xp.subtract(tile.sq, column(mean, tile.sq), out=out)
+        out = xp.multiply(out, column(1.0 / scale, tile.sq), out=out)
+        tile.queries.exclude(out, tile.cols, 0.0)
+        if self.sample.moments.second is None:
+            return [out]
+        squares = out * out
+        squares -= 1.0
+        tile.queries.exclude(squares, tile.cols, 0.0)
+        return [out, squares]
 
-    def _sums(self, values, offsets, tile):
-        sums, weights = np.empty((len(values), len(self.POWERS))), tile.weights
+    def _sums(self, terms, tile):
+        sums, n = np.empty((len(tile.nearest), len(self.powers))), len(terms) + 1
         sums[:, 0] = tile.weight_sums()[:, 0]
-        sums[:, 1], sums[:, 2] = to_host(values @ weights), to_host(offsets @ weights)
-        if np.isscalar(self.b):
-            sums[:, 3:6] = sums[:, :3] * self.b
-            factor = self.b
-            squares = None
-        else:
-            b = self.b[tile.cols]
-            sums[:, 3] = tile.queries.weight_sums(b, tile.cols)[:, 0]
-            squares = tile.device.put(b.astype(tile.queries.augmented.dtype))
-            sums[:, 4], sums[:, 5] = (to_host(x @ squares) for x in (values, offsets))
-            factor = 1.0
-        pairs = ((values, values), (values, offsets), (offsets, offsets))
-        for place, (x, y) in enumerate(pairs, start=6):
-            sums[:, place] = factor * _row_products(x, y, squares)
+        for place, term in enumerate(terms, start=1):
+            sums[:, place] = to_host(term @ tile.weights)
+        sums[:, n : 2 * n], b = sums[:, :n], None
+        if self.b is not None:
+            own = self.b[tile.cols]
+            sums[:, n] = tile.queries.weight_sums(own, tile.cols)[:, 0]
+            b = tile.device.put(own.astype(tile.queries.augmented.dtype))
+            for place, term in enumerate(terms, start=n + 1):
+                sums[:, place] = to_host(term @ b)
+        for place, (i, j) in enumerate(self.pairs, start=2 * n):
+            sums[:, place] = _row_products(terms[i], terms[j], b)
         return sums
 
     def merge(self, state, other):
@@ -189,10 +259,19 @@ class SampleSums(KernelReduction):
 
     def _rescaled(self, state, lowest):
         factor = self._factors(lowest, state[0])
-        return state[1] * factor**self.POWERS
+        return state[1] * factor**self.powers
 
     def finish(self, state):
         return np.column_stack(state)
+
+    def both(self, columns, others):
+        """The result for two samples together."""
+        states = ((part[:, 0], part[:, 1:]) for part in (columns, others))
+        return self.finish(self.merge(*states))
+
+
+def _pairs(n_terms):
+    return list(itertools.combinations_with_replacement(range(n_terms), 2))
 
 
 def _row_products(x, y, weights):
@@ -204,7 +283,7 @@ def _row_products(x, y, weights):
     return to_host((x * y).sum(1))
 
 
-def sampled_sum(columns, mass, offset):
+def sampled_sum(columns, mass, offsets, share):
     """Sum of a kernel's values over all points that are not left out, and its variance.
 
     Parameters
@@ -213,8 +292,10 @@ def sampled_sum(columns, mass, offset):
         Result of :class:`SampleSums`.
     mass : ndarray of shape (n_queries,)
         Total weight of those points.
-    offset : ndarray of shape (n_queries,)
-        Weighted mean of ``D`` over them.
+    offsets : ndarray of shape (n_queries, 1 or 2)
+        Weighted means of ``D`` and ``D^2 - 1`` over them.
+    share : float
+        See :meth:`Sampler.share_of_variance`.
 
     Returns
     -------
@@ -224,19 +305,37 @@ def sampled_sum(columns, mass, offset):
         Sum of squared values over the largest square: with a tail index above 2 it grows
         with the sample, and the variance can be trusted; below, single terms decide.
     """
-    _, a, ak, ad, b, bk, bd, bkk, bkd, bdd = columns.T
+    n = offsets.shape[1] + 1
+    a, b = columns[:, 1], columns[:, n + 2]
+    some = a > 0.0
+    mean = columns[:, 2 : n + 2] / np.where(some, a, 1.0)[:, None]
+    first = columns[:, n + 3 : 2 * n + 3]
+    moments = np.empty((len(columns), n, n))
+    for place, (i, j) in enumerate(_pairs(n), start=2 * n + 3):
+        # about the means by a
+        central = columns[:, place] - mean[:, i] * first[:, j] - mean[:, j] * first[:, i]
+        moments[:, i, j] = moments[:, j, i] = central + mean[:, i] * mean[:, j] * b
+    slopes = _slopes(moments)
+    change = ((offsets - mean[:, 1:]) * slopes).sum(axis=1)
+    use = np.abs(change) <= LARGEST_CHANGE * mean[:, 0]
+    total = mass * np.where(use, mean[:, 0] + change, mean[:, 0])
+    explained = np.where(use, (slopes * moments[:, 0, 1:]).sum(axis=1), 0.0)
+    residual = np.maximum(moments[:, 0, 0] - explained, 0.0)
+    factor = np.where(some, mass / np.where(some, a, 1.0), 0.0) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        some = a > 0.0
-        k, d = np.where(some, ak / a, 0.0), np.where(some, ad / a, 0.0)
-        skk = np.maximum(bkk - 2.0 * k * bk + k**2 * b, 0.0)
-        skd = bkd - k * bd - d * bk + k * d * b
-        sdd = bdd - 2.0 * d * bd + d**2 * b
-        slope = np.where(sdd > 1e-12 * bdd, skd / sdd, 0.0)
-        resolved = np.where(b > 0.0, bkk / b * a, np.inf)
-    change = slope * (offset - d)
-    use = np.abs(change) <= LARGEST_CHANGE * k
-    total = mass * np.where(use, k + change, k)
-    residual = skk - np.where(use, slope * skd, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(some, (mass / a) ** 2, 0.0)
-    return total, factor * np.maximum(residual, 0.0), resolved
+        resolved = np.where(b > 0.0, columns[:, 2 * n + 3] / b * a, np.inf)
+    return total, share * factor * residual, resolved
+
+
+def _slopes(moments):
+    """Of the regression of the first variable on the others, from central moments."""
+    slopes = np.zeros(moments[:, 0, 1:].shape)
+    covariances, matrix = moments[:, 0, 1:], moments[:, 1:, 1:]
+    scale = np.sqrt(np.maximum(np.einsum("ijj->ij", matrix), 0.0))
+    rows = np.flatnonzero((scale > 0.0).all(axis=1) & np.isfinite(scale).all(axis=1))
+    scale = scale[rows]
+    correlations = matrix[rows] / scale[:, :, None] / scale[:, None, :]
+    correlations += COLLINEAR * np.eye(slopes.shape[1])
+    right = (covariances[rows] / scale)[:, :, None]
+    slopes[rows] = np.linalg.solve(correlations, right)[:, :, 0] / scale
+    return slopes

@@ -23,7 +23,7 @@ from skhdkde._backends._threads import n_threads_for, run_tasks
 from skhdkde._local_law import N_NEIGHBORS, local_laws
 from skhdkde._points import row_blocks
 from skhdkde._reductions import NEIGHBOR_TOL, KSmallest, LogSumExp, pair_dtype
-from skhdkde._sample import SampleSums, draw_sample, mean_point, sampled_sum
+from skhdkde._sample import Sampler, SampleSums, sampled_sum
 
 __all__ = ["N_SAMPLED", "SplitSum", "Terms"]
 
@@ -38,8 +38,9 @@ N_NODES = 24
 CACHED = 2**17
 # Rounding of float32 in a sum of squares of differences, in units of its eps.
 ROUNDING = 4.0
-# A sample resolves the sum from so many terms as large as its largest: see sampled_sum.
-RESOLVED = 10.0
+# A sample resolves the sum where its squares add up to so many times the largest (see
+# sampled_sum): with a tail index of 2 they add up to 7 or so.
+RESOLVED = 5.0
 
 
 @dataclass
@@ -67,6 +68,10 @@ class Terms:
     def shifted(self, log_factor):
         logs = (self.sure, self.rest, self.deviation, self.unseen)
         return Terms(*(part + log_factor for part in logs), self.resolved)
+
+    def take(self, rows):
+        parts = self.sure, self.rest, self.deviation, self.unseen, self.resolved
+        return Terms(*(part[rows] for part in parts))
 
     def plus(self, other):
         """Of both sums."""
@@ -101,21 +106,50 @@ class SplitSum:
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
         self.weights = points.weights
         self.mass = self._weights_of(self.population).sum()
-        self.mean = mean_point(points, self.population)
+        self.sampler = Sampler(points, self.population, seed)
         self._reserve_points = points.take(self.reserve)
-        self._first = self._drawn(N_SAMPLED)
+        self._first = self.sampler.draw(0, N_SAMPLED)
 
     def _weights_of(self, ids):
         """Weights of the points ``ids``; 0 for -1, which is no point."""
         weights = 1.0 if self.weights is None else self.weights[ids]
         return np.where(ids >= 0, weights, 0.0)
 
-    def sample(self, size):
-        """A sample of the population, the same in every call."""
-        return self._first if size == N_SAMPLED else self._drawn(size)
+    def sample(self, start, stop):
+        """Part of a sample of the population, the same in every call."""
+        first = start == 0 and stop == N_SAMPLED
+        return self._first if first else self.sampler.draw(start, stop)
 
-    def _drawn(self, size):
-        return draw_sample(self.points, self.population, self.mean, size, self.seed)
+    def moments(self, kernel, h, queries, gone, until, tol, engine, known=None):
+        """Sums over a sample of size ``until``.
+
+        Parameters
+        ----------
+        gone : ndarray of int of shape (n_queries, n_gone)
+            Points that do not count; -1 for none.
+        until : int
+        known : tuple or None
+            Sums over a smaller sample, and its size.
+
+        Returns
+        -------
+        columns : ndarray of shape (n_queries, n_columns)
+            See :class:`~skhdkde._sample.SampleSums`.
+        """
+        start = known[1] if known and self.sampler.nested else 0
+        sample = self.sample(start, until)
+        if start and not len(sample):
+            return known[0]
+        reduction = SampleSums(kernel, h, sample, tol)
+        columns = reduce_pairs(
+            reduction,
+            queries,
+            sample.points,
+            leave_out=sample.positions(gone),
+            dtype=pair_dtype(kernel, self.points),
+            **engine,
+        )
+        return reduction.both(known[0], columns) if start else columns
 
     def near_distances(self, queries, ids, kernel, h, tol, n_jobs):
         """Squared distances to the points ``ids``, in their shape; infinite for -1."""
@@ -135,7 +169,12 @@ class SplitSum:
         sq[ids < 0] = np.inf
         return sq
 
-    def terms(self, kernel, h, queries, own, copies, ids, sample, tol, engine):
+    def hidden(self, own, ids):
+        """Points of the population that a sample must not count, one by one for each."""
+        reserved = np.isin(own, self.reserve)
+        return np.column_stack([ids, np.where(reserved, -1, own)])
+
+    def terms(self, kernel, h, queries, own, copies, ids, columns, size, tol, engine):
         """The parts of the sum.
 
         Parameters
@@ -151,7 +190,8 @@ class SplitSum:
             Weight of those at the place of ``own`` that it does see.
         ids : ndarray of int of shape (n_queries, n_neighbors)
             Points whose terms are to be computed one by one; -1 for none.
-        sample : Sample
+        columns, size
+            Sums of :meth:`moments` over the others, and how many were sampled.
         tol : float
 
         Returns
@@ -163,23 +203,16 @@ class SplitSum:
         sq, ids = np.take_along_axis(sq, order, 1), np.take_along_axis(ids, order, 1)
         weights = self._weights_of(ids)
         sure = self._sure(kernel, h, queries, own, copies, sq, weights, tol, engine)
-        gone = np.column_stack([ids, np.where(np.isin(own, self.reserve), -1, own)])
-        columns = reduce_pairs(
-            SampleSums(kernel, h, sample, tol),
-            queries,
-            sample.points,
-            leave_out=sample.positions(gone),
-            dtype=pair_dtype(kernel, self.points),
-            **engine,
-        )
-        mass, offset = self._rest_of(queries, own, sq, weights, gone)
-        total, variance, resolved = sampled_sum(columns, mass, offset)
+        gone = self.hidden(own, ids)
+        mass, offsets = self._rest_of(queries, sq, weights, gone[:, -1])
+        share = self.sampler.share_of_variance(size)
+        total, variance, resolved = sampled_sum(columns, mass, offsets, share)
         lowest = np.where(np.isinf(columns[:, 0]), 0.0, columns[:, 0])
         peak = kernel.log_peak(lowest, np.array([h]))[:, 0]
         with np.errstate(divide="ignore"):
             rest, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
         left = len(self.population) - np.count_nonzero(gone >= 0, axis=1)
-        unseen = self._unseen(kernel, h, sq, mass, left, len(sample))
+        unseen = self._unseen(kernel, h, sq, mass, left, size)
         seen = (resolved >= RESOLVED) | (variance <= 0.0)
         return Terms(sure, rest, deviation, unseen, seen)
 
@@ -201,20 +234,24 @@ class SplitSum:
         )
         return np.logaddexp(sure, others[:, 0])
 
-    def _rest_of(self, queries, own, sq, weights, gone):
-        """Weight of the rest, and its mean squared distance beyond that of all."""
-        mean = np.empty(len(queries))
-        for rows in row_blocks(len(queries), self.points.shape[1]):
-            block = self.points.query_block(queries[rows], np.dtype(np.float64))
-            mean[rows] = block @ self.mean
-        beyond = np.where(np.isinf(sq), 0.0, sq - mean[:, None])
-        lost = weights.sum(axis=1)
-        moved = (weights * beyond).sum(axis=1)
-        own_weight = self._weights_of(gone[:, -1])
-        lost, moved = lost + own_weight, moved - own_weight * mean
+    def _rest_of(self, queries, sq, weights, own):
+        """Weight of the rest, and means of its standardised squared distances."""
+        own_weight = self._weights_of(own)
+        lost = weights.sum(axis=1) + own_weight
         # rounding may leave a little of nothing
         mass = np.where(self.mass - lost > 1e-12 * self.mass, self.mass - lost, 0.0)
-        return mass, -moved / np.where(mass > 0.0, mass, np.inf)
+        weights, sq = np.column_stack([weights, own_weight]), np.pad(sq, ((0, 0), (0, 1)))
+        sq = np.where(weights > 0.0, sq, 0.0)
+        moved = []
+        for rows in row_blocks(len(queries), self.points.shape[1]):
+            block = self.points.query_block(queries[rows], np.dtype(np.float64))
+            each = self.sampler.moments.standardized(sq[rows], block)
+            moved.append(
+                np.column_stack([(weights[rows] * part).sum(axis=1) for part in each])
+            )
+        # the means over all points are 0
+        rest = np.where(mass > 0.0, mass, np.inf)
+        return mass, -np.vstack(moved) / rest[:, None]
 
     def _unseen(self, kernel, h, sq, mass, left, n_sampled):
         """Log of a bound on terms beyond the neighbours that a sample has none of."""
@@ -230,7 +267,7 @@ class SplitSum:
             unseen[rows] = log_sums(kernel, h, nodes, weights)
         return unseen
 
-    def unresolved(self, kernel, h, queries, own, sample, engine):
+    def unresolved(self, kernel, h, queries, own, size, engine):
         """Bounds on what the sample does not have, from the law of its nearest points.
 
         Returns
@@ -239,6 +276,7 @@ class SplitSum:
             Logs of the most and the least that the points may add that are expected to
             be nearer than the nearest of the sample.
         """
+        sample = self.sample(0, size)
         n, rank = len(sample), min(N_NEIGHBORS, len(sample) // 2)
         nearest = reduce_pairs(
             KSmallest(rank + 1, NEIGHBOR_TOL),
