@@ -86,9 +86,12 @@ class FaissIndex:
     def _trained(self, faiss, blocks, n_features, seed):
         n_lists = max(1, int(LISTS * np.sqrt(self.n_points)))
         n_lists = min(n_lists, max(1, self.n_points // TRAINED_ON))
-        bytes_each = faiss.ScalarQuantizer.QT_8bit
+        # two bytes per coordinate, of the difference to the centroid
         index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatL2(n_features), n_features, n_lists, bytes_each
+            faiss.IndexFlatL2(n_features),
+            n_features,
+            n_lists,
+            faiss.ScalarQuantizer.QT_fp16,
         )
         index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
         index.cp.seed = seed % 2**31

@@ -99,7 +99,7 @@ class TransformerIndex:
     def __init__(self, transformer, blocks, shape):
         self.n_points = shape[0]
         self.transformer = clone(transformer).fit(blocks(np.arange(shape[0])))
-        self.most = min(getattr(transformer, "n_neighbors", 5), shape[0])
+        self.most = min(_neighbors_of(transformer), shape[0])
 
     def search(self, Z, k, effort, n_threads):
         graph = self.transformer.transform(Z).tocsr()
@@ -123,9 +123,20 @@ def wanted_index(estimator):
     wanted = estimator.neighbors_index
     if wanted is None:
         return "auto" if importlib.util.find_spec("faiss") else "exact"
-    if isinstance(wanted, str) and wanted != "exact":
+    if not isinstance(wanted, str):
+        own, asked = _neighbors_of(wanted), estimator.n_neighbors
+        if asked is not None and asked > own:
+            raise ValueError(
+                f"n_neighbors={asked!r} must be at most that of neighbors_index, a "
+                f"{type(wanted).__name__} with n_neighbors={own!r}."
+            )
+    elif wanted != "exact":
         require_faiss(f"neighbors_index={wanted!r}")
     return wanted
+
+
+def _neighbors_of(transformer):
+    return getattr(transformer, "n_neighbors", 5)
 
 
 def make_search(wanted, points, population, seed, engine):

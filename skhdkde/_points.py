@@ -171,7 +171,9 @@ class TrainingPoints:
         if weights is None and self.weights is not None:
             weights = self.weights[rows]
         part.weights = weights
-        part.smallest_weight = 1.0 if weights is None else float(weights.min())
+        part.smallest_weight = 1.0
+        if weights is not None and len(weights):
+            part.smallest_weight = float(weights.min())
         return part
 
     def weight_block(self, cols, dtype):

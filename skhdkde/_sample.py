@@ -228,8 +228,8 @@ class SampleSums(KernelReduction):
         mean, scale = self.sample.moments.of(tile.queries.augmented)
         xp, out = namespace(tile.sq), tile.scratch()
         out = xp.subtract(tile.sq, column(mean, tile.sq), out=out)
-        out = xp.multiply(out, column(1.0 / scale, tile.sq), out=out)
         tile.queries.exclude(out, tile.cols, 0.0)
+        out = xp.multiply(out, column(1.0 / scale, tile.sq), out=out)
         if self.sample.moments.second is None:
             return [out]
         squares = out * out

@@ -33,7 +33,9 @@ N_SAMPLED = 2048
 SEEN = 3.0
 # Expected numbers of points within which there is none, and one, in 95 of 100 cases.
 NONE, ONE = 0.05, 3.0
-N_NODES = 24
+# Ranks beyond, as a factor, to which variances are predicted where they are not resolved.
+PREDICTED = 8.0
+N_NODES = 32
 # Elements of neighbours' coordinates that are worked on at once, to stay in the cache.
 CACHED = 2**17
 # Rounding of float32 in a sum of squares of differences, in units of its eps.
@@ -212,8 +214,8 @@ class SplitSum:
         with np.errstate(divide="ignore"):
             rest, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
         left = len(self.population) - np.count_nonzero(gone >= 0, axis=1)
-        unseen = self._unseen(kernel, h, sq, mass, left, size)
         seen = (resolved >= RESOLVED) | (variance <= 0.0)
+        unseen = self._unseen(kernel, h, sq, mass / np.maximum(left, 1), left, size, seen)
         return Terms(sure, rest, deviation, unseen, seen)
 
     def _sure(self, kernel, h, queries, own, copies, sq, weights, tol, engine):
@@ -253,18 +255,28 @@ class SplitSum:
         rest = np.where(mass > 0.0, mass, np.inf)
         return mass, -np.vstack(moved) / rest[:, None]
 
-    def _unseen(self, kernel, h, sq, mass, left, n_sampled):
-        """Log of a bound on terms beyond the neighbours that a sample has none of."""
+    def _unseen(self, kernel, h, sq, weight, left, n_sampled, resolved):
+        """Log of a bound on terms beyond the neighbours that a sample has none of.
+
+        Where it has some but does not resolve them, twice the standard deviation that
+        the power law predicts is added.
+        """
         found = np.isfinite(sq).sum(axis=1)
         unseen = np.full(len(sq), -np.inf)
-        until = SEEN * len(self.population) / n_sampled
-        if n_sampled >= len(self.population) or sq.shape[1] == 0:
+        if n_sampled >= len(self.population):
             return unseen
-        for k in np.unique(found[(found > 0) & (found < until)]):
+        each = len(self.population) / n_sampled
+        for k in np.unique(found[(found > 0) & (left > 0)]):
             rows = np.flatnonzero((found == k) & (left > 0))
-            nodes, ranks = _beyond(sq[rows, :k], min(until, k + left[rows].max()))
-            weights = (mass[rows] / np.maximum(left[rows], 1))[:, None] * ranks
-            unseen[rows] = log_sums(kernel, h, nodes, weights)
+            most = min(k + left[rows].max(), PREDICTED * max(SEEN * each, k))
+            nodes, counts, ranks = _beyond(sq[rows, :k], most)
+            values, peak = _relative_values(kernel, h, nodes)
+            none = ranks <= SEEN * each
+            total = values @ (counts * none)
+            square = each * (values**2 @ (counts * ~none)) * ~resolved[rows]
+            with np.errstate(divide="ignore"):
+                bound = np.log(weight[rows] * np.hypot(total, 2.0 * np.sqrt(square)))
+            unseen[rows] = bound + peak
         return unseen
 
     def unresolved(self, kernel, h, queries, own, size, engine):
@@ -306,19 +318,24 @@ def log_sums(kernel, h, sq, weights):
     """``log sum_j w_j k(r_j / h)`` over squared distances, ascending in each row."""
     if sq.shape[1] == 0:
         return np.full(len(sq), -np.inf)
+    values, peak = _relative_values(kernel, h, sq)
+    with np.errstate(divide="ignore"):
+        return np.log(np.einsum("ij,ij->i", values, weights)) + peak
+
+
+def _relative_values(kernel, h, sq):
+    """Values of a kernel relative to that of the first column, and its log."""
     energy = kernel.energy(sq.copy())
     lowest = np.where(np.isinf(energy[:, 0]), 0.0, energy[:, 0])
     shifted = kernel.shift(energy, lowest)
     with np.errstate(over="ignore"):
         values = kernel.values(shifted, h, shifted, lowest)
     values[np.isinf(sq)] = 0.0
-    with np.errstate(divide="ignore"):
-        sums = np.log(np.einsum("ij,ij->i", values, weights))
-    return sums + kernel.log_peak(lowest, np.array([h]))[:, 0]
+    return values, kernel.log_peak(lowest, np.array([h]))[:, 0]
 
 
 def _beyond(sq, until):
-    """Distances of ranks beyond the last neighbour, and how many points each stands for.
+    """Distances beyond the last neighbour, by the power law of the outer half.
 
     Parameters
     ----------
@@ -329,25 +346,27 @@ def _beyond(sq, until):
 
     Returns
     -------
-    nodes, ranks : ndarray of shape (n_queries, n_nodes)
+    nodes : ndarray of shape (n_queries, n_nodes)
+        Squared distances.
+    counts, ranks : ndarray of shape (n_nodes,)
+        How many points each stands for, and their rank.
     """
     k = sq.shape[1]
-    first = (k + 1) // 2
-    ranks = np.arange(first, k)  # 1-based, of the outer half without the last
+    inner = np.arange((k + 1) // 2, k)  # ranks
     with np.errstate(divide="ignore", invalid="ignore"):
-        gaps = np.log(sq[:, -1:] / sq[:, first - 1 : k - 1])
+        gaps = np.log(sq[:, -1:] / sq[:, inner - 1])
     gaps = np.clip(np.nan_to_num(gaps, nan=0.0), 0.0, 50.0)
-    # the exponent of the power law, high by its standard error
     exponent = np.full(len(sq), np.inf)
-    if len(ranks):
-        high = 1.0 + 1.0 / np.sqrt(len(ranks))
+    if len(inner):
+        # high by more than its standard error
+        high = 1.0 + 1.5 / np.sqrt(len(inner))
         with np.errstate(divide="ignore"):
-            exponent = high * np.log(k / ranks).sum() / gaps.sum(axis=1)
-    folds = np.linspace(0.0, np.log(until / k), N_NODES + 1)
+            exponent = high * np.log(k / inner).sum() / gaps.sum(axis=1)
+    folds = np.linspace(0.0, np.log(max(until / k, 1.0)), N_NODES + 1)
     middle, counts = 0.5 * (folds[1:] + folds[:-1]), np.diff(k * np.exp(folds))
     with np.errstate(over="ignore"):
         growth = np.exp(middle / exponent[:, None])
-    return sq[:, -1:] * growth, np.broadcast_to(counts, growth.shape)
+    return sq[:, -1:] * growth, counts, k * np.exp(middle)
 
 
 def _squared_differences(exact, others, dtype, reduction):

@@ -1,0 +1,446 @@
+"""``algorithm``: what is left out, and what is said about it."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import re
+import sys
+import warnings
+
+import numpy as np
+import oracles
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.datasets import make_blobs
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KNeighborsTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skhdkde import HighDimKernelDensity
+from skhdkde.regimes import gaussian_thresholds
+
+ALGORITHMS = ("neighbors", "sampling", "auto")
+INDEXES = ("exact", "hnsw", "ivf")
+
+
+@parametrize_with_checks(
+    [
+        HighDimKernelDensity(algorithm=algorithm, random_state=0)
+        for algorithm in ALGORITHMS
+    ]
+)
+@pytest.mark.filterwarnings("ignore:.*training points are exact copies:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*stated error:UserWarning")
+@pytest.mark.filterwarnings("ignore:bandwidth .*at an end:UserWarning")
+def test_scikit_learn_checks(estimator, check):
+    if "array_api" in str(check):
+        pytest.skip("once is enough: arrays are taken in before the algorithm matters")
+    check(estimator)
+
+
+def quiet(kde, X):
+    """Log densities, and the report on them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*stated error.*")
+        return kde.score_samples(X), kde.approximation_
+
+
+def fit(X, **params):
+    params.setdefault("random_state", 0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*exact copies.*")
+        return HighDimKernelDensity(**params).fit(X)
+
+
+@pytest.fixture(scope="module")
+def white():
+    rng = np.random.default_rng(0)
+    return {d: rng.standard_normal((20_500, d)) for d in (20, 100)}
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 1.25, 2.0, 4.0])
+@pytest.mark.parametrize("d", [20, 100])
+def test_stated_errors_hold(white, d, ratio):
+    """Twice the stated error in 95 % of cases, and the tolerance by "auto"."""
+    Y, X = white[d][500:], white[d][:500]
+    h = ratio * gaussian_thresholds(len(Y), np.ones(d)).h_g
+    exact = fit(Y, bandwidth=h).score_samples(X)
+    for algorithm in ALGORITHMS:
+        found, report = quiet(fit(Y, bandwidth=h, algorithm=algorithm), X)
+        error = np.abs(found - exact)
+        # of 500 queries: two standard errors below 95 %
+        assert np.mean(error <= 2.0 * report.error) >= 0.93, algorithm
+        assert np.median(report.error) < max(20.0 * np.median(error), 1e-9), algorithm
+        if algorithm == "auto":
+            assert np.mean(error <= 0.01) >= 0.93
+            assert (report.error <= 0.01).all()
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_index_states_its_misses(white, index, dtype):
+    pytest.importorskip("faiss")
+    Y, X = white[20][500:].astype(dtype), white[20][:500].astype(dtype)
+    exact = fit(Y.astype(float), bandwidth=0.6).score_samples(X.astype(float))
+    params = {"bandwidth": 0.6, "algorithm": "neighbors", "neighbors_index": index}
+    kde = fit(Y, **params)
+    found, report = quiet(kde, X)
+    error = np.abs(found - exact)
+    assert found.dtype == dtype
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    assert np.quantile(error, 0.95) <= 0.01
+    assert kde._approximation.prepared[0].search.kind == index
+
+
+class Forgetful(TransformerMixin, BaseEstimator):
+    """A neighbours transformer that loses the nearest point of a share of the queries."""
+
+    def __init__(self, n_neighbors=20, share=0.0):
+        self.n_neighbors, self.share = n_neighbors, share
+
+    def fit(self, X, y=None):
+        self.inner_ = KNeighborsTransformer(n_neighbors=self.n_neighbors).fit(X)
+        return self
+
+    def transform(self, X):
+        graph = self.inner_.transform(X)
+        rng = np.random.default_rng(len(X))
+        for row in np.flatnonzero(rng.uniform(size=len(X)) < self.share):
+            part = slice(graph.indptr[row], graph.indptr[row + 1])
+            graph.data[part.start + np.argmin(graph.data[part])] = 1e9
+            order = np.argsort(graph.data[part])
+            graph.indices[part] = graph.indices[part][order]
+            graph.data[part] = graph.data[part][order]
+            graph.indices[part.stop - 1] = graph.indices[part.start]
+        return graph
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_misses_of_a_transformer_are_measured(white, share):
+    """Which shows that the measurement can fail."""
+    Y, X = white[20][500:8500], white[20][:500]
+    exact = fit(Y, bandwidth=0.4).score_samples(X)
+    kde = fit(
+        Y, bandwidth=0.4, algorithm="neighbors", neighbors_index=Forgetful(20, share)
+    )
+    found, report = quiet(kde, X)
+    error = np.abs(found - exact)
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    if share:
+        assert np.quantile(error, 0.9) > 0.5
+        assert report.over == 1.0
+    else:
+        assert np.quantile(error, 0.95) < 0.01
+        assert report.over < 0.1
+
+
+def test_transformers_of_scikit_learn(white):
+    Y, X = white[20][500:4500], white[20][:50]
+    transformer = KNeighborsTransformer(n_neighbors=40)
+    params = {"bandwidth": 0.6, "algorithm": "neighbors"}
+    kde = fit(Y, neighbors_index=transformer, **params)
+    assert not hasattr(transformer, "n_features_in_")  # ours is a clone
+    assert 8 <= kde.n_neighbors_ <= 40
+    assert_allclose(quiet(kde, X)[0], fit(Y, bandwidth=0.6).score_samples(X), atol=0.02)
+    with pytest.raises(ValueError, match=r"n_neighbors=50 .* n_neighbors=40"):
+        fit(Y, neighbors_index=transformer, n_neighbors=50, **params)
+
+
+SETTINGS = [
+    {"kernel": "exponential", "bandwidth": 0.2},
+    {"kernel": "epanechnikov", "bandwidth": 3.0},
+    {"kernel": "tophat", "bandwidth": 2.9},
+    {"kernel": "student", "bandwidth": 0.7, "degrees_of_freedom": 5.0},
+    {"bandwidth": 0.6, "covariance_type": "full", "preserve_variance": True},
+    {"bandwidth": 0.7, "covariance_type": "diag"},
+    {
+        "bandwidth": 0.7,
+        "covariance_type": "local",
+        "mixture": GaussianMixture(3, covariance_type="diag", random_state=0),
+    },
+]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("params", SETTINGS, ids=lambda p: "-".join(map(str, p.values())))
+def test_kernels_structures_and_weights(params, weighted):
+    """At queries and at training points, each without itself."""
+    rng = np.random.default_rng(0)
+    Y, _ = make_blobs(6300, 8, centers=3, random_state=0)
+    Y = Y * rng.uniform(0.5, 2.0, size=8)
+    X, Y = Y[:300], Y[300:]
+    weights = rng.pareto(2.0, size=6000) + 0.05 if weighted else None
+    weights_and = {"sample_weight": weights}
+    exact = HighDimKernelDensity(random_state=0, **params).fit(Y, **weights_and)
+    for algorithm in ALGORITHMS:
+        kde = HighDimKernelDensity(
+            random_state=0, algorithm=algorithm, tol=0.05, **params
+        )
+        kde.fit(Y, **weights_and)
+        for queries, expected in (
+            (X, exact.score_samples(X)),
+            (None, exact.score_samples(None)),
+        ):
+            found, report = quiet(kde, queries)
+            with np.errstate(invalid="ignore"):
+                error = np.where(found == expected, 0.0, np.abs(found - expected))
+            assert np.mean(error <= 2.0 * report.error + 1e-9) >= 0.93, algorithm
+            if algorithm == "auto":
+                assert np.mean(error <= 0.05) >= 0.95
+
+
+@pytest.mark.parametrize("algorithm", ["sampling", "auto"])
+def test_adaptive_bandwidths(algorithm):
+    Y = np.random.default_rng(0).standard_normal((6000, 8))
+    exact = fit(Y, bandwidth=1.5, adaptive=True)
+    kde = fit(Y, bandwidth=1.5, adaptive=True, algorithm=algorithm)
+    found, report = quiet(kde, Y[:200] * 0.9)
+    error = np.abs(found - exact.score_samples(Y[:200] * 0.9))
+    assert np.mean(error <= 2.0 * report.error + 1e-9) >= 0.95
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_copies(algorithm):
+    """Left out one by one, as by the exact sum; also with weights, and of a query."""
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((4000, 10))
+    Y[1000:1500] = Y[:500]
+    Y[1500:1600] = Y[0]
+    weights = rng.uniform(0.1, 3.0, size=4000)
+    X = np.vstack([Y[:50], rng.standard_normal((50, 10))])
+    for w in (None, weights):
+        params = {"bandwidth": 0.5, "random_state": 0}
+        exact = HighDimKernelDensity(**params).fit(Y, sample_weight=w)
+        kde = HighDimKernelDensity(algorithm=algorithm, **params).fit(Y, sample_weight=w)
+        for queries in (X, None):
+            found, report = quiet(kde, queries)
+            error = np.abs(found - exact.score_samples(queries))
+            assert np.mean(error <= 2.0 * report.error + 1e-9) >= 0.95
+            if algorithm != "sampling":
+                assert np.quantile(error, 0.9) < 0.02
+
+
+def test_few_points():
+    """As exact as "exact", as samples are of all."""
+    for n in (1, 2, 3, 5, 40):
+        Y = np.random.default_rng(n).standard_normal((n, 4))
+        expected = fit(Y, bandwidth=0.5)
+        for algorithm in ALGORITHMS:
+            kde = fit(Y, bandwidth=0.5, algorithm=algorithm)
+            for X in (Y + 0.3, None):
+                found, report = quiet(kde, X)
+                assert_allclose(found, expected.score_samples(X), rtol=1e-9)
+                assert report.over == 0.0
+
+
+def test_of_many_neighbours_all_are_summed(white):
+    Y, X = white[20][500:5500], white[20][:50]
+    exact = fit(Y, bandwidth=0.5).score_samples(X)
+    errors = [
+        np.abs(
+            quiet(fit(Y, bandwidth=0.5, algorithm="neighbors", n_neighbors=k), X)[0]
+            - exact
+        )
+        for k in (1, 10, 200, 5000)
+    ]
+    assert np.median(errors[0]) > np.median(errors[1]) > np.median(errors[2])
+    assert errors[3].max() < 1e-9
+
+
+def test_the_regime_decides(white, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
+    rng = np.random.default_rng(0)
+    # five dimensions in twenty, so that an index pays
+    along = rng.standard_normal((5, 20))
+    Z = rng.standard_normal((41_000, 5)) @ along + 0.01 * rng.standard_normal(
+        (41_000, 20)
+    )
+    Y, X = Z[1000:], Z[:1000]
+    used = {}
+    for h, tol in ((0.15, 0.01), (30.0, 0.01)):
+        kde = fit(Y, bandwidth=h, algorithm="auto", tol=tol)
+        found, report = quiet(kde, X)
+        used[h] = report.algorithm
+        assert (
+            np.mean(np.abs(found - fit(Y, bandwidth=h).score_samples(X)) <= tol) >= 0.95
+        )
+    assert np.mean(used[0.15] == "neighbors") > 0.9
+    assert np.mean(used[30.0] == "sampling") > 0.9
+
+
+def test_data_in_islands_get_lists(monkeypatch):
+    """Where a walk over a graph loses its way."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
+    Y, _ = make_blobs(30_000, 20, centers=200, center_box=(-50, 50), random_state=0)
+    kde = fit(Y[500:], bandwidth=0.8, algorithm="neighbors")
+    assert kde._approximation.prepared[0].search.kind == "ivf"
+    found, report = quiet(kde, Y[:500])
+    error = np.abs(found - fit(Y[500:], bandwidth=0.8).score_samples(Y[:500]))
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    assert report.over < 0.1
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((8000, 12)) @ np.diag(np.arange(1, 13))
+    params = {"kernel": kernel, "algorithm": "neighbors", "neighbors_index": "hnsw"}
+    by_lists = fit(Y, **params)
+    exact = fit(Y, kernel=kernel)
+    assert by_lists.bandwidth_ != exact.bandwidth_
+    assert by_lists.bandwidth_ == pytest.approx(exact.bandwidth_, rel=0.006)
+    assert_allclose(
+        by_lists.bandwidth_search_.mean_log_density.max(),
+        exact.bandwidth_search_.mean_log_density.max(),
+        atol=0.05,
+    )
+
+
+def test_bandwidth_by_all_points_where_neighbours_do_not_give_it():
+    """Two dimensions: hundreds of neighbours share in the optimum."""
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((20_000, 2))
+    params = {"algorithm": "neighbors", "neighbors_index": "ivf"}
+    assert fit(Y, **params).bandwidth_ == fit(Y).bandwidth_
+
+
+def test_reports(white):
+    Y, X = white[20][500:6500], white[20][:100]
+    kde = fit(Y, bandwidth=1.0, algorithm="sampling", tol=0.001)
+    assert kde.approximation_ is None
+    with pytest.warns(
+        UserWarning, match=r"100.0% of the 100 queries .*tol=0.001"
+    ) as caught:
+        found = kde.score_samples(X)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    report = kde.approximation_
+    assert report.over == 1.0
+    assert set(report.algorithm) == {"sampling"}
+    assert report.error.shape == report.n_evaluations.shape == (100,)
+    assert re.search(r"100 queries, exact 0.0%, .* 100.0% above 0.001", repr(report))
+    diagnosis = kde.diagnose(X)
+    assert_array_equal(diagnosis.log_density, found)
+    assert_array_equal(diagnosis.approximation_error, report.error)
+    assert_array_equal(diagnosis.algorithm, report.algorithm)
+    assert {"algorithm", "approximation_error"} <= set(diagnosis.to_frame())
+    exact = fit(Y, bandwidth=1.0)
+    exact.score_samples(X)
+    assert exact.approximation_ is None
+    assert exact.diagnose(X).approximation_error is None
+    assert "approximation_error" not in exact.diagnose(X).to_frame()
+
+
+def test_weights_of_zero_are_reported_in_order():
+    Y = np.random.default_rng(0).standard_normal((3000, 5))
+    weights = np.ones(3000)
+    weights[::3] = 0.0
+    params = {"bandwidth": 0.5, "random_state": 0}
+    kde = HighDimKernelDensity(algorithm="neighbors", **params).fit(
+        Y, sample_weight=weights
+    )
+    exact = HighDimKernelDensity(**params).fit(Y, sample_weight=weights)
+    found, report = quiet(kde, None)
+    assert len(report.error) == 3000
+    assert_allclose(found, exact.score_samples(None), atol=0.05)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_results_depend_on_nothing_but_the_query(white, algorithm, monkeypatch):
+    Y, X = white[20][500:8500], white[20][:60]
+    kde = fit(Y, bandwidth=0.8, algorithm=algorithm)
+    expected = quiet(kde, X)[0]
+    one_by_one = np.concatenate([quiet(kde, x[None])[0] for x in X])
+    assert_allclose(one_by_one, expected, rtol=1e-10)
+    monkeypatch.setattr("skhdkde._approximation.QUERIES_AT_ONCE", 7)
+    assert_allclose(quiet(kde, X)[0], expected, rtol=1e-10)
+    assert_allclose(quiet(kde.set_params(n_jobs=1), X)[0], expected, rtol=1e-10)
+    again = fit(Y, bandwidth=0.8, algorithm=algorithm)
+    assert_allclose(quiet(again, X)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_pickles_and_copies(white, index):
+    if index != "exact":
+        pytest.importorskip("faiss")
+    Y, X = white[20][500:6500], white[20][:20]
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index=index)
+    expected = quiet(kde, X)[0]
+    assert_array_equal(quiet(pickle.loads(pickle.dumps(kde)), X)[0], expected)
+    assert_array_equal(quiet(copy.deepcopy(kde), X)[0], expected)
+    assert_array_equal(quiet(clone(kde).fit(Y), X)[0], expected)
+
+
+def test_torch_is_as_good(white):
+    pytest.importorskip("torch")
+    Y, X = white[20][500:8500], white[20][:60]
+    for algorithm in ALGORITHMS:
+        params = {"bandwidth": 0.8, "algorithm": algorithm}
+        found = quiet(fit(Y, backend="torch", **params), X)[0]
+        assert_allclose(found, quiet(fit(Y, **params), X)[0], rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"adaptive": True, "algorithm": "neighbors"}, "needs adaptive=False"),
+        ({"backend": "keops", "algorithm": "auto"}, "backend='keops' visits all pairs"),
+        ({"algorithm": "kd_tree"}, "'algorithm' parameter"),
+        ({"tol": 0.0}, "'tol' parameter"),
+        ({"n_neighbors": 0}, "'n_neighbors' parameter"),
+        ({"neighbors_index": "annoy"}, "'neighbors_index' parameter"),
+        ({"neighbors_index": object()}, "'neighbors_index' parameter"),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        HighDimKernelDensity(**params).fit(np.ones((5, 2)))
+
+
+def test_without_faiss(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    Y = np.random.default_rng(0).standard_normal((500, 3))
+    with pytest.raises(
+        ImportError, match=r"neighbors_index='ivf' .*skhdkde\[neighbors\]"
+    ):
+        fit(Y, algorithm="neighbors", neighbors_index="ivf")
+    with pytest.raises(ImportError, match="faiss"):  # also where it is of no use
+        fit(Y, algorithm="sampling", neighbors_index="hnsw")
+    kde = fit(Y, algorithm="neighbors")
+    assert_allclose(quiet(kde, Y)[0], fit(Y).score_samples(Y), atol=0.01)
+
+
+def _score(kde, X, queue):
+    queue.put(quiet(kde, X)[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_in_a_forked_child(white):
+    """OpenMP's threads are not forked: the child must not wait for them."""
+    pytest.importorskip("faiss")
+    Y, X = white[20][500:6500], white[20][:100]
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index="ivf")
+    expected = quiet(kde, X)[0]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads
+        child = context.Process(target=_score, args=(kde, X, queue))
+        child.start()
+    found = queue.get(timeout=60)
+    child.join(timeout=60)
+    assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_log_densities_are_those_of_the_oracle():
+    """Not only of our own exact sum."""
+    rng = np.random.default_rng(0)
+    Y, X = rng.standard_normal((3000, 30)), rng.standard_normal((10, 30))
+    expected = oracles.log_density(X, Y, 0.8)
+    for algorithm in ("neighbors", "auto"):
+        found, _ = quiet(fit(Y, bandwidth=0.8, algorithm=algorithm), X)
+        assert_allclose(found, expected, atol=0.01)

@@ -1,0 +1,242 @@
+"""Searches for near points, and sums over random samples, apart from the estimator."""
+
+import numpy as np
+import oracles
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skhdkde._backends import reduce_pairs
+from skhdkde._kernels import KERNELS
+from skhdkde._points import TrainingPoints, distinct_rows
+from skhdkde._reductions import LogSumExp, Nearest
+from skhdkde._sample import Moments, Sampler, SampleSums, _inclusion, sampled_sum
+from skhdkde._split import SplitSum, log_sums
+
+BACKENDS = ["numpy", "torch"]
+
+
+def make(n=3000, d=6, weighted=False, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.pareto(1.5, size=n) + 0.1 if weighted else None
+    points = TrainingPoints(rng.standard_normal((n, d)) + 3.0, weights)
+    return points, rng.standard_normal((40, d)) + 3.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("k", [1, 7, 5000])
+def test_nearest_are_those_of_a_sort(k, backend):
+    pytest.importorskip("torch" if backend == "torch" else "numpy")
+    points, _ = make()
+    own = np.arange(40)
+    queries = points.rows_as_queries(own)
+    found = reduce_pairs(
+        Nearest(k, 1e-8), queries, points, leave_out=own, backend=backend
+    )
+    Y = points.exact
+    sq = np.sum((Y[:40, None] - Y) ** 2, axis=2)
+    sq[own, own] = np.inf
+    order = np.argsort(sq, axis=1)[:, : min(k, 2999)]
+    assert_array_equal(found[:, k : k + order.shape[1]], order)
+    assert_allclose(
+        found[:, : order.shape[1]], np.take_along_axis(sq, order, 1), rtol=1e-9
+    )
+    assert (found[:, k + order.shape[1] :] == -1.0).all()
+    assert np.isinf(found[:, order.shape[1] : k]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_points_are_left_out(backend):
+    pytest.importorskip("torch" if backend == "torch" else "numpy")
+    points, X = make(weighted=True)
+    rng = np.random.default_rng(1)
+    gone = np.array([rng.choice(3000, 50, replace=False) for _ in X])
+    gone[:, 40:] = -1
+    reduction = LogSumExp(KERNELS["gaussian"], 0.7 * points.scale, points, 1e-8)
+    options = {"leave_out": gone, "backend": backend}
+    found = reduce_pairs(reduction, points.as_queries(X), points, **options)[:, 0]
+    for x, left_out, log_sum in zip(X, gone, found, strict=True):
+        sq = oracles.squared_distances(x, points.in_data_units(slice(None)))
+        terms = points.weights * np.exp(-sq / (2 * 0.7**2))
+        terms[left_out[:40]] = 0.0
+        assert_allclose(log_sum, float(np.log(terms.sum())), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_are_those_of_all_distances(weighted):
+    points, X = make(weighted=weighted)
+    rows = np.arange(100, 2500)
+    moments = Moments(points, rows)
+    queries = points.as_queries(X)
+    mean, sd = moments.of(points.query_block(queries[:], np.dtype(float)))
+    sq = np.sum((queries[:][:, None] - points.exact[rows]) ** 2, axis=2)
+    w = None if points.weights is None else points.weights[rows]
+    expected = np.average(sq, axis=1, weights=w)
+    assert_allclose(mean, expected, rtol=1e-10)
+    variance = np.average((sq - expected[:, None]) ** 2, axis=1, weights=w)
+    assert_allclose(sd, np.sqrt(variance), rtol=1e-6)
+
+
+def test_inclusion_is_in_proportion_and_at_most_one():
+    weights = np.array([1.0, 2.0, 3.0, 50.0, 100.0])
+    inclusion = _inclusion(weights, 3)
+    assert_allclose(inclusion, [1 / 6, 2 / 6, 3 / 6, 1.0, 1.0])
+    assert_allclose(_inclusion(weights, 5), 1.0)
+
+
+def columns_of(sampler, size, queries, kernel, h, gone):
+    sample = sampler.draw(0, size)
+    reduction = SampleSums(kernel, h, sample, 1e-8)
+    return reduce_pairs(
+        reduction, queries, sample.points, leave_out=sample.positions(gone)
+    )
+
+
+def estimate(points, size, X, kernel, h, gone, seed):
+    """Total, standard deviation and truth relative to the same energy, for each query."""
+    sampler = Sampler(points, np.arange(points.shape[0]), seed)
+    queries = points.as_queries(X)
+    columns = columns_of(sampler, size, queries, kernel, h, gone)
+    sq = np.sum((queries[:][:, None] - points.exact) ** 2, axis=2)
+    rest = np.ones_like(sq, dtype=bool)
+    np.put_along_axis(rest, gone, False, 1)
+    w = np.ones(points.shape[0]) if points.weights is None else points.weights
+    mass = (rest * w).sum(axis=1)
+    block = points.query_block(queries[:], np.dtype(float))
+    parts = sampler.moments.standardized(sq, block)
+    offsets = np.column_stack([(rest * w * p).sum(axis=1) / mass for p in parts])
+    share = sampler.share_of_variance(size)
+    total, variance, _ = sampled_sum(columns, mass, offsets, share)
+    lowest = columns[:, :1]
+    truth = (rest * w * np.exp((lowest - sq) / (2 * h**2))).sum(axis=1)
+    return total / truth, np.sqrt(variance) / truth
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("h", [1.0, 4.0])
+def test_samples_are_right_on_average_and_say_how_far_off(h, weighted):
+    points, X = make(weighted=weighted)
+    h = h * points.scale
+    near = np.argsort(np.sum((X[:, None] * points.scale - points.exact) ** 2, axis=2))
+    gone = near[:, :20]
+    runs = [
+        estimate(points, 500, X, KERNELS["gaussian"], h, gone, seed) for seed in range(60)
+    ]
+    ratio, stated = (np.array(part) for part in zip(*runs, strict=True))
+    spread = ratio.std(axis=0, ddof=1)
+    # 60 runs: the mean is known to spread / 8, the spread to 9 %
+    assert np.abs((ratio.mean(axis=0) - 1.0) / (spread / np.sqrt(60))).max() < 4.5
+    assert np.median(np.sqrt((stated**2).mean(axis=0)) / spread) == pytest.approx(
+        1, abs=0.2
+    )
+
+
+def test_regression_removes_variance_where_the_kernel_is_flat():
+    points, X = make()
+    h, gone = 6.0 * points.scale, np.full((40, 1), 0)
+    ratio, _ = zip(
+        *(estimate(points, 500, X, KERNELS["gaussian"], h, gone, s) for s in range(20)),
+        strict=True,
+    )
+    sq = np.sum((X[:, None] - points.in_data_units(slice(None))) ** 2, axis=2)
+    values = np.exp(-sq / (2 * 6.0**2))
+    plain = values.std(axis=1) / values.mean(axis=1) * np.sqrt((1 - 500 / 3000) / 500)
+    assert np.median(np.std(ratio, axis=0) / plain) < 0.1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "epanechnikov"])
+def test_a_sample_of_everything_is_everything(kernel, weighted):
+    points, X = make(n=300, weighted=weighted)
+    h, gone = 2.0 * points.scale, np.array([[3, 5, -1]] * 40)
+    sampler = Sampler(points, np.arange(300), 0)
+    columns = columns_of(sampler, 300, points.as_queries(X), KERNELS[kernel], h, gone)
+    mass = points.total_weight() - (2.0 if not weighted else points.weights[[3, 5]].sum())
+    share = sampler.share_of_variance(300)
+    offsets = columns[:, 3:5] / columns[:, 1:2]
+    total, variance, _ = sampled_sum(columns, np.full(40, mass), offsets, share)
+    assert_array_equal(variance, 0.0)
+    reduction = LogSumExp(KERNELS[kernel], h, points, 1e-8)
+    options = {"leave_out": gone}
+    exact = reduce_pairs(reduction, points.as_queries(X), points, **options)[:, 0]
+    peak = KERNELS[kernel].log_peak(columns[:, 0], np.array([h]))[:, 0]
+    with np.errstate(divide="ignore"):
+        assert_allclose(np.log(total) + peak, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_samples_drawn_bit_by_bit_are_those_drawn_at_once():
+    points, X = make()
+    sampler, queries = Sampler(points, np.arange(3000), 0), None
+    queries = points.as_queries(X)
+    gone, kernel, h = np.full((40, 1), -1), KERNELS["gaussian"], 0.5 * points.scale
+    whole = columns_of(sampler, 2000, queries, kernel, h, gone)
+    parts = []
+    for start, stop in ((0, 700), (700, 2000)):
+        sample = sampler.draw(start, stop)
+        reduction = SampleSums(kernel, h, sample, 1e-8)
+        parts.append(reduce_pairs(reduction, queries, sample.points))
+    assert_allclose(reduction.both(*parts), whole, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sums_over_samples_on_every_backend(dtype, backend):
+    pytest.importorskip("torch" if backend == "torch" else "numpy")
+    points, X = make(weighted=True)
+    points = TrainingPoints(
+        points.in_data_units(slice(None)).astype(dtype), points.weights
+    )
+    sample = Sampler(points, np.arange(3000), 0).draw(0, 1000)
+    reduction = SampleSums(KERNELS["gaussian"], 0.8 * points.scale, sample, 1e-3)
+    queries = points.as_queries(X.astype(dtype))
+    found = reduce_pairs(reduction, queries, sample.points, backend=backend)
+    own = sample.points
+    sq = np.sum((queries[:][:, None] - own.exact.astype(float)) ** 2, axis=2)
+    values = np.exp((sq.min(axis=1)[:, None] - sq) / (2 * (0.8 * points.scale) ** 2))
+    rtol = 1e-9 if dtype == np.float64 else 1e-3
+    assert_allclose(found[:, 0], sq.min(axis=1), rtol=rtol)
+    assert_allclose(found[:, 1], own.weights.sum(), rtol=rtol)
+    assert_allclose(found[:, 2], values @ own.weights, rtol=rtol)
+    b = sample.variance_weights
+    assert_allclose(found[:, 9], values**2 @ b, rtol=rtol)
+
+
+def test_copies_are_found_with_their_first():
+    points, _ = make(n=50)
+    Y = points.in_data_units(slice(None))
+    first, group = distinct_rows(TrainingPoints(Y[[0, 1, 0, 2, 1, 0]]))
+    assert_array_equal(first, [0, 1, 3])
+    assert_array_equal(group, [0, 1, 0, 2, 1, 0])
+
+
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
+def test_log_sums_over_lists(kernel):
+    rng = np.random.default_rng(0)
+    sq, weights = np.sort(rng.uniform(size=(5, 9)), axis=1), rng.uniform(size=(5, 9))
+    sq[2, 6:] = np.inf
+    sq[3, :] = np.inf
+    expected = [
+        np.log(np.sum(w[f] * oracles.profile(kernel, s[f].astype(np.longdouble), 0.8)))
+        if (f := np.isfinite(s)).any()
+        else -np.inf
+        for s, w in zip(sq, weights, strict=True)
+    ]
+    found = log_sums(KERNELS[kernel], 0.8, sq, weights)
+    assert_allclose(found, np.array(expected, dtype=float), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_distances_to_listed_points(dtype):
+    """By differences: also where products would lose them."""
+    rng = np.random.default_rng(0)
+    Y = (rng.standard_normal((500, 20)) * 1e-3 + 1e3).astype(dtype)
+    points = TrainingPoints(Y)
+    split = SplitSum(points, np.array([], dtype=int), 0)
+    X = Y[:10] + dtype(1e-3)
+    ids = np.array([rng.choice(500, 30) for _ in X])
+    ids[:, -1] = -1
+    options = KERNELS["gaussian"], 1e-3 * points.scale, 1e-3, 2
+    sq = split.near_distances(points.as_queries(X), ids, *options) / points.scale**2
+    assert np.isinf(sq[:, -1]).all()
+    for i, x in enumerate(X):
+        exact = oracles.squared_distances(x, Y[ids[i, :-1]])
+        assert_allclose(sq[i, :-1], exact.astype(float), rtol=1e-5, atol=1e-12)
