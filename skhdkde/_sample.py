@@ -26,7 +26,8 @@ __all__ = ["Sample", "SampleSums", "Sampler", "sampled_sum"]
 LARGEST_CHANGE = 0.5
 # Features up to which the variance of distances is known: a matrix of 8 MiB.
 MOST_FEATURES = 1022
-# Added to correlations of the regression's variables, so that none is lost.
+# Added to correlations of the regression's variables, so that none is lost; and variance
+# relative to the mean square that is rounding.
 COLLINEAR = 1e-9
 # Variance of squared distances, relative to their mean square, that rounding allows.
 SMALLEST_VARIANCE = 1e-9
@@ -315,7 +316,8 @@ def sampled_sum(columns, mass, offsets, share):
         # about the means by a
         central = columns[:, place] - mean[:, i] * first[:, j] - mean[:, j] * first[:, i]
         moments[:, i, j] = moments[:, j, i] = central + mean[:, i] * mean[:, j] * b
-    slopes = _slopes(moments)
+    squares = [2 * n + 3 + _pairs(n).index((i, i)) for i in range(1, n)]
+    slopes = _slopes(moments, columns[:, squares]) if share > 0.0 else 0.0 * offsets
     change = ((offsets - mean[:, 1:]) * slopes).sum(axis=1)
     use = np.abs(change) <= LARGEST_CHANGE * mean[:, 0]
     total = mass * np.where(use, mean[:, 0] + change, mean[:, 0])
@@ -327,12 +329,17 @@ def sampled_sum(columns, mass, offsets, share):
     return total, share * factor * residual, resolved
 
 
-def _slopes(moments):
-    """Of the regression of the first variable on the others, from central moments."""
+def _slopes(moments, squares):
+    """Of the regression of the first variable on the others, from central moments.
+
+    0 where a variable, of which ``squares`` are the sums of squares, does not vary beyond
+    rounding.
+    """
     slopes = np.zeros(moments[:, 0, 1:].shape)
     covariances, matrix = moments[:, 0, 1:], moments[:, 1:, 1:]
     scale = np.sqrt(np.maximum(np.einsum("ijj->ij", matrix), 0.0))
-    rows = np.flatnonzero((scale > 0.0).all(axis=1) & np.isfinite(scale).all(axis=1))
+    varies = scale**2 > COLLINEAR * squares
+    rows = np.flatnonzero(varies.all(axis=1) & np.isfinite(scale).all(axis=1))
     scale = scale[rows]
     correlations = matrix[rows] / scale[:, :, None] / scale[:, None, :]
     correlations += COLLINEAR * np.eye(slopes.shape[1])
