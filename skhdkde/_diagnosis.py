@@ -196,6 +196,17 @@ class Diagnosis:
         level = (self.bandwidth > self.h_g).astype(int) + (self.bandwidth > self.h_clt)
         object.__setattr__(self, "regime", np.array(REGIMES)[level])
 
+    @classmethod
+    def from_columns(cls, log_density, columns, bandwidth, kernel, report):
+        """From the result of :class:`Diagnosing`, and a report if there is one."""
+        arrays = dict(zip(Diagnosing.COLUMNS[1:], columns.T[1:].copy(), strict=True))
+        if report is not None:
+            arrays["algorithm"], arrays["approximation_error"] = (
+                report.algorithm,
+                report.error,
+            )
+        return cls(log_density=log_density, bandwidth=bandwidth, kernel=kernel, **arrays)
+
     @property
     def shares(self):
         """Share of the queries in each regime, a dict from "extreme" to "clt"."""

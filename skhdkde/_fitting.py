@@ -46,6 +46,19 @@ class Fitted:
     search: object
     approximation: object = None
 
+    def attributes(self):
+        """Fitted attributes of the estimator."""
+        estimate, approximation = self.estimate, self.approximation
+        return {
+            "bandwidth_": estimate.bandwidth,
+            "bandwidth_search_": self.search,
+            "kernel_": estimate.kernel.name,
+            "degrees_of_freedom_": estimate.degrees_of_freedom,
+            "covariance_type_": self.structure.covariance_type,
+            "preserve_variance_": self.structure.preserve_variance,
+            "n_neighbors_": 0 if approximation is None else approximation.n_neighbors,
+        }
+
 
 def fit_estimate(X, weights, estimator, **engine):
     """Fit the estimate that an estimator's parameters describe.

@@ -15,7 +15,7 @@ from skhdkde._diagnosis import Diagnosis
 from skhdkde._fitting import fit_estimate
 from skhdkde._parameters import CONSTRAINTS, check_combination
 from skhdkde._sampling import draw
-from skhdkde._validation import check_data, check_n_jobs, check_weights
+from skhdkde._validation import check_data, check_n_jobs, check_weights, interleaved
 
 __all__ = ["HighDimKernelDensity"]
 
@@ -95,6 +95,37 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         search and in clones: for one fitted to other data. None compares a few mixtures
         of full and of many diagonal components.
 
+    algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
+        What :meth:`score_samples` sums over:
+
+        - "exact": all training points
+        - "neighbors": the nearest one by one, and a random sample of the others
+        - "sampling": a random sample, as large as `tol` asks for, up to a quarter
+        - "auto": the first that states an error within `tol`, query by query: a sample,
+          neighbours, more neighbours, all points
+
+        The user guide, "Millions of points", says when each pays. Other methods sum over
+        all points.
+
+    tol : float, default=0.01
+        Error of a log density against the sum over all points, in nats, that is accepted
+        unless `algorithm` is "exact". Where the error stated is larger a warning says so.
+
+    n_neighbors : int, default=None
+        For "neighbors" and "auto": how many are summed one by one. None chooses from 8 to
+        128 by `tol`, at 512 training points.
+
+    neighbors_index : {"hnsw", "ivf", "exact"} or transformer, default=None
+        For "neighbors" and "auto": what finds neighbours.
+
+        - "hnsw": a graph, by faiss; "ivf": lists, by faiss
+        - "exact": comparison with all points
+        - a neighbours transformer in scikit-learn's manner with ``mode="distance"``, such
+          as :class:`~sklearn.neighbors.KNeighborsTransformer`; its `n_neighbors` is the
+          most that can be used
+        - None: from 100,000 points on, if faiss is installed, whichever of the first
+          two suits the data; otherwise "exact" for "neighbors", none for "auto"
+
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
         What visits the pairs of queries and training points:
 
@@ -114,8 +145,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Whether to show a progress bar.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, and
-        the start of mixtures. Pass an int for the same estimate each time.
+        Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
+        start of mixtures, and samples. Pass an int for the same estimate each time.
 
     Attributes
     ----------
@@ -141,6 +172,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         For ``bandwidth="kl"``, the bandwidths tried, with the mean log density at each
         and its standard error, and as ``candidates`` the structures and degrees of
         freedom that were compared; otherwise None.
+
+    n_neighbors_ : int
+        Number of neighbours that are summed one by one; 0 if none are.
+
+    approximation_ : Report or None
+        What the last call of :meth:`score_samples` used for each query, unless `algorithm`
+        is "exact": arrays ``algorithm``, ``error`` (stated, in nats), ``n_evaluations``.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -282,17 +320,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
         found = fit_estimate(X, weights, self, **engine)
-        fitted._estimate = found.estimate
-        fitted.bandwidth_ = found.estimate.bandwidth
-        fitted.bandwidth_search_ = found.search
-        fitted._approximation = found.approximation
-        approximated = found.approximation is not None
-        fitted.n_neighbors_ = found.approximation.n_neighbors if approximated else 0
+        fitted._estimate, fitted._approximation = found.estimate, found.approximation
+        vars(fitted).update(found.attributes())
         fitted.approximation_ = None
-        fitted.kernel_ = found.estimate.kernel.name
-        fitted.degrees_of_freedom_ = found.estimate.degrees_of_freedom
-        fitted.covariance_type_ = found.structure.covariance_type
-        fitted.preserve_variance_ = found.structure.preserve_variance
         self.__dict__ = fitted.__dict__
         return self
 
@@ -341,7 +371,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
         Notes
         -----
-        All comes from one pass over the pairs. The standard error is the spread over
+        All comes from one pass over all pairs, but for ``log_density`` if `algorithm` is
+        not "exact": ``approximation_error`` is its. The standard error is the spread over
         data sets redrawn from a law that is fitted to the 32 nearest points and
         completed by the sum over the rest; from a tail index of 4 on it is that of
         the central limit theorem. The user guide, "Regimes and error bars", has the
@@ -357,23 +388,12 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         log_density, columns = self._at(X, self._estimate.diagnose)
-        standard_error, tail_index, h_g, h_clt, size, max_weight = columns.T[1:].copy()
-        report = Report(None, self.tol)
+        report = None
         if self._approximation is not None:
             log_density, used = self._at(X, self._log_density)
             report = Report(used, self.tol)
-        return Diagnosis(
-            log_density=log_density,
-            algorithm=report.algorithm,
-            approximation_error=report.error,
-            standard_error=standard_error,
-            tail_index=tail_index,
-            h_g=h_g,
-            h_clt=h_clt,
-            effective_sample_size=size,
-            max_weight=max_weight,
-            bandwidth=self.bandwidth_,
-            kernel=self.kernel_,
+        return Diagnosis.from_columns(
+            log_density, columns, self.bandwidth_, self.kernel_, report
         )
 
     def _log_density(self, X, engine):
@@ -391,8 +411,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         if self._weightless is None:
             return both
         zero, X = self._weightless
-        both = zip(both, method(X, self._options), strict=True)
-        return tuple(_interleaved(zero, others, own) for others, own in both)
+        return interleaved(zero, both, method(X, self._options))
 
     def score(self, X, y=None):
         """Total log density of the points.
@@ -438,7 +457,6 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         n_samples : int, default=1
-            Number of points.
 
         random_state : int, RandomState instance or None, default=None
             Pass an int for the same points each time.
@@ -479,10 +497,3 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             "n_jobs": self.n_jobs,
             "verbose": self.verbose,
         }
-
-
-def _interleaved(mask, others, selected):
-    """Rows of ``selected`` where ``mask`` is, of ``others`` elsewhere, in order."""
-    result = np.empty((len(mask), *others.shape[1:]), dtype=others.dtype)
-    result[mask], result[~mask] = selected, others
-    return result

@@ -15,6 +15,7 @@ __all__ = [
     "check_n_jobs",
     "check_points",
     "check_weights",
+    "interleaved",
 ]
 
 # float32 stays float32; everything else becomes float64.
@@ -121,3 +122,16 @@ def check_bandwidth(bandwidth, points):
 def check_n_jobs(n_jobs):
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0: None is all cores, 1 is one thread.")
+
+
+def interleaved(zero, others, own):
+    """Results for points without weight, at ``zero``, and for the others, in order.
+
+    Both are tuples of arrays, which are put together one by one.
+    """
+    results = []
+    for with_weight, without in zip(others, own, strict=True):
+        result = np.empty((len(zero), *with_weight.shape[1:]), dtype=with_weight.dtype)
+        result[zero], result[~zero] = without, with_weight
+        results.append(result)
+    return tuple(results)
