@@ -33,7 +33,7 @@ NEIGHBORS = (8, 16, 32, 64, 128)
 HELD_AT, LEFT_OUT_PART, MISSED_PART = 0.95, 0.5, 0.25
 MISSED_AT, WORST_AT, WORST_PART = 0.98, 0.99, 10.0
 # Rounding of an exponent and the log of a sum, in units of eps.
-ROUNDING = 4.0
+ROUNDING = 16.0
 # Growth of neighbours and sample where the first do not suffice.
 MORE = 8
 # Time of a distance to a point that is met on the way through a graph or in a list, in

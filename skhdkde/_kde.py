@@ -177,8 +177,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Number of neighbours that are summed one by one; 0 if none are.
 
     approximation_ : Report or None
-        What the last call of :meth:`score_samples` used for each query, unless `algorithm`
-        is "exact": arrays ``algorithm``, ``error`` (stated, in nats), ``n_evaluations``.
+        What the last :meth:`score_samples` used for each query, unless `algorithm` is
+        "exact": arrays ``algorithm``, ``error`` (stated, in nats), ``n_evaluations``.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.

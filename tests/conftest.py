@@ -39,6 +39,6 @@ def each_backend(request, monkeypatch):
         pytest.skip(f"{request.param} is not installed")
     for module in ("_kde", "_bandwidth"):
         monkeypatch.setattr(
-            f"skhdkde.{module}.resolve_backend", lambda *args: request.param
+            f"skhdkde.{module}.resolve_backend", lambda *args, **options: request.param
         )
     return request.param
