@@ -30,9 +30,12 @@ EXACT, NEIGHBORS, SAMPLING = range(3)
 QUERIES_AT_ONCE = 4096
 # Growth of a sample that does not resolve a sum, and least growth of one that does.
 MORE, LEAST = 2.0, 1.2
-# Largest share of the points in a sample: beyond, all of them take little longer. The
-# same for the cost of neighbours.
-LARGEST_SAMPLE = LARGEST_COST = 0.25
+# Largest share of the points in a sample: beyond, all of them take little longer. Largest
+# cost of neighbours, relative to all points.
+LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
+# Training points on which "auto" tries whether samples are enough, and the share of them
+# that may need more.
+N_TRIED, NEED_MORE = 512, 0.05
 # "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
 FEWEST_MET = 0.5
 # Larger samples are drawn with some room.
@@ -127,6 +130,13 @@ class Approximation:
                 progress(len(rows))
         return self.estimate.finished(log_sums, X), used
 
+    def samples_suffice(self, engine):
+        """Whether "auto" has no need of neighbours, on training points left out."""
+        n = self.estimate.n_points
+        rows = np.unique(np.linspace(0, n - 1, min(n, N_TRIED)).astype(int))
+        block = _Block(self, None, rows, {**engine, "verbose": 0})
+        return len(block.by_samples(strict=True)) <= NEED_MORE * len(rows)
+
     @property
     def n_neighbors(self):
         """Of the first look, the most of all members."""
@@ -158,13 +168,14 @@ class _Block:
         self.used = np.zeros((len(rows), 3))
 
     def result(self):
-        algorithm, everything = self.of.algorithm, np.arange(len(self.rows))
+        algorithm = self.of.algorithm
         if algorithm == "neighbors":
+            everything = np.arange(len(self.rows))
             self._by_neighbors(everything, [p.levels[0] for p in self.of.prepared])
         elif algorithm == "sampling":
-            self._by_samples(everything, strict=False)
+            self.by_samples(strict=False)
         else:
-            todo = self._by_samples(everything, strict=True)
+            todo = self.by_samples(strict=True)
             for levels in self.of.stages():
                 todo = self._by_neighbors(todo, levels)
             self._by_all(todo)
@@ -183,7 +194,7 @@ class _Block:
         missed = max(level.missed for level in levels)
         return self._keep(todo, terms.total(), self._stated(terms, missed), NEIGHBORS)
 
-    def _by_samples(self, todo, strict):
+    def by_samples(self, strict):
         """By growing samples. ``strict``: stop at queries that they do not resolve.
 
         Returns
@@ -192,7 +203,8 @@ class _Block:
             Queries whose errors are still above the tolerance.
         """
         largest = LARGEST_SAMPLE * self._n_population()
-        growing, rejected = {N_SAMPLED: [(todo, None)]}, []
+        everything = np.arange(len(self.rows))
+        growing, rejected = {N_SAMPLED: [(everything, None)]}, []
         while growing:
             size = min(growing)
             for rows, known in growing.pop(size):

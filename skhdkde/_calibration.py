@@ -36,6 +36,8 @@ MISSED_AT, WORST_AT, WORST_PART = 0.98, 0.99, 10.0
 ROUNDING = 16.0
 # Growth of neighbours and sample where the first do not suffice.
 MORE = 8
+# Time of a sampled pair, in units of one of the exact sum.
+SAMPLED = 3.0
 # Time of a distance to a point that is met on the way through a graph or in a list, in
 # units of that by products of matrices; and points that are met for each unit of width of
 # the walk.
@@ -104,7 +106,7 @@ class Prepared:
 
     def cost(self, level):
         """Of a query, in units of the distance to a point by a product of matrices."""
-        found = level.n_neighbors + level.n_sampled + len(self.split.reserve)
+        found = level.n_neighbors + SAMPLED * level.n_sampled + len(self.split.reserve)
         if self.search is None or level.n_neighbors == 0:
             return found
         n, kind = len(self.split.population), self.search.kind

@@ -108,9 +108,8 @@ def fit_estimate(X, weights, estimator, **engine):
 
 def _plain(X, weights, structure, kernel, estimator, engine):
     points, prepared, search = TrainingPoints(X, weights), None, None
-    if estimator.algorithm in ("neighbors", "auto"):
+    if estimator.algorithm in ("neighbors", "auto") and estimator.bandwidth == "kl":
         prepared = _prepared(points, estimator, engine)
-    if prepared is not None and estimator.bandwidth == "kl":
         sizes = N_QUERIES, N_BANDWIDTHS
         search = search_by_neighbors(
             prepared, kernel, *sizes, estimator.random_state, engine
@@ -130,6 +129,14 @@ def _with_approximation(found, estimator, engine, prepared=None):
     if estimator.algorithm == "exact":
         return found
     estimate, parts = found.estimate, []
+    if estimator.algorithm == "auto" and prepared is None:
+        # an index takes long to build: is there a need of it?
+        for member in estimate.members:
+            parts.append(prepare(member.points, None, _seed(estimator), engine))
+        approximation = Approximation(estimate, parts, "auto", estimator.tol)
+        if approximation.samples_suffice(engine):
+            return dataclasses.replace(found, approximation=approximation)
+        parts = []
     for member in estimate.members:
         part = prepared or _prepared(member.points, estimator, engine)
         kernel, h, _, rounding = member.terms(estimate, member.points.exact)
@@ -154,8 +161,11 @@ def _prepared(points, estimator, engine):
         few or algorithm == "sampling" or wanted == "exact" or points.stretch is not None
     ):
         wanted = None  # comparing with all points takes no longer, or must be
-    seed = check_random_state(estimator.random_state).randint(2**31 - 1)
-    return prepare(points, wanted, seed, engine)
+    return prepare(points, wanted, _seed(estimator), engine)
+
+
+def _seed(estimator):
+    return check_random_state(estimator.random_state).randint(2**31 - 1)
 
 
 def _by_rule(points, kernel, estimator, engine):

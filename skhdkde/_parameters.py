@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from skhdkde._backends import BACKENDS
 from skhdkde._bandwidth import RULES
 from skhdkde._kernels import KERNEL_NAMES, KERNELS
+from skhdkde._neighbors import wanted_index
 
 __all__ = ["CONSTRAINTS", "check_combination"]
 
@@ -74,6 +75,8 @@ def check_combination(estimator):
             "backend='keops' visits all pairs: it needs algorithm='exact', got "
             f"{estimator.algorithm!r}. 'numpy' and 'torch' work."
         )
+    if estimator.algorithm != "exact":
+        wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
 
 
