@@ -18,7 +18,13 @@ import numpy as np
 
 from skhdkde._backends._tiles import progress_bar
 from skhdkde._bandwidth import levels_to_caller
-from skhdkde._calibration import Level, rounding_error, stated_error
+from skhdkde._calibration import (
+    Level,
+    differences,
+    excess,
+    rounding_error,
+    stated_error,
+)
 from skhdkde._split import N_SAMPLED
 
 __all__ = ["Approximation", "Report"]
@@ -33,9 +39,9 @@ MORE, LEAST = 2.0, 1.2
 # Largest share of the points in a sample: beyond, all of them take little longer. Largest
 # cost of neighbours, relative to all points.
 LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
-# Training points on which "auto" tries whether samples are enough, and the share of them
-# that may need more.
-N_TRIED, NEED_MORE = 512, 0.05
+# Training points on which samples are tried, and the share of them whose errors may be
+# above the one stated.
+N_TRIED, ABOVE = 512, 0.05
 # "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
 FEWEST_MET = 0.5
 # Larger samples are drawn with some room.
@@ -51,7 +57,7 @@ class Report:
         "neighbors", "sampling" or "exact".
     error : ndarray of shape (n_queries,), or None
         Error of the log density in nats, against the sum over all points, that about 95 %
-        of queries are below; 0 for "exact".
+        of queries are below; for "exact" it is rounding.
     n_evaluations : ndarray of int of shape (n_queries,), or None
         Kernel evaluations, all attempts together; without those of a search.
     tol : float
@@ -110,6 +116,7 @@ class Approximation:
     def __init__(self, estimate, prepared, algorithm, tol):
         self.estimate, self.prepared = estimate, prepared
         self.algorithm, self.tol = algorithm, tol
+        self.surplus = 0.0  # error of sums over samples beyond the one they state
 
     def log_density(self, X, engine):
         """At X, or at each training point without itself if X is None.
@@ -130,12 +137,29 @@ class Approximation:
                 progress(len(rows))
         return self.estimate.finished(log_sums, X), used
 
-    def samples_suffice(self, engine):
-        """Whether "auto" has no need of neighbours, on training points left out."""
-        n = self.estimate.n_points
-        rows = np.unique(np.linspace(0, n - 1, min(n, N_TRIED)).astype(int))
+    def try_samples(self, engine):
+        """Find ``surplus``, at training points left out; share that samples do not serve.
+
+        What no point of a sample is like, small clusters or a rare group far away, does
+        not show in its variance. It shows where all points are summed.
+        """
+        n, self.surplus = self.estimate.n_points, 0.0
+        rng = np.random.default_rng(self.prepared[0].split.seed)
+        rows = np.sort(rng.choice(n, min(n, N_TRIED), replace=False))
         block = _Block(self, None, rows, {**engine, "verbose": 0})
-        return len(block.by_samples(strict=True)) <= NEED_MORE * len(rows)
+        kept = np.ones(len(rows), dtype=bool)
+        if self.algorithm == "auto":
+            kept[block.by_samples(strict=True)] = False
+        else:
+            block.by_samples(strict=False)
+        if kept.any():
+            exact = self.estimate.log_sums(None, block.engine, rows[kept])
+            error = differences(block.log_sums[kept], exact)
+            self.surplus = excess(error, block.used[kept, 1], 1.0 - ABOVE)
+        useless = np.mean(kept) < ABOVE or self.surplus > self.tol
+        if self.algorithm == "auto" and useless:
+            self.surplus, kept = np.inf, np.zeros(1)
+        return 1.0 - np.mean(kept)
 
     @property
     def n_neighbors(self):
@@ -175,7 +199,9 @@ class _Block:
         elif algorithm == "sampling":
             self.by_samples(strict=False)
         else:
-            todo = self.by_samples(strict=True)
+            todo = np.arange(len(self.rows))
+            if self.of.surplus <= self.of.tol:
+                todo = self.by_samples(strict=True)
             for levels in self.of.stages():
                 todo = self._by_neighbors(todo, levels)
             self._by_all(todo)
@@ -232,13 +258,15 @@ class _Block:
         levels = [Level(0, size)] * len(self.of.prepared)
         terms, columns = self._terms(rows, levels, known)
         errors, trusted = self._sampled_errors(rows, terms, size, strict)
-        over = self._keep(rows, terms.total(), errors, SAMPLING)
+        over = self._keep(rows, terms.total(), errors + self.of.surplus, SAMPLING)
         again = np.flatnonzero(np.isin(rows, over))
         growth = np.maximum((errors[again] / self.of.tol) ** 2 * ROOM, LEAST)
         # of an unresolved sum the error does not say how much is needed
         hopeless = np.inf if strict else MORE
         growth = np.where(trusted[again], growth, hopeless)
         growth = np.where(terms.resolved[again], growth, MORE)
+        if self.of.surplus >= self.of.tol:
+            growth[:] = np.inf
         return again, columns, _rounded_up(size * growth)
 
     def _sampled_errors(self, rows, terms, size, strict):
@@ -252,7 +280,8 @@ class _Block:
             trusted = trusted & (felt <= self.of.tol)
             return np.where(trusted, errors, np.inf), trusted
         lost = np.flatnonzero(~trusted)
-        if size * MORE <= LARGEST_SAMPLE * self._n_population():
+        more = self.of.surplus < self.of.tol
+        if more and size * MORE <= LARGEST_SAMPLE * self._n_population():
             errors[lost] = np.inf  # a larger sample is to come
         elif len(lost):
             errors[lost] = self._unresolved_errors(rows[lost], terms.take(lost), size)
@@ -281,7 +310,7 @@ class _Block:
         dtype = self.of.estimate.dtype
         if self.X is not None:
             dtype = np.result_type(dtype, self.X.dtype)
-        return rounding_error(log_sums, dtype)
+        return rounding_error(log_sums, self.of.estimate.n_points, dtype)
 
     def _members(self):
         return zip(self.of.prepared, self.of.estimate.members, strict=True)

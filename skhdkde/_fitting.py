@@ -24,6 +24,8 @@ from skhdkde._structure import DEGREES_OF_FREEDOM, expand, search_structures
 from skhdkde._validation import check_bandwidth
 
 FEWEST_POINTS = 3
+# Share of training points that samples may not serve before an index is thought of.
+FEW_IN_NEED = 0.05
 
 __all__ = ["Fitted", "fit_estimate"]
 
@@ -128,27 +130,32 @@ def _with_approximation(found, estimator, engine, prepared=None):
     """The same, ready for the algorithm that is asked for."""
     if estimator.algorithm == "exact":
         return found
-    estimate, parts = found.estimate, []
-    if estimator.algorithm == "auto" and prepared is None:
+    estimate, algorithm, parts = found.estimate, estimator.algorithm, []
+    if algorithm != "neighbors" and prepared is None:
+        parts = [
+            prepare(member.points, None, _seed(estimator), engine)
+            for member in estimate.members
+        ]
+        approximation = Approximation(estimate, parts, algorithm, estimator.tol)
         # an index takes long to build: is there a need of it?
-        for member in estimate.members:
-            parts.append(prepare(member.points, None, _seed(estimator), engine))
-        approximation = Approximation(estimate, parts, "auto", estimator.tol)
-        if approximation.samples_suffice(engine):
+        need = approximation.try_samples(engine) > FEW_IN_NEED
+        if algorithm == "sampling" or not need:
             return dataclasses.replace(found, approximation=approximation)
-        parts = []
+    parts = []
     for member in estimate.members:
         part = prepared or _prepared(member.points, estimator, engine)
         kernel, h, _, rounding = member.terms(estimate, member.points.exact)
         options = kernel, h, estimator.n_neighbors, estimator.tol, rounding, engine
         if part.search is not None:
             part = calibrated(part, *options)
-        if estimator.algorithm == "neighbors" and not part.worth_it:
+        if algorithm == "neighbors" and not part.worth_it:
             # comparing with all points takes no longer, and misses nothing
             if estimator.neighbors_index is None:
                 part = calibrated(part.by_all(), *options)
         parts.append(part)
-    approximation = Approximation(estimate, parts, estimator.algorithm, estimator.tol)
+    approximation = Approximation(estimate, parts, algorithm, estimator.tol)
+    if algorithm == "auto":
+        approximation.try_samples(engine)
     return dataclasses.replace(found, approximation=approximation)
 
 

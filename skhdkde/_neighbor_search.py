@@ -22,7 +22,7 @@ N_NEIGHBORS = 64
 # Nats: of the mean over queries, whose standard error is larger.
 TOL = 0.01
 # Queries on which is checked; steps of log h to the sides, and largest shift of the best.
-N_CHECKED, STEP, LARGEST_SHIFT = 256, 0.1, 0.005
+N_CHECKED, STEP, LARGEST_SHIFT = 1024, 0.1, 0.005
 
 
 class NearLeaveOneOut(LeaveOneOut):

@@ -7,6 +7,7 @@ of points, (n_queries, at least k), -1 where there are no more, and never the qu
 """
 
 import importlib.util
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
@@ -124,6 +125,7 @@ def wanted_index(estimator):
     if wanted is None:
         return "auto" if importlib.util.find_spec("faiss") else "exact"
     if not isinstance(wanted, str):
+        _check_transformer(wanted)
         own, asked = _neighbors_of(wanted), estimator.n_neighbors
         if asked is not None and asked > own:
             raise ValueError(
@@ -133,6 +135,20 @@ def wanted_index(estimator):
     elif wanted != "exact":
         require_faiss(f"neighbors_index={wanted!r}")
     return wanted
+
+
+def _check_transformer(transformer):
+    name, own = type(transformer).__name__, _neighbors_of(transformer)
+    if isinstance(own, bool) or not isinstance(own, Integral):
+        raise ValueError(
+            "neighbors_index must find a number of neighbours: it needs an int "
+            f"n_neighbors, got a {name} with n_neighbors={own!r}."
+        )
+    if getattr(transformer, "mode", "distance") != "distance":
+        raise ValueError(
+            f"neighbors_index needs mode='distance', got a {name} with "
+            f"mode={transformer.mode!r}."
+        )
 
 
 def _neighbors_of(transformer):

@@ -36,6 +36,8 @@ NONE, ONE = 0.05, 3.0
 # Ranks beyond, as a factor, to which variances are predicted where they are not resolved.
 PREDICTED = 8.0
 N_NODES = 32
+# Error in nats by distances in float32 at which neighbours are not to be relied on.
+BLURRED = 0.1
 # Elements of neighbours' coordinates that are worked on at once, to stay in the cache.
 CACHED = 2**17
 # Rounding of float32 in a sum of squares of differences, in units of its eps.
@@ -107,7 +109,15 @@ class SplitSum:
         self.reserve = np.sort(reserve)
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
         self.weights = points.weights
-        self.mass = self._weights_of(self.population).sum()
+        weights = self._weights_of(self.population)
+        self.mass = weights.sum()
+        self._mass_without = None
+        if self.weights is not None:
+            # without subtracting large numbers
+            self._mass_without = np.full(points.shape[0], self.mass)
+            after = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
+            before = np.append(0.0, np.cumsum(weights[:-1]))
+            self._mass_without[self.population] = before + after
         self.sampler = Sampler(points, self.population, seed)
         self._reserve_points = points.take(self.reserve)
         self._first = self.sampler.draw(0, N_SAMPLED)
@@ -214,9 +224,23 @@ class SplitSum:
         with np.errstate(divide="ignore"):
             rest, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
         left = len(self.population) - np.count_nonzero(gone >= 0, axis=1)
-        seen = (resolved >= RESOLVED) | (variance <= 0.0)
+        seen = (resolved >= RESOLVED) | (size >= len(self.population)) | (mass <= 0.0)
         unseen = self._unseen(kernel, h, sq, mass / np.maximum(left, 1), left, size, seen)
+        unseen[self._lost(kernel, h, sq, columns[:, 0])] = np.inf
         return Terms(sure, rest, deviation, unseen, seen)
+
+    def _lost(self, kernel, h, sq, lowest):
+        """Queries for which the search has failed for sure, or may have by rounding.
+
+        A point of the sample is nearer than all that were found; or distances in
+        float32, which indexes have, do not tell points apart.
+        """
+        if not len(self.reserve) or sq.shape[1] == 0:
+            return np.zeros(len(sq), dtype=bool)
+        nearest = sq[:, 0]
+        lost = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
+        delta = ROUNDING * np.finfo(np.float32).eps * nearest
+        return lost | kernel.suspect_rows(nearest, delta, np.array([h]), BLURRED)
 
     def _sure(self, kernel, h, queries, own, copies, sq, weights, tol, engine):
         sure = log_sums(kernel, h, sq, weights)
@@ -239,9 +263,13 @@ class SplitSum:
     def _rest_of(self, queries, sq, weights, own):
         """Weight of the rest, and means of its standardised squared distances."""
         own_weight = self._weights_of(own)
-        lost = weights.sum(axis=1) + own_weight
+        if self._mass_without is not None:
+            visible = np.where(own >= 0, self._mass_without[own], self.mass)
+        else:
+            visible = self.mass - own_weight
         # rounding may leave a little of nothing
-        mass = np.where(self.mass - lost > 1e-12 * self.mass, self.mass - lost, 0.0)
+        mass = visible - weights.sum(axis=1)
+        mass = np.where(mass > 1e-12 * visible, mass, 0.0)
         weights, sq = np.column_stack([weights, own_weight]), np.pad(sq, ((0, 0), (0, 1)))
         sq = np.where(weights > 0.0, sq, 0.0)
         moved = []

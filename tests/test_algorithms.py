@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import make_blobs
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KNeighborsTransformer
+from sklearn.neighbors import KNeighborsTransformer, RadiusNeighborsTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skhdkde import HighDimKernelDensity
@@ -222,6 +222,79 @@ def test_copies(algorithm):
                 assert np.quantile(error, 0.9) < 0.02
 
 
+@pytest.mark.parametrize("scale", [1e-3, 0.3])
+def test_small_clusters_that_a_sample_does_not_meet(scale):
+    """Their points add up to more than the error that the sample states."""
+    rng = np.random.default_rng(0)
+    C = rng.standard_normal((1000, 200))
+    Y = np.repeat(C, 24, axis=0) + scale * rng.standard_normal((24_000, 200))
+    X = C[:300] + scale * rng.standard_normal((300, 200))
+    exact = fit(Y, bandwidth=6.5).score_samples(X)
+    for algorithm in ALGORITHMS:
+        found, report = quiet(fit(Y, bandwidth=6.5, algorithm=algorithm), X)
+        error = np.abs(found - exact)
+        assert np.mean(error <= 2.0 * report.error) >= 0.95, algorithm
+        if algorithm == "auto":
+            assert np.mean(error <= 0.01) >= 0.95
+
+
+def test_a_rare_group_far_away():
+    """It changes every density by its share, and a sample has nothing of it."""
+    rng = np.random.default_rng(0)
+    Y, X = rng.standard_normal((20_000, 8)), rng.standard_normal((300, 8))
+    Y[:20] += 100.0
+    exact = fit(Y, bandwidth=20.0).score_samples(X)
+    for algorithm in ALGORITHMS:
+        kde = fit(Y, bandwidth=20.0, algorithm=algorithm, tol=5e-4)
+        found, report = quiet(kde, X)
+        assert np.mean(np.abs(found - exact) <= 2.0 * report.error) >= 0.95, algorithm
+
+
+def test_a_sample_with_no_point_in_reach_knows_nothing():
+    rng = np.random.default_rng(0)
+    Y, X = rng.standard_normal((20_000, 10)), rng.standard_normal((300, 10))
+    params = {"kernel": "tophat", "bandwidth": 1.5}
+    exact = fit(Y, **params).score_samples(X)
+    found, report = quiet(fit(Y, algorithm="sampling", **params), X)
+    lost = np.isinf(found) & np.isfinite(exact)
+    assert lost.any()
+    assert np.isinf(report.error[lost]).all()
+
+
+def test_queries_far_outside_are_not_trusted_to_an_index():
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    Y, X = rng.standard_normal((5000, 8)), 1e5 * rng.standard_normal((200, 8))
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index="hnsw")
+    assert np.isinf(quiet(kde, X)[1].error).all()
+    kde = fit(Y, bandwidth=0.5, algorithm="auto", neighbors_index="hnsw")
+    assert_allclose(quiet(kde, X)[0], fit(Y, bandwidth=0.5).score_samples(X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf", KNeighborsTransformer(n_neighbors=9)])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_few_points_need_no_index(n, index):
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((n, 3))
+    Y = np.repeat(Y, 50, axis=0)
+    params = {"bandwidth": 0.5, "kernel": "tophat"}
+    kde = fit(Y, algorithm="neighbors", neighbors_index=index, **params)
+    found, report = quiet(kde, Y)
+    assert_allclose(found, fit(Y, **params).score_samples(Y))
+    assert (report.error < 1e-12).all()
+
+
+def test_weights_that_rounding_would_lose():
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((3000, 20))
+    Y[1500:] = Y[:1500]
+    weights = np.append(np.ones(1500), np.full(1500, 1e-13))
+    kde = HighDimKernelDensity(bandwidth=0.3, algorithm="neighbors", random_state=0)
+    exact = HighDimKernelDensity(bandwidth=0.3).fit(Y, sample_weight=weights)
+    found, _ = quiet(kde.fit(Y, sample_weight=weights), None)
+    assert_allclose(found, exact.score_samples(None), atol=1e-5)
+
+
 def test_few_points():
     """As exact as "exact", as samples are of all."""
     for n in (1, 2, 3, 5, 40):
@@ -394,6 +467,17 @@ def test_torch_is_as_good(white):
         ({"n_neighbors": 0}, "'n_neighbors' parameter"),
         ({"neighbors_index": "annoy"}, "'neighbors_index' parameter"),
         ({"neighbors_index": object()}, "'neighbors_index' parameter"),
+        (
+            {"neighbors_index": RadiusNeighborsTransformer(), "algorithm": "auto"},
+            "int n_neighbors, got a RadiusNeighborsTransformer with n_neighbors=None",
+        ),
+        (
+            {
+                "neighbors_index": KNeighborsTransformer(mode="connectivity"),
+                "algorithm": "neighbors",
+            },
+            "mode='distance', got a KNeighborsTransformer with mode='connectivity'",
+        ),
     ],
 )
 def test_bad_parameters(params, message):
