@@ -1,0 +1,200 @@
+"""Indexes: what they miss, what they are chosen for, how they travel."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from approximations import fit, quiet
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.datasets import make_blobs
+from sklearn.neighbors import KNeighborsTransformer
+
+INDEXES = ("exact", "hnsw", "ivf")
+
+
+@pytest.fixture(scope="module")
+def white():
+    return {20: np.random.default_rng(0).standard_normal((20_500, 20))}
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_index_states_its_misses(white, index, dtype):
+    pytest.importorskip("faiss")
+    Y, X = white[20][500:].astype(dtype), white[20][:500].astype(dtype)
+    exact = fit(Y.astype(float), bandwidth=0.6).score_samples(X.astype(float))
+    params = {"bandwidth": 0.6, "algorithm": "neighbors", "neighbors_index": index}
+    kde = fit(Y, **params)
+    found, report = quiet(kde, X)
+    error = np.abs(found - exact)
+    assert found.dtype == dtype
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    assert np.quantile(error, 0.95) <= 0.01
+    assert kde._approximation.prepared[0].search.kind == index
+
+
+class Forgetful(TransformerMixin, BaseEstimator):
+    """A neighbours transformer that loses the nearest point of a share of the queries."""
+
+    def __init__(self, n_neighbors=20, share=0.0):
+        self.n_neighbors, self.share = n_neighbors, share
+
+    def fit(self, X, y=None):
+        self.inner_ = KNeighborsTransformer(n_neighbors=self.n_neighbors).fit(X)
+        return self
+
+    def transform(self, X):
+        graph = self.inner_.transform(X)
+        rng = np.random.default_rng(len(X))
+        for row in np.flatnonzero(rng.uniform(size=len(X)) < self.share):
+            part = slice(graph.indptr[row], graph.indptr[row + 1])
+            graph.data[part.start + np.argmin(graph.data[part])] = 1e9
+            order = np.argsort(graph.data[part])
+            graph.indices[part] = graph.indices[part][order]
+            graph.data[part] = graph.data[part][order]
+            graph.indices[part.stop - 1] = graph.indices[part.start]
+        return graph
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_misses_of_a_transformer_are_measured(white, share):
+    """Which shows that the measurement can fail."""
+    Y, X = white[20][500:8500], white[20][:500]
+    exact = fit(Y, bandwidth=0.4).score_samples(X)
+    kde = fit(
+        Y, bandwidth=0.4, algorithm="neighbors", neighbors_index=Forgetful(20, share)
+    )
+    found, report = quiet(kde, X)
+    error = np.abs(found - exact)
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    if share:
+        assert np.quantile(error, 0.9) > 0.5
+        assert report.over == 1.0
+    else:
+        assert np.quantile(error, 0.95) < 0.01
+        assert report.over < 0.1
+
+
+def test_transformers_of_scikit_learn(white):
+    Y, X = white[20][500:4500], white[20][:50]
+    transformer = KNeighborsTransformer(n_neighbors=40)
+    params = {"bandwidth": 0.6, "algorithm": "neighbors"}
+    kde = fit(Y, neighbors_index=transformer, **params)
+    assert not hasattr(transformer, "n_features_in_")  # ours is a clone
+    assert 8 <= kde.n_neighbors_ <= 40
+    assert_allclose(quiet(kde, X)[0], fit(Y, bandwidth=0.6).score_samples(X), atol=0.02)
+    with pytest.raises(ValueError, match=r"n_neighbors=50 .* n_neighbors=40"):
+        fit(Y, neighbors_index=transformer, n_neighbors=50, **params)
+
+
+def test_queries_far_outside_are_not_trusted_to_an_index():
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    Y, X = rng.standard_normal((5000, 8)), 1e5 * rng.standard_normal((200, 8))
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index="hnsw")
+    assert np.isinf(quiet(kde, X)[1].error).all()
+    kde = fit(Y, bandwidth=0.5, algorithm="auto", neighbors_index="hnsw")
+    assert_allclose(quiet(kde, X)[0], fit(Y, bandwidth=0.5).score_samples(X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf", KNeighborsTransformer(n_neighbors=9)])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_few_points_need_no_index(n, index):
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((n, 3))
+    Y = np.repeat(Y, 50, axis=0)
+    params = {"bandwidth": 0.5, "kernel": "tophat"}
+    kde = fit(Y, algorithm="neighbors", neighbors_index=index, **params)
+    found, report = quiet(kde, Y)
+    assert_allclose(found, fit(Y, **params).score_samples(Y))
+    assert (report.error < 1e-12).all()
+
+
+def test_data_in_islands_get_lists(monkeypatch):
+    """Where a walk over a graph loses its way."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
+    Y, _ = make_blobs(30_000, 20, centers=200, center_box=(-50, 50), random_state=0)
+    kde = fit(Y[500:], bandwidth=0.8, algorithm="neighbors")
+    assert kde._approximation.prepared[0].search.kind == "ivf"
+    found, report = quiet(kde, Y[:500])
+    error = np.abs(found - fit(Y[500:], bandwidth=0.8).score_samples(Y[:500]))
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    assert report.over < 0.1
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((8000, 12)) @ np.diag(np.arange(1, 13))
+    params = {"kernel": kernel, "algorithm": "neighbors", "neighbors_index": "hnsw"}
+    by_lists = fit(Y, **params)
+    exact = fit(Y, kernel=kernel)
+    assert by_lists.bandwidth_ != exact.bandwidth_
+    assert by_lists.bandwidth_ == pytest.approx(exact.bandwidth_, rel=0.006)
+    assert_allclose(
+        by_lists.bandwidth_search_.mean_log_density.max(),
+        exact.bandwidth_search_.mean_log_density.max(),
+        atol=0.05,
+    )
+
+
+def test_bandwidth_by_all_points_where_neighbours_do_not_give_it():
+    """Two dimensions: hundreds of neighbours share in the optimum."""
+    pytest.importorskip("faiss")
+    Y = np.random.default_rng(0).standard_normal((20_000, 2))
+    params = {"algorithm": "neighbors", "neighbors_index": "ivf"}
+    assert fit(Y, **params).bandwidth_ == fit(Y).bandwidth_
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_pickles_and_copies(white, index):
+    if index != "exact":
+        pytest.importorskip("faiss")
+    Y, X = white[20][500:6500], white[20][:20]
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index=index)
+    expected = quiet(kde, X)[0]
+    assert_array_equal(quiet(pickle.loads(pickle.dumps(kde)), X)[0], expected)
+    assert_array_equal(quiet(copy.deepcopy(kde), X)[0], expected)
+    assert_array_equal(quiet(clone(kde).fit(Y), X)[0], expected)
+
+
+def test_without_faiss(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    Y = np.random.default_rng(0).standard_normal((500, 3))
+    with pytest.raises(
+        ImportError, match=r"neighbors_index='ivf' .*skhdkde\[neighbors\]"
+    ):
+        fit(Y, algorithm="neighbors", neighbors_index="ivf")
+    with pytest.raises(ImportError, match="faiss"):  # also where it is of no use
+        fit(Y, algorithm="sampling", neighbors_index="hnsw")
+    kde = fit(Y, algorithm="neighbors")
+    assert_allclose(quiet(kde, Y)[0], fit(Y).score_samples(Y), atol=0.01)
+
+
+def _score(kde, X, queue):
+    queue.put(quiet(kde, X)[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_in_a_forked_child(white):
+    """OpenMP's threads are not forked: the child must not wait for them."""
+    pytest.importorskip("faiss")
+    Y, X = white[20][500:6500], white[20][:100]
+    kde = fit(Y, bandwidth=0.5, algorithm="neighbors", neighbors_index="ivf")
+    expected = quiet(kde, X)[0]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads
+        child = context.Process(target=_score, args=(kde, X, queue))
+        child.start()
+    found = queue.get(timeout=60)
+    child.join(timeout=60)
+    assert_allclose(found, expected, rtol=1e-10)
