@@ -257,35 +257,36 @@ class _Block:
         """
         levels = [Level(0, size)] * len(self.of.prepared)
         terms, columns = self._terms(rows, levels, known)
-        errors, trusted = self._sampled_errors(rows, terms, size, strict)
+        hopeless = np.zeros(len(rows), dtype=bool)
+        if strict:
+            # a copy of the query, should there be one that the sample has not, is felt
+            peak = max(p.log_factor + m.log_scale for p, m in self._members())
+            with np.errstate(over="ignore"):
+                hopeless = np.log1p(np.exp(peak - terms.total())) > self.of.tol
+        if self.of.surplus >= self.of.tol:
+            hopeless[:] = True
+        errors = self._sampled_errors(rows, terms, size, strict, hopeless)
         over = self._keep(rows, terms.total(), errors + self.of.surplus, SAMPLING)
         again = np.flatnonzero(np.isin(rows, over))
         growth = np.maximum((errors[again] / self.of.tol) ** 2 * ROOM, LEAST)
         # of an unresolved sum the error does not say how much is needed
-        hopeless = np.inf if strict else MORE
-        growth = np.where(trusted[again], growth, hopeless)
         growth = np.where(terms.resolved[again], growth, MORE)
-        if self.of.surplus >= self.of.tol:
-            growth[:] = np.inf
+        growth = np.where(hopeless[again], np.inf, growth)
         return again, columns, _rounded_up(size * growth)
 
-    def _sampled_errors(self, rows, terms, size, strict):
-        """Stated errors, infinite for what ``strict`` does not take; who is trusted."""
-        errors, trusted = self._stated(terms), terms.resolved
+    def _sampled_errors(self, rows, terms, size, strict, hopeless):
+        """Stated errors; infinite for sums that are not resolved and may be yet."""
+        errors = self._stated(terms)
+        last = size * MORE > LARGEST_SAMPLE * self._n_population()
+        lost = np.flatnonzero(~terms.resolved)
+        known = np.flatnonzero(~terms.resolved & (hopeless | last))
+        errors[lost] = np.inf
         if strict:
-            # a copy of the query, should there be one that the sample has not
-            peak = max(p.log_factor + m.log_scale for p, m in self._members())
-            with np.errstate(over="ignore"):
-                felt = np.log1p(np.exp(peak - terms.total()))
-            trusted = trusted & (felt <= self.of.tol)
-            return np.where(trusted, errors, np.inf), trusted
-        lost = np.flatnonzero(~trusted)
-        more = self.of.surplus < self.of.tol
-        if more and size * MORE <= LARGEST_SAMPLE * self._n_population():
-            errors[lost] = np.inf  # a larger sample is to come
-        elif len(lost):
-            errors[lost] = self._unresolved_errors(rows[lost], terms.take(lost), size)
-        return errors, trusted
+            errors[hopeless] = np.inf
+        elif len(known):
+            part = terms.take(known)
+            errors[known] = self._unresolved_errors(rows[known], part, size)
+        return errors
 
     def _unresolved_errors(self, rows, terms, size):
         most, least = self._unresolved(rows, size)

@@ -100,7 +100,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
         - "exact": all training points
         - "neighbors": the nearest one by one, and a random sample of the others
-        - "sampling": a random sample, as large as `tol` asks for, up to a quarter
+        - "sampling": a random sample, as large as `tol` asks for, up to an eighth
         - "auto": the first that states an error within `tol`, query by query: a sample,
           neighbours, more neighbours, all points
 
