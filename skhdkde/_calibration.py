@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skhdkde._backends import reduce_pairs
-from skhdkde._neighbors import IndexSearch, TileSearch, make_search
+from skhdkde._index_choice import LARGEST_SHARE, nearest_unreserved, suitable_search
+from skhdkde._neighbors import IndexSearch, TileSearch
 from skhdkde._points import distinct_rows
 from skhdkde._reductions import LogSumExp, pair_dtype
 from skhdkde._split import N_SAMPLED, SplitSum
@@ -27,8 +28,8 @@ __all__ = [
     "stated_error",
 ]
 
-# Training points on which is measured, and of them the largest share of all.
-N_RESERVED, LARGEST_SHARE = 512, 0.05
+# Training points on which is measured, if they are not too large a share of all.
+N_RESERVED = 512
 # Numbers of neighbours to choose from.
 NEIGHBORS = (8, 16, 32, 64, 128)
 # Share of queries at which the error is held, and parts of the tolerance allowed there:
@@ -46,15 +47,6 @@ SAMPLED = 3.0
 # units of that by products of matrices; and points that are met for each unit of width of
 # the walk.
 MET, MET_ON_WALK = 3.0, 30.0
-# Points in a trial of an index, and share of queries that may lose their nearest there.
-TRIAL_SIZE, LOST_SHARE = 32_768, 0.02
-# Width of the walk in a trial. Share of the lists: where few are enough, data are in far
-# clusters, for which lists are the better index; many take as long to scan as all points.
-TRIAL_WALK, FEW_LISTS, MANY_LISTS = 256, 0.02, 0.125
-# Reserved points that may be among the nearest, more than in proportion.
-RESERVED_AMONG_NEAR = 8
-# Bytes of a graph with its vectors beyond which lists of codes are taken.
-LARGEST_GRAPH = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -178,74 +170,8 @@ def prepare(points, wanted, seed, engine):
         rng = np.random.default_rng(seed)
         reserve = rng.choice(n, min(N_RESERVED, int(LARGEST_SHARE * n)), replace=False)
     split = SplitSum(points, reserve, seed)
-    search = None if wanted is None else _search(split, wanted, seed, engine)
+    search = None if wanted is None else suitable_search(split, wanted, seed, engine)
     return Prepared(split, search, group, copies, float(np.log(largest)))
-
-
-def _search(split, wanted, seed, engine):
-    points, population = split.points, split.population
-    if not (isinstance(wanted, str) and wanted == "auto"):
-        return make_search(wanted, points, population, seed, engine)
-    if not len(split.reserve):
-        return None
-    n_bytes = len(population) * (4 * points.shape[1] + 160)
-    trial = _Trial(split, seed, engine)
-    if not trial.finds("ivf", FEW_LISTS) and n_bytes <= LARGEST_GRAPH:
-        if trial.finds("hnsw", TRIAL_WALK):
-            search = make_search("hnsw", points, population, seed, engine)
-            # far clusters may have come apart only in the whole
-            if _lost(search, TRIAL_WALK, split, points, engine) <= LOST_SHARE:
-                return search
-    if trial.finds("ivf", MANY_LISTS):
-        return make_search("ivf", points, population, seed, engine)
-    return None
-
-
-class _Trial:
-    """Indexes over some of the points."""
-
-    def __init__(self, split, seed, engine):
-        self.split, self.seed, self.engine = split, seed, {**engine, "verbose": 0}
-        size, rng = min(TRIAL_SIZE, len(split.population)), np.random.default_rng(seed)
-        self.rows = np.sort(rng.choice(split.population, size, replace=False))
-        self.points, self.searches = split.points.take(self.rows), {}
-
-    def finds(self, kind, effort):
-        """Whether the nearest point is found often enough.
-
-        ``effort`` is the width of the walk, or the share of the lists to scan.
-        """
-        if kind not in self.searches:
-            everything = np.arange(len(self.rows))
-            self.searches[kind] = make_search(
-                kind, self.points, everything, self.seed, self.engine
-            )
-        search = self.searches[kind]
-        effort = effort if kind == "hnsw" else max(1.0, effort * search.efforts[-1])
-        return _lost(search, effort, self.split, self.points, self.engine) <= LOST_SHARE
-
-
-def _lost(search, effort, split, points, engine):
-    """Share of the reserve for which a search over ``points`` misses the nearest."""
-    engine = {**engine, "verbose": 0}
-    queries, nobody = split.points.rows_as_queries(split.reserve), split.reserve * 0 - 1
-    found = search.search(queries, nobody, 1, effort, engine)
-    # the points may be all, with the reserve among them
-    whole = points is split.points
-    width = 1 + whole * (RESERVED_AMONG_NEAR + 1)
-    exact = TileSearch(points).search(
-        queries, split.reserve if whole else nobody, width, None, engine
-    )
-    if whole:
-        exact = _kept(exact, split.reserve, 1)
-    return np.mean(found[:, 0] != exact[:, 0])
-
-
-def _kept(ids, reserve, k):
-    """The first ``k`` of each row that are not reserved; -1 where there are fewer."""
-    ids = np.where(np.isin(ids, reserve), -1, ids)
-    order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(ids, order, 1)
 
 
 def differences(log_sums, others):
@@ -325,7 +251,8 @@ class _Calibration:
         most = min(search.most, max(len(split.population) - 1, 1))
         wanted = NEIGHBORS if n_neighbors is None else (n_neighbors,)
         choice = sorted({min(k, most) for k in wanted})
-        exact = self._exact(choice[-1])
+        options = self.queries, self.own, choice[-1], self.engine
+        exact = nearest_unreserved(split, *options)
         k = self._fewest(choice, exact)
         level = Level(k, N_SAMPLED)
         if isinstance(search, IndexSearch):
@@ -368,15 +295,6 @@ class _Calibration:
     def _found(self, level):
         search = self.queries, self.own, level.n_neighbors, level.effort, self.engine
         return self.prepared.search.search(*search)
-
-    def _exact(self, k):
-        """Ids of the nearest points that are indexed."""
-        split = self.prepared.split
-        among = int(np.ceil(k * LARGEST_SHARE)) + RESERVED_AMONG_NEAR
-        wide = min(k + (among if len(split.reserve) else 0), split.points.shape[0])
-        search = TileSearch(split.points)
-        ids = search.search(self.queries, self.own, wide, None, self.engine)
-        return _kept(ids, split.reserve, k)
 
     def _terms(self, ids, n_sampled=N_SAMPLED):
         split, sums = self.prepared.split, (self.kernel, self.h, self.queries)

@@ -40,6 +40,7 @@ LAYERS = {
     "_parts": 2.5,
     "_split": 2.5,
     "_neighbors": 2.5,
+    "_index_choice": 2.6,
     "_calibration": 3,
     "_approximation": 3,
     "_neighbor_search": 3,
