@@ -79,20 +79,9 @@ print(near.approximation_)
 
 EXACT, NEAR = "#D55E00", "#0072B2"
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-left.loglog(sizes, 1e6 * np.array(exact_times), "o-", color=EXACT)
-left.loglog(sizes, 1e6 * np.array(near_times), "s-", color=NEAR)
-left.annotate(
-    "all points",
-    (sizes[-1], 1e6 * exact_times[-1]),
-    color=EXACT,
-    **{"xytext": (-12, 4), "textcoords": "offset points", "ha": "right"},
-)
-left.annotate(
-    "neighbours",
-    (sizes[-1], 1e6 * near_times[-1]),
-    color=NEAR,
-    **{"xytext": (0, -16), "textcoords": "offset points", "ha": "right"},
-)
+left.loglog(sizes, 1e6 * np.array(exact_times), "o-", color=EXACT, label="all points")
+left.loglog(sizes, 1e6 * np.array(near_times), "s-", color=NEAR, label="neighbours")
+left.legend(fontsize="small", loc="upper left")
 left.set(xlabel="training points", ylabel="time per query, µs")
 left.grid(alpha=0.3, which="both")
 right.loglog(sizes, [np.median(e) for e in errors], "s-", color=NEAR, label="median")
@@ -107,10 +96,11 @@ right.loglog(
     label="median of those stated",
 )
 right.axhline(near.tol, color="black", linewidth=1)
-right.text(sizes[0], near.tol * 1.15, "tol")
+right.text(sizes[0], near.tol * 1.2, "tol")
 right.set(xlabel="training points", ylabel="error of the log density, nats")
 right.grid(alpha=0.3, which="major")
-right.legend(fontsize="small", loc="lower right")
+right.set_ylim(3e-6, 3e-2)
+right.legend(fontsize="small", loc="center left")
 
 # %%
 # What "auto" chooses
