@@ -56,8 +56,9 @@ class Report:
     algorithm : ndarray of str of shape (n_queries,), or None
         "neighbors", "sampling" or "exact".
     error : ndarray of shape (n_queries,), or None
-        Error of the log density in nats, against the sum over all points, that about 95 %
-        of queries are below; for "exact" it is rounding.
+        Stated error of the log density, in nats: over queries drawn like the training
+        points, about 95 % of the differences to the sum over all points are smaller than
+        theirs. For "exact" it is rounding.
     n_evaluations : ndarray of int of shape (n_queries,), or None
         Kernel evaluations, all attempts together; without those of a search.
     tol : float
@@ -74,29 +75,39 @@ class Report:
 
     @property
     def over(self):
-        """Share of the queries whose error is above ``tol``."""
-        return float(np.mean(~(self.error <= self.tol)))
+        """Share of the queries whose stated error is above ``tol``."""
+        return float(np.mean(self._above))
 
-    def warn(self):
-        """Warn if there are such queries."""
-        if self.over > 0.0:
-            warnings.warn(
-                f"{self.over:.1%} of the {len(self.error)} queries have a stated error "
-                f"above tol={self.tol!r} nats, up to {self.error.max():.2g}. "
-                "algorithm='auto' takes more points for them; approximation_ has the "
-                "errors.",
-                UserWarning,
-                stacklevel=levels_to_caller(),
-            )
+    @property
+    def _above(self):
+        return ~(self.error <= self.tol)
+
+    def warn(self, algorithm):
+        """Warn if there are such queries, and say what to do about it."""
+        if not self._above.any():
+            return
+        advice = {
+            "neighbors": "A fit with a larger n_neighbors or algorithm='auto' takes more "
+            "points for them.",
+            "sampling": "A fit with algorithm='auto' takes more points for them.",
+            "auto": "Their sums are over all points: it is rounding.",
+        }
+        warnings.warn(
+            f"{np.count_nonzero(self._above)} of {len(self.error)} queries "
+            f"({self.over:.2g} of all) have a stated error above tol={self.tol!r} nats, "
+            f"up to {self.error.max():.2g}. {advice[algorithm]}",
+            UserWarning,
+            stacklevel=levels_to_caller(),
+        )
 
     def __repr__(self):
-        shares = ", ".join(
-            f"{name} {np.mean(self.algorithm == name):.1%}" for name in ALGORITHMS
+        counts = ", ".join(
+            f"{name} {np.count_nonzero(self.algorithm == name)}" for name in ALGORITHMS
         )
         return (
-            f"<Report: {len(self.error)} queries, {shares}; error: median "
+            f"<Report: {len(self.error)} queries: {counts}; stated errors: median "
             f"{np.median(self.error):.2g}, largest {self.error.max():.2g} nats, "
-            f"{self.over:.1%} above {self.tol:g}>"
+            f"{np.count_nonzero(self._above)} above {self.tol:g}>"
         )
 
 
@@ -160,6 +171,11 @@ class Approximation:
         if self.algorithm == "auto" and useless:
             self.surplus, kept = np.inf, np.zeros(1)
         return 1.0 - np.mean(kept)
+
+    @property
+    def kind(self):
+        """Of the search that is used, None if none is; the first member's."""
+        return getattr(self.prepared[0].search, "kind", None)
 
     @property
     def n_neighbors(self):

@@ -59,6 +59,7 @@ class Fitted:
             "covariance_type_": self.structure.covariance_type,
             "preserve_variance_": self.structure.preserve_variance,
             "n_neighbors_": 0 if approximation is None else approximation.n_neighbors,
+            "neighbors_index_": None if approximation is None else approximation.kind,
         }
 
 

@@ -104,16 +104,17 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         - "auto": the first that states an error within `tol`, query by query: a sample,
           neighbours, more neighbours, all points
 
-        The user guide, "Millions of points", says when each pays. Other methods sum over
-        all points.
+        The user guide, "Millions of points", says when each pays. Gradients, and what
+        :meth:`diagnose` adds to the log density, are always over all points.
 
     tol : float, default=0.01
         Error of a log density against the sum over all points, in nats, that is accepted
-        unless `algorithm` is "exact". Where the error stated is larger a warning says so.
+        unless `algorithm` is "exact"; errors stated hold for about 95 % of queries like
+        the training points. Where one is larger a warning says so.
 
     n_neighbors : int, default=None
-        For "neighbors" and "auto": how many are summed one by one. None chooses from 8 to
-        128 by `tol`, at 512 training points.
+        For "neighbors" and "auto": how many are summed one by one; more make the error
+        smaller. None chooses from 8 to 128 by `tol`, at 512 training points.
 
     neighbors_index : {"hnsw", "ivf", "exact"} or transformer, default=None
         For "neighbors" and "auto": what finds neighbours.
@@ -176,9 +177,12 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
 
+    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer"} or None
+        What finds neighbours; None if nothing does.
+
     approximation_ : Report or None
-        What the last :meth:`score_samples` used for each query, unless `algorithm` is
-        "exact": arrays ``algorithm``, ``error`` (stated, in nats), ``n_evaluations``.
+        What the last :meth:`score_samples` used for each query: arrays ``algorithm``,
+        ``error`` (stated, in nats), ``n_evaluations``. None before, and for "exact".
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -197,12 +201,11 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     Notes
     -----
     float32 data are computed in float32, where that is precise enough, and give float32
-    results; everything else is float64. Log densities are within 1e-3 nats (float32) or
-    1e-8 nats (float64) of the exact sum, or within rounding of the result itself where
-    it is so large that this is more; with a structure, of the sum over coordinates that
-    are rounded to the dtype in its frame. Where inner products would lose
-    that precision, the pairs that matter are computed in float64 or from the
-    differences of their coordinates.
+    results; everything else is float64. By ``algorithm="exact"`` log densities are
+    within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
+    rounding of the result itself where that is more; with a structure, of the sum over
+    coordinates rounded to the dtype in its frame. Where inner products would lose that
+    precision, the pairs that matter are computed in float64 or from differences.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
     as a torch tensor, and results are arrays of that library, on the device of X.
@@ -347,8 +350,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         log_density, used = self._at(X, self._log_density)
         if self._approximation is not None:
-            self.approximation_ = Report(used, self.tol)
-            self.approximation_.warn()
+            self.approximation_ = Report(used, self._approximation.tol)
+            self.approximation_.warn(self._approximation.algorithm)
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X=None):
@@ -366,13 +369,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             With arrays of shape (n_queries,): ``log_density`` and its
             ``standard_error`` over fresh data sets, in nats, ``tail_index``, the
             thresholds ``h_g`` and ``h_clt`` in the units of the bandwidth, ``regime``,
-            ``effective_sample_size`` and ``max_weight``; and the share of the queries in
-            each regime.
+            ``effective_sample_size`` and ``max_weight``; ``approximation_error`` unless
+            `algorithm` is "exact"; and the share of the queries in each regime.
 
         Notes
         -----
-        All comes from one pass over all pairs, but for ``log_density`` if `algorithm` is
-        not "exact": ``approximation_error`` is its. The standard error is the spread over
+        All comes from one pass over all pairs, but ``log_density``, which is as
+        :meth:`score_samples` has it. The standard error is the spread over
         data sets redrawn from a law that is fitted to the 32 nearest points and
         completed by the sum over the rest; from a tail index of 4 on it is that of
         the central limit theorem. The user guide, "Regimes and error bars", has the
@@ -391,7 +394,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         report = None
         if self._approximation is not None:
             log_density, used = self._at(X, self._log_density)
-            report = Report(used, self.tol)
+            report = Report(used, self._approximation.tol)
         return Diagnosis.from_columns(
             log_density, columns, self.bandwidth_, self.kernel_, report
         )
@@ -457,9 +460,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         n_samples : int, default=1
-
         random_state : int, RandomState instance or None, default=None
-            Pass an int for the same points each time.
 
         Returns
         -------

@@ -99,11 +99,19 @@ class TransformerIndex:
 
     def __init__(self, transformer, blocks, shape):
         self.n_points = shape[0]
-        self.transformer = clone(transformer).fit(blocks(np.arange(shape[0])))
-        self.most = min(_neighbors_of(transformer), shape[0])
+        # some find one more than they are asked for
+        self.most = min(_neighbors_of(transformer), max(shape[0] - 1, 1))
+        ours = clone(transformer).set_params(n_neighbors=self.most)
+        self.transformer = ours.fit(blocks(np.arange(shape[0])))
 
     def search(self, Z, k, effort, n_threads):
-        graph = self.transformer.transform(Z).tocsr()
+        graph = self.transformer.transform(Z)
+        if not hasattr(graph, "tocsr"):
+            raise TypeError(
+                "neighbors_index must transform to a sparse matrix of distances, got "
+                f"{type(graph).__name__} from a {type(self.transformer).__name__}."
+            )
+        graph = graph.tocsr()
         counts = np.diff(graph.indptr)
         found = np.full((len(Z), max(int(counts.max(initial=0)), k)), -1)
         rows = np.repeat(np.arange(len(Z)), counts)
@@ -139,10 +147,15 @@ def wanted_index(estimator):
 
 def _check_transformer(transformer):
     name, own = type(transformer).__name__, _neighbors_of(transformer)
-    if isinstance(own, bool) or not isinstance(own, Integral):
+    if isinstance(transformer, type):
+        raise ValueError(
+            "neighbors_index must be an estimator, not a class; got "
+            f"{transformer.__name__}."
+        )
+    if isinstance(own, bool) or not isinstance(own, Integral) or own < 1:
         raise ValueError(
             "neighbors_index must find a number of neighbours: it needs an int "
-            f"n_neighbors, got a {name} with n_neighbors={own!r}."
+            f"n_neighbors >= 1, got a {name} with n_neighbors={own!r}."
         )
     if getattr(transformer, "mode", "distance") != "distance":
         raise ValueError(
@@ -152,7 +165,7 @@ def _check_transformer(transformer):
 
 
 def _neighbors_of(transformer):
-    return getattr(transformer, "n_neighbors", 5)
+    return getattr(transformer, "n_neighbors", None)
 
 
 def make_search(wanted, points, population, seed, engine):

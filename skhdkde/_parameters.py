@@ -67,8 +67,8 @@ def check_combination(estimator):
     if estimator.adaptive is not False and estimator.algorithm == "neighbors":
         raise ValueError(
             "algorithm='neighbors' needs adaptive=False: where points have bandwidths of "
-            "their own, the nearest are not those that contribute most. 'sampling' and "
-            "'exact' work."
+            "their own, the nearest are not those that contribute most. 'sampling', "
+            "'auto' and 'exact' work."
         )
     if estimator.algorithm != "exact" and estimator.backend == "keops":
         raise ValueError(

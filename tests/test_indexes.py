@@ -36,7 +36,7 @@ def test_an_index_states_its_misses(white, index, dtype):
     assert found.dtype == dtype
     assert np.mean(error <= 2.0 * report.error) >= 0.95
     assert np.quantile(error, 0.95) <= 0.01
-    assert kde._approximation.prepared[0].search.kind == index
+    assert kde.neighbors_index_ == index
 
 
 class Forgetful(TransformerMixin, BaseEstimator):
@@ -122,7 +122,7 @@ def test_data_in_islands_get_lists(monkeypatch):
     monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
     Y, _ = make_blobs(30_000, 20, centers=200, center_box=(-50, 50), random_state=0)
     kde = fit(Y[500:], bandwidth=0.8, algorithm="neighbors")
-    assert kde._approximation.prepared[0].search.kind == "ivf"
+    assert kde.neighbors_index_ == "ivf"
     found, report = quiet(kde, Y[:500])
     error = np.abs(found - fit(Y[500:], bandwidth=0.8).score_samples(Y[:500]))
     assert np.mean(error <= 2.0 * report.error) >= 0.95

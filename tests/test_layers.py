@@ -36,7 +36,7 @@ LAYERS = {
     "_backends._keops": 2,
     "_backends._keops_runtime": 2,
     "_backends": 2,
-    "_faiss": 2,
+    "_faiss": 2.2,
     "_parts": 2.5,
     "_split": 2.5,
     "_neighbors": 2.5,
