@@ -1,7 +1,6 @@
 """Threads over independent tasks, with the BLAS kept to one thread in each."""
 
 import os
-import sys
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -9,10 +8,6 @@ from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["n_threads_for", "run_tasks"]
-
-
-# Modules that load a BLAS of their own.
-BRING_A_BLAS = ("faiss", "torch", "scipy.linalg")
 
 
 class _BlasCap:
@@ -28,7 +23,7 @@ class _BlasCap:
     def reset(self):
         self._lock = threading.Lock()
         self._n_passes = 0
-        self._controller, self._loaded = None, None
+        self._controller = None
         self._limiter = None
         self._n_threads_before = 1
 
@@ -47,10 +42,8 @@ class _BlasCap:
             return self._n_threads_before
 
     def _current(self):
-        loaded = [name in sys.modules for name in BRING_A_BLAS]
-        if self._controller is None or loaded != self._loaded:
+        if self._controller is None:
             self._controller = ThreadpoolController().select(user_api="blas")
-            self._loaded = loaded
         pools = [lib["num_threads"] for lib in self._controller.info()]
         return max(pools) if pools else cpu_count()
 
