@@ -10,9 +10,11 @@ products: the order is the same, and graphs over inner products are hard to walk
 """
 
 import contextlib
-import os
+import functools
 
 import numpy as np
+
+from skhdkde._backends._threads import ForkWatch
 
 __all__ = ["FaissIndex", "require_faiss"]
 
@@ -23,16 +25,7 @@ LISTS, TRAINED_ON = 4, 40
 # Rows added at once, between which the user can interrupt.
 ROWS_AT_ONCE = 20_000
 
-_forked = False
-
-
-def _after_fork():
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_watch = functools.cache(ForkWatch)  # from first use on
 
 
 def require_faiss(parameter):
@@ -134,7 +127,7 @@ class FaissIndex:
 def _threads(faiss, n_threads):
     """Threads of faiss; one in a forked child, as those of OpenMP are not forked."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1 if _forked else n_threads)
+    faiss.omp_set_num_threads(1 if _watch().forked else n_threads)
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ import pathlib
 
 from threadpoolctl import threadpool_limits
 
+from skhdkde._backends._threads import ForkWatch
+
 __all__ = ["lazy_tensors", "rows_at_once", "run"]
 
 # Pairs and coordinates of queries in one call, which cannot be interrupted.
@@ -21,16 +23,7 @@ QUERIES_ON_GPU = 2**17
 ELEMENTS = 2**26
 
 _compiled = set()
-_forked = False
-
-
-def _after_fork():
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_watch = ForkWatch()
 
 
 def lazy_tensors(of_torch):
@@ -94,7 +87,7 @@ def run(values, name, *, n_threads, **options):
     options = {"enable_chunks": False, "use_fast_math": False, **options}
     formula = getattr(values, name)(axis=1, call=False, **options)
     key = str(formula), str(formula.formula), formula.dtype, str(options)
-    with threadpool_limits(1 if _forked else n_threads, user_api="openmp"):
+    with threadpool_limits(1 if _watch.forked else n_threads, user_api="openmp"):
         if key in _compiled:
             return formula()
         with _lock(hashlib.sha256(repr(key).encode()).hexdigest()):

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["n_threads_for", "run_tasks"]
+__all__ = ["ForkWatch", "n_threads_for", "run_tasks"]
 
 
 class _BlasCap:
@@ -65,6 +65,21 @@ class _BlasCap:
 _blas_cap = _BlasCap()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_blas_cap.after_fork)
+
+
+class ForkWatch:
+    """Tells whether this process was forked since the watch was made.
+
+    Threads of OpenMP are not forked: a child that asks for more than one waits for ever.
+    """
+
+    def __init__(self):
+        self.forked = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._note)
+
+    def _note(self):
+        self.forked = True
 
 
 def n_threads_for(n_jobs):
