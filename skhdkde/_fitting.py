@@ -6,13 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skhdkde._approximation import Approximation
-from skhdkde._bandwidth import (
-    N_BANDWIDTHS,
-    N_QUERIES,
-    bandwidth_by_rule,
-    distinct_points,
-    warn_of_copies,
-)
+from skhdkde._bandwidth import bandwidth_by_rule, distinct_points, warn_of_copies
 from skhdkde._calibration import calibrated, prepare
 from skhdkde._estimate import plain_estimate, structured_estimate
 from skhdkde._kernels import KERNELS, make_kernel
@@ -113,10 +107,7 @@ def _plain(X, weights, structure, kernel, estimator, engine):
     points, prepared, search = TrainingPoints(X, weights), None, None
     if estimator.algorithm in ("neighbors", "auto") and estimator.bandwidth == "kl":
         prepared = _prepared(points, estimator, engine)
-        sizes = N_QUERIES, N_BANDWIDTHS
-        search = search_by_neighbors(
-            prepared, kernel, *sizes, estimator.random_state, engine
-        )
+        search = search_by_neighbors(prepared, kernel, estimator.random_state, engine)
     if search is None:
         bandwidth, search = _by_rule(points, kernel, estimator, engine)
     else:
@@ -138,9 +129,10 @@ def _with_approximation(found, estimator, engine, prepared=None):
             for member in estimate.members
         ]
         approximation = Approximation(estimate, parts, algorithm, estimator.tol)
-        # an index takes long to build: is there a need of it?
+        # an index takes long to build: is there a need of it, and will there be one?
         need = approximation.try_samples(engine) > FEW_IN_NEED
-        if algorithm == "sampling" or not need:
+        possible = any(_wanted(m.points, estimator) is not None for m in estimate.members)
+        if not (need and possible):
             return dataclasses.replace(found, approximation=approximation)
     parts = []
     for member in estimate.members:
@@ -161,15 +153,19 @@ def _with_approximation(found, estimator, engine, prepared=None):
 
 
 def _prepared(points, estimator, engine):
+    return prepare(points, _wanted(points, estimator), _seed(estimator), engine)
+
+
+def _wanted(points, estimator):
+    """Which index these points are to have; None for none."""
     wanted, algorithm = wanted_index(estimator), estimator.algorithm
     few = points.shape[0] < FEWEST_INDEXED and estimator.neighbors_index is None
     if algorithm == "neighbors":
-        wanted = "exact" if few else wanted
-    elif (
-        few or algorithm == "sampling" or wanted == "exact" or points.stretch is not None
-    ):
-        wanted = None  # comparing with all points takes no longer, or must be
-    return prepare(points, wanted, _seed(estimator), engine)
+        return "exact" if few else wanted
+    # comparing with all points takes no longer, or must be
+    useless = few or algorithm == "sampling" or points.stretch is not None
+    useless |= isinstance(wanted, str) and wanted == "exact"
+    return None if useless else wanted
 
 
 def _seed(estimator):

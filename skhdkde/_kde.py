@@ -312,9 +312,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
         fitted._like, X = prototype(X), local(X)
-        if self.algorithm != "exact":
-            X = np.asarray(X)  # an index is on the host
-        engine = self._engine(X.shape[1], not isinstance(X, np.ndarray))
+        tiles = self.algorithm != "exact"
+        X = np.asarray(X) if tiles else X  # an index is on the host
+        engine = self._engine(X.shape[1], not isinstance(X, np.ndarray), tiles)
         fitted.backend_ = engine["backend"]
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
@@ -488,13 +488,12 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     def _options(self):
         """How pairs are visited, for `reduce_pairs`."""
         # again, as the estimator may have been loaded on another machine
-        return self._engine(self.n_features_in_, self._estimate.on_gpu)
+        tiles = self._approximation is not None
+        return self._engine(self.n_features_in_, self._estimate.on_gpu, tiles)
 
-    def _engine(self, n_features, on_gpu):
+    def _engine(self, n_features, on_gpu, tiles):
         return {
-            "backend": resolve_backend(
-                self.backend, n_features, on_gpu, tiles=self.algorithm != "exact"
-            ),
+            "backend": resolve_backend(self.backend, n_features, on_gpu, tiles=tiles),
             "n_jobs": self.n_jobs,
             "verbose": self.verbose,
         }

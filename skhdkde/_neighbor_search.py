@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 
+from skhdkde._bandwidth import N_BANDWIDTHS, N_QUERIES
 from skhdkde._calibration import calibrated
 from skhdkde._neighbors import IndexSearch
 from skhdkde._search import LeaveOneOut, search_bandwidth
@@ -59,15 +60,13 @@ class NearLeaveOneOut(LeaveOneOut):
         return part, super(NearLeaveOneOut, part).log_density
 
 
-def search_by_neighbors(prepared, kernel, n_queries, n_bandwidths, random_state, engine):
+def search_by_neighbors(prepared, kernel, random_state, engine):
     """The KL-optimal bandwidth, or None if neighbours do not give it.
 
     Parameters
     ----------
     prepared : Prepared
     kernel : object
-    n_queries, n_bandwidths : int
-        See :func:`~skhdkde.select_bandwidth`.
     random_state : int, RandomState instance or None
     engine : dict
         For :func:`~skhdkde._backends.reduce_pairs`.
@@ -83,12 +82,12 @@ def search_by_neighbors(prepared, kernel, n_queries, n_bandwidths, random_state,
     h = pilot.nearest_rule()
     tol = 1e-3 if split.points.dtype == np.float32 else 1e-8
     prepared = calibrated(prepared, kernel, h, N_NEIGHBORS, TOL, tol, engine)
-    queries = NearLeaveOneOut(prepared, kernel, n_queries, random_state, **engine)
+    queries = NearLeaveOneOut(prepared, kernel, N_QUERIES, random_state, **engine)
     n_copies = len(prepared.group) - split.points.shape[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # at the end of the grid
         try:
-            search = search_bandwidth(queries, n_bandwidths, n_copies)
+            search = search_bandwidth(queries, N_BANDWIDTHS, n_copies)
         except UserWarning:
             return None
     return search if _holds(queries, search.bandwidth * split.points.scale) else None

@@ -98,7 +98,6 @@ class TransformerIndex:
     efforts = (None,)
 
     def __init__(self, transformer, blocks, shape):
-        self.n_points = shape[0]
         # some find one more than they are asked for
         self.most = min(_neighbors_of(transformer), max(shape[0] - 1, 1))
         ours = clone(transformer).set_params(n_neighbors=self.most)

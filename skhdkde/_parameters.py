@@ -70,11 +70,6 @@ def check_combination(estimator):
             "their own, the nearest are not those that contribute most. 'sampling', "
             "'auto' and 'exact' work."
         )
-    if estimator.algorithm != "exact" and estimator.backend == "keops":
-        raise ValueError(
-            "backend='keops' visits all pairs: it needs algorithm='exact', got "
-            f"{estimator.algorithm!r}. 'numpy' and 'torch' work."
-        )
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)

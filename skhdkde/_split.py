@@ -100,8 +100,6 @@ class SplitSum:
         Of the points: those that are always summed one by one.
     seed : int
         For the samples.
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`.
     """
 
     def __init__(self, points, reserve, seed):

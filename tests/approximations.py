@@ -1,5 +1,6 @@
 """What tests of algorithms share."""
 
+import importlib.util
 import warnings
 
 from skhdkde import HighDimKernelDensity
@@ -17,3 +18,11 @@ def fit(X, **params):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*exact copies.*")
         return HighDimKernelDensity(**params).fit(X)
+
+
+def has_cuda():
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()

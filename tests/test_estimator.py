@@ -1,13 +1,13 @@
 """The scikit-learn contract, and what scikit-learn's own tests ask of a KDE."""
 
 import copy
-import importlib.util
 import pickle
 
 import numpy as np
 import oracles
 import pandas as pd
 import pytest
+from approximations import has_cuda
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -36,14 +36,6 @@ def test_scikit_learn_checks(estimator, check):
         # scikit-learn skips it for builds of torch without CUDA only
         pytest.skip("no CUDA GPU that torch can use")
     check(estimator)
-
-
-def has_cuda():
-    if importlib.util.find_spec("torch") is None:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 @pytest.fixture

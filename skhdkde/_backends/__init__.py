@@ -44,6 +44,8 @@ def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
     ------
     ImportError
         If ``backend`` is asked for by name and is not installed; says what to install.
+    ValueError
+        If it is asked for by name and has no tiles.
     """
     if backend == "auto":
         if not (on_gpu or _has_cuda_gpu()):
@@ -53,6 +55,11 @@ def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
         usable["keops"] &= not tiles
         usable["torch"] |= on_gpu
         return next((name for name in order if usable[name]), "numpy")
+    if tiles and backend == "keops":
+        raise ValueError(
+            "backend='keops' visits all pairs: it works with algorithm='exact' only; "
+            "'numpy' and 'torch' work with all."
+        )
     if backend != "numpy" and not _installed(backend):
         module, requirement = INSTALL[backend]
         raise ImportError(
