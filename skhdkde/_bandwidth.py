@@ -1,5 +1,6 @@
 """Bandwidth rules."""
 
+import functools
 import sys
 import warnings
 from numbers import Integral
@@ -20,16 +21,20 @@ from skhdkde.regimes import gaussian_thresholds
 __all__ = [
     "N_BANDWIDTHS",
     "N_QUERIES",
+    "REFERENCE_RULES",
     "RULES",
     "bandwidth_by_rule",
     "distinct_points",
     "leave_one_out",
     "levels_to_caller",
+    "queried_bandwidth",
+    "reference_bandwidth",
     "select_bandwidth",
     "warn_of_copies",
 ]
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
+REFERENCE_RULES = RULES[2:]  # from moments; the others compare points
 N_BANDWIDTHS = 32
 N_QUERIES = 4096
 
@@ -206,16 +211,32 @@ def bandwidth_by_rule(
     The parameters are those of :func:`select_bandwidth`, and what messages call the rule;
     ``engine`` goes to :func:`~skhdkde._backends.reduce_pairs`.
     """
-    if rule in ("gaussian", "scott", "silverman"):
-        if not points.mean_square_spread() > 0.0:
-            raise _too_few(points, rule, parameter)
-        reference = _gaussian_theory if rule == "gaussian" else _normal_reference
-        return reference(points, rule, kernel), None
+    if rule in REFERENCE_RULES:
+        spectrum = functools.partial(covariance_spectrum, points)
+        return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
     queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, **engine)
-    if queries.points.shape[0] < 2:
-        raise _too_few(points, rule, parameter)
+    return queried_bandwidth(queries, rule, parameter, bandwidths, n_copies)
+
+
+def reference_bandwidth(points, rule, kernel, parameter, spectrum):
+    """Bandwidth of a rule that needs no pairs.
+
+    ``spectrum`` returns the eigenvalues of the covariance, in scaled units.
+    """
+    if not points.mean_square_spread() > 0.0:
+        raise _too_few(points.shape[0], rule, parameter)
+    if rule == "gaussian":
+        return _gaussian_theory(points, kernel, spectrum())
+    return _normal_reference(points, rule, kernel)
+
+
+def queried_bandwidth(queries, rule, parameter, bandwidths, n_copies):
+    """Bandwidth of a rule that compares points, and the search if it made one."""
+    n_distinct = queries.points.shape[0]
+    if n_distinct < 2:
+        raise _too_few(n_distinct + n_copies, rule, parameter)
     if n_copies:
-        warn_of_copies(points.shape[0], n_copies, rule, parameter)
+        warn_of_copies(n_distinct + n_copies, n_copies, rule, parameter)
     if rule == "nearest":
         return queries.nearest_rule() / queries.points.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
@@ -224,8 +245,8 @@ def bandwidth_by_rule(
 
 def leave_one_out(points, kernel, n_queries, random_state, **engine):
     """Distinct training points as queries, at most ``n_queries``; number of copies."""
-    distinct, n_copies = distinct_points(points)
-    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, **engine)
+    distinct, n_copies, index = distinct_points(points)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, index, **engine)
     return queries, n_copies
 
 
@@ -237,32 +258,25 @@ def _normal_reference(points, rule, kernel):
     which it has the variance of the Gaussian.
     """
     d = points.shape[1]
-    n_points = _effective_number(points)
+    n_points = points.effective_number()
     scale = np.sqrt(points.mean_square_spread() / d) / points.scale
     base = n_points if rule == "scott" else n_points * (d + 2) / 4.0
     return float(scale * base ** (-1.0 / (d + 4)) / np.sqrt(kernel.variance(d)))
 
 
-def _gaussian_theory(points, rule, kernel):
+def _gaussian_theory(points, kernel, spectrum):
     """The KL-optimal bandwidth of Gaussian data with the covariance of the points."""
-    n_points = max(_effective_number(points), 1.0 + 1e-9)  # one weight may be all
-    theory = gaussian_thresholds(n_points, covariance_spectrum(points))
+    n_points = max(points.effective_number(), 1.0 + 1e-9)  # one weight may be all
+    theory = gaussian_thresholds(n_points, spectrum)
     h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
     return float(h_kl / points.scale)
 
 
-def _effective_number(points):
-    """Kish's effective number of points."""
-    if points.weights is None:
-        return points.shape[0]
-    return points.weights.sum() ** 2 / np.sum(points.weights**2)
-
-
-def _too_few(points, rule, parameter):
-    equal = ", all equal" if points.shape[0] > 1 else ""
+def _too_few(n_points, rule, parameter):
+    equal = ", all equal" if n_points > 1 else ""
     return ValueError(
         f"{parameter}={rule!r} needs at least two distinct points of positive weight "
-        f"in X; got n_samples={points.shape[0]}{equal}."
+        f"in X; got n_samples={n_points}{equal}."
     )
 
 
@@ -288,13 +302,14 @@ def levels_to_caller():
 
 
 def distinct_points(points):
-    """Points with exact copies made one, their weights added; number of copies.
+    """Points with exact copies made one, their weights added; how many copies; which.
 
-    A copy of the query would make the leave-one-out density unbounded as h -> 0.
+    A copy of the query would make the leave-one-out density unbounded as h -> 0. The last
+    says which point each is, the first of its copies.
     """
     first, group = distinct_rows(points)
     n_copies = points.shape[0] - len(first)
-    if n_copies == 0:
-        return points, 0
-    weights = np.bincount(group, weights=points.weights)
-    return TrainingPoints(points.in_data_units(first), weights), n_copies
+    if n_copies:
+        weights = np.bincount(group, weights=points.weights)
+        points = TrainingPoints(points.in_data_units(first), weights)
+    return points, n_copies, first

@@ -82,6 +82,8 @@ class CellSums:
             peaks[:, g] = kernel.log_peak(lowest[:, g], np.array([h]))[:, 0]
         return peaks
 
+    combine = staticmethod(np.logaddexp)
+
     def finish(self, state):
         """Log sums of shape (n_rows, n_cells)."""
         lowest, sums = state

@@ -12,7 +12,15 @@ from sklearn.utils import check_random_state
 
 from skhdkde._frames import Frame
 
-__all__ = ["MixtureSpec", "fit_frames", "shrunk_covariance", "standardization"]
+__all__ = [
+    "MixtureSpec",
+    "fit_frames",
+    "scales",
+    "shrunk",
+    "shrunk_covariance",
+    "standardization",
+    "whitening",
+]
 
 # Of the standardised features, added to the variances of a component.
 RIDGE = 1e-3
@@ -73,7 +81,7 @@ def fit_frames(X, weights, structure, random_state, *, whole=None):
     else:
         sample = _in_proportion(Z, weights, random_state)
         shift, covariance = _estimated(estimator, sample)
-    return [(_frame(location, scale, shift, covariance), everything)]
+    return [(whitening(location, scale, shift, covariance), everything)]
 
 
 def shrunk_covariance(Z, weights=None):
@@ -84,14 +92,20 @@ def shrunk_covariance(Z, weights=None):
     2004, A well-conditioned estimator for large-dimensional covariance matrices). With
     weights, the sum of squared weights is the inverse of the number of points.
     """
-    n_points, n_features = Z.shape
+    n_points = len(Z)
     shares = np.full(n_points, 1.0 / n_points) if weights is None else _shares(weights)
     covariance = (Z * shares[:, None]).T @ Z
-    mu = np.trace(covariance) / n_features
-    distance = np.sum(covariance**2) - n_features * mu**2
     lengths = np.einsum("ij,ij->i", Z, Z)
     own = np.einsum("ij,ij->i", Z @ covariance, Z)
-    error = shares**2 @ (lengths**2 - 2.0 * own + np.sum(covariance**2))
+    size = np.sum(covariance**2)
+    return shrunk(covariance, shares**2 @ (lengths**2 - 2.0 * own + size))
+
+
+def shrunk(covariance, error):
+    """The same from the sample's own, in place, and its expected squared error."""
+    n_features = len(covariance)
+    mu = np.trace(covariance) / n_features
+    distance = np.sum(covariance**2) - n_features * mu**2
     share = min(error / distance, 1.0) if distance > 0.0 else 1.0
     share = max(share, LEAST_SHRINKAGE)
     covariance *= 1.0 - share
@@ -150,7 +164,8 @@ def _estimated(estimator, Z):
     return np.ravel(location), covariance
 
 
-def _frame(location, scale, shift, covariance):
+def whitening(location, scale, shift, covariance):
+    """Frame in which points have this covariance matrix of the standardised features."""
     try:
         root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
@@ -173,8 +188,12 @@ def standardization(X, weights, whole=None):
     """
     if len(X) == 1:
         raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
-    location, variance = _moments(X, weights)
-    size = np.maximum(np.abs(location), np.abs(X).max(axis=0))
+    return scales(*_moments(X, weights), np.abs(X).max(axis=0), whole)
+
+
+def scales(location, variance, largest, whole=None):
+    """The same from mean, variance and largest absolute value of each feature."""
+    size = np.maximum(np.abs(location), largest)
     constant = np.flatnonzero(~(variance > (1e-14 * size) ** 2))
     if len(constant) and whole is not None:
         location[constant] = whole[0][constant]
@@ -182,7 +201,7 @@ def standardization(X, weights, whole=None):
     elif len(constant):
         raise ValueError(
             f"a covariance needs features of X that vary; feature {constant[0]} is "
-            f"constant ({len(constant)} of {X.shape[1]} are). Leave out such features, "
+            f"constant ({len(constant)} of {len(size)} are). Leave out such features, "
             "or use covariance_type='spherical'."
         )
     return location, np.sqrt(variance)

@@ -127,6 +127,10 @@ class PartialDiagnosing(Diagnosing):
     def finish(self, state):
         return np.column_stack(state)
 
+    def combine(self, result, other):
+        states = (self.unpack(packed, 1.0, 0.0) for packed in (result, other))
+        return PartialDiagnosing.finish(self, self.merge(*states))
+
     def unpack(self, packed, stretch, offset):
         """The state, at distances ``stretch * sq + offset``."""
         ends = np.cumsum([1, 6, self.neighbors.k])

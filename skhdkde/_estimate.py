@@ -13,7 +13,7 @@ import numpy as np
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
-from skhdkde._points import power_of_two_scale, row_blocks
+from skhdkde._points import power_of_two_scale, row_blocks, without_each
 from skhdkde._reductions import Gradient, LogSumExp, pair_dtype
 
 __all__ = ["Estimate", "at_bandwidth", "plain_estimate", "structured_estimate"]
@@ -73,11 +73,8 @@ class Estimate:
         if len(self.members) == 1:
             with np.errstate(divide="ignore"):
                 return np.log(self.members[0].points.total_weight_without_each())
-        weights = self.weights()
-        before = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
-        after = np.concatenate([np.cumsum(weights[::-1])[-2::-1], [0.0]])
         with np.errstate(divide="ignore"):
-            return np.log(before + after)
+            return np.log(without_each(self.weights()))
 
     def weights(self):
         """Of the training points, relative to the largest."""

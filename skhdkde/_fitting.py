@@ -8,20 +8,30 @@ from sklearn.utils import check_random_state
 from skhdkde._approximation import Approximation
 from skhdkde._bandwidth import bandwidth_by_rule, distinct_points, warn_of_copies
 from skhdkde._calibration import calibrated, prepare
+from skhdkde._digests import seed_from
 from skhdkde._estimate import plain_estimate, structured_estimate
 from skhdkde._kernels import KERNELS, make_kernel
 from skhdkde._neighbor_search import search_by_neighbors
 from skhdkde._neighbors import FEWEST_INDEXED, wanted_index
 from skhdkde._parts import Structure, make_parts
 from skhdkde._points import TrainingPoints
-from skhdkde._structure import DEGREES_OF_FREEDOM, expand, search_structures
+from skhdkde._structure import DEGREES_OF_FREEDOM, Folds, expand, search_structures
 from skhdkde._validation import check_bandwidth
 
 FEWEST_POINTS = 3
 # Share of training points that samples may not serve before an index is thought of.
 FEW_IN_NEED = 0.05
 
-__all__ = ["Fitted", "fit_estimate"]
+__all__ = [
+    "Fitted",
+    "by_folds",
+    "check_foldable",
+    "fit_estimate",
+    "kernels_of",
+    "structure_of",
+    "textbook",
+    "within",
+]
 
 
 @dataclasses.dataclass
@@ -73,19 +83,10 @@ def fit_estimate(X, weights, estimator, **engine):
     -------
     Fitted
     """
-    structure = Structure(
-        covariance_type=estimator.covariance_type,
-        preserve_variance=bool(estimator.preserve_variance),
-        adaptive=estimator.adaptive,
-        covariance_estimator=estimator.covariance_estimator,
-        mixture=estimator.mixture,
-    )
-    kernels = _kernels(estimator, X.shape[1])
-    searched = isinstance(estimator.bandwidth, str)
-    by_split = estimator.bandwidth == "kl" if searched else False
-    if structure.plain and len(kernels) == 1 and kernels[0].name != "student":
+    structure, kernels = structure_of(estimator), kernels_of(estimator, X.shape[1])
+    if textbook(structure, kernels):
         return _plain(X, weights, structure, kernels[0], estimator, engine)
-    if by_split and not kernels[0].compact:
+    if by_folds(estimator, structure, kernels):
         structure, kernel, search = _searched(
             X, weights, structure, kernels, estimator, engine
         )
@@ -101,6 +102,28 @@ def fit_estimate(X, weights, estimator, **engine):
     return _structured(
         X, weights, structure, kernel, bandwidth, search, estimator, engine
     )
+
+
+def structure_of(estimator):
+    """The structure that the parameters ask for."""
+    return Structure(
+        covariance_type=estimator.covariance_type,
+        preserve_variance=bool(estimator.preserve_variance),
+        adaptive=estimator.adaptive,
+        covariance_estimator=estimator.covariance_estimator,
+        mixture=estimator.mixture,
+    )
+
+
+def textbook(structure, kernels):
+    """Whether there is nothing to choose but a bandwidth, point by point."""
+    return structure.plain and len(kernels) == 1 and kernels[0].name != "student"
+
+
+def by_folds(estimator, structure, kernels):
+    """Whether the bandwidth is the best on folds that are held out."""
+    searched = isinstance(estimator.bandwidth, str) and estimator.bandwidth == "kl"
+    return searched and not kernels[0].compact and not textbook(structure, kernels)
 
 
 def _plain(X, weights, structure, kernel, estimator, engine):
@@ -184,7 +207,7 @@ def _by_rule(points, kernel, estimator, engine):
     )
 
 
-def _kernels(estimator, n_features):
+def kernels_of(estimator, n_features):
     """Among which the search chooses; one if there is no choice."""
     name, degrees = estimator.kernel, estimator.degrees_of_freedom
     automatic = estimator.covariance_type == "auto" and name == "gaussian"
@@ -199,23 +222,29 @@ def _kernels(estimator, n_features):
 def _searched(X, weights, structure, kernels, estimator, engine):
     """Structure, kernel and search by held-out log density."""
     X = np.asarray(X)
-    points, n_copies = distinct_points(TrainingPoints(X, weights))
-    if points.shape[0] < FEWEST_POINTS:
-        raise ValueError(
-            f"bandwidth='kl' needs at least {FEWEST_POINTS} distinct points of positive "
-            "weight in X, to leave out some and fit a structure to others; got "
-            f"n_samples={len(X)}, {points.shape[0]} of them distinct."
-        )
+    points, n_copies, index = distinct_points(TrainingPoints(X, weights))
+    check_foldable(points.shape[0], n_copies)
     if n_copies:
-        warn_of_copies(len(X), n_copies, "kl", "bandwidth")
         X, weights = points.in_data_units(slice(None)), points.weights
     structures = expand(structure, *X.shape)
     if kernels[0].name == "exponential":
         structures = [s for s in structures if s.covariance_type != "local"]
-    structure, kernel, search = search_structures(
-        X, weights, structures, kernels, estimator.random_state, **engine
-    )
+    folds = Folds(X, weights, seed_from(estimator.random_state), index, **engine)
+    structure, kernel, search = search_structures(folds, structures, kernels)
     return structure, kernel, dataclasses.replace(search, n_copies=n_copies)
+
+
+def check_foldable(n_distinct, n_copies):
+    """Raise ValueError if there are too few distinct points; warn if there are copies."""
+    n_points = n_distinct + n_copies
+    if n_distinct < FEWEST_POINTS:
+        raise ValueError(
+            f"bandwidth='kl' needs at least {FEWEST_POINTS} distinct points of positive "
+            "weight in X, to leave out some and fit a structure to others; got "
+            f"n_samples={n_points}, {n_distinct} of them distinct."
+        )
+    if n_copies:
+        warn_of_copies(n_points, n_copies, "kl", "bandwidth")
 
 
 def _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine):
@@ -227,17 +256,27 @@ def _structured(X, weights, structure, kernel, bandwidth, search, estimator, eng
     else:
         bandwidth = check_bandwidth(bandwidth, parts[0].points())
     largest = structure.largest_bandwidth(kernel, parts)
+    bandwidth = within(bandwidth, largest, search is not None, len(X))
+    estimate = structured_estimate(X, parts, structure, kernel, bandwidth)
+    return _with_approximation(Fitted(estimate, structure, search), estimator, engine)
+
+
+def within(bandwidth, largest, searched, n_points):
+    """A bandwidth that is at most the largest that preserves variance.
+
+    Raises
+    ------
+    ValueError
+        If it is more and was not ``searched`` for, or if there is no variance.
+    """
     if largest == 0.0:
         raise ValueError(
             "preserve_variance=True needs points in X that differ; got n_samples="
-            f"{len(X)} with no variance."
+            f"{n_points} with no variance."
         )
-    if bandwidth > largest:
-        if search is None and bandwidth > largest * (1.0 + 1e-12):
-            raise ValueError(
-                f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance "
-                "is preserved: there all of it is the kernel's."
-            )
-        bandwidth = largest
-    estimate = structured_estimate(X, parts, structure, kernel, bandwidth)
-    return _with_approximation(Fitted(estimate, structure, search), estimator, engine)
+    if not searched and bandwidth > largest * (1.0 + 1e-12):
+        raise ValueError(
+            f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance "
+            "is preserved: there all of it is the kernel's."
+        )
+    return min(bandwidth, largest)

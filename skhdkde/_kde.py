@@ -1,7 +1,6 @@
 """The estimator."""
 
 import copy
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
@@ -468,9 +467,6 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Points, in data units.
         """
         check_is_fitted(self)
-        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(f"n_samples must be an int >= 1, got {n_samples!r}.")
         rng = check_random_state(random_state)
         return like(draw(self._estimate, n_samples, rng), self._like)
 

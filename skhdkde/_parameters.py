@@ -9,7 +9,7 @@ from skhdkde._bandwidth import RULES
 from skhdkde._kernels import KERNEL_NAMES, KERNELS
 from skhdkde._neighbors import wanted_index
 
-__all__ = ["CONSTRAINTS", "check_combination"]
+__all__ = ["CONSTRAINTS", "check_combination", "check_distributed"]
 
 COVARIANCE_TYPES = ("spherical", "diag", "full", "local", "auto")
 
@@ -73,6 +73,26 @@ def check_combination(estimator):
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
+
+
+def check_distributed(estimator):
+    """Raise ValueError for parameters that need all points in one place."""
+    allowed = {
+        "algorithm": ("exact",),
+        "covariance_type": ("spherical", "diag", "full"),
+        "covariance_estimator": (None,),
+        "mixture": (None,),
+        "adaptive": (False,),
+    }
+    for name, values in allowed.items():
+        value = getattr(estimator, name)
+        if not any(value is v or (isinstance(v, str) and value == v) for v in values):
+            shown = " or ".join(map(repr, values))
+            raise ValueError(
+                f"{name} must be {shown} for training points on a cluster, got "
+                f"{value!r}. HighDimKernelDensity, on a random sample of them, has all "
+                "parameters."
+            )
 
 
 def _check_rule(estimator, structured):

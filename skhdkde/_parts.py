@@ -51,7 +51,7 @@ class Structure:
         if not self.preserve_variance:
             return np.inf
         part = parts[0]
-        return part.spread / np.sqrt(kernel.variance(part.Z.shape[1]))
+        return part.spread / np.sqrt(kernel.variance(part.n_features))
 
 
 class Part:
@@ -109,8 +109,12 @@ class Part:
         """``a`` with ``a^2 spread^2 + bandwidth^2 variance = spread^2``."""
         if not preserve_variance:
             return 1.0
-        share = bandwidth**2 * kernel.variance(self.Z.shape[1]) / self.spread**2
+        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
         return float(np.sqrt(max(1.0 - share, 0.0)))
+
+    @property
+    def n_features(self):
+        return len(self.frame.center)
 
     def points(self, pull=1.0, scale=None, discount=(1.0, 0.0)):
         """The points ready for products, pulled to the origin of the frame.

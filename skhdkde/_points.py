@@ -17,7 +17,15 @@ import numpy as np
 
 import skhdkde._device as _device
 
-__all__ = ["TrainingPoints", "distinct_rows", "indistinct", "power_of_two_scale"]
+__all__ = [
+    "TrainingPoints",
+    "distinct_rows",
+    "indistinct",
+    "power_of_two_scale",
+    "scale_for",
+    "useful_center",
+    "without_each",
+]
 
 # Elements of a block made on the fly (8 MiB of float64).
 BLOCK_SIZE = 2**20
@@ -48,6 +56,9 @@ class TrainingPoints:
 
     scale : float, default=None
         If not to be found from X.
+
+    center : ndarray of shape (n_features,), default=None
+        If not to be found from X, and X is in no frame.
 
     largest_weight : float, default=None
         If not to be found from the weights.
@@ -90,14 +101,14 @@ class TrainingPoints:
         stretch=None,
         offset=None,
         scale=None,
+        center=None,
         largest_weight=None,
     ):
         self.frame, self.stretch = frame, stretch
         self.scale = power_of_two_scale(X) if scale is None else scale
-        if frame is None:
-            self.center = _useful_center(X, self.scale)
-        else:
-            self.center = np.zeros(X.shape[1])
+        if frame is not None:
+            center = np.zeros(X.shape[1])
+        self.center = _useful_center(X, self.scale) if center is None else center
         self.offset = None if stretch is None else offset * self.scale**2
         prepare = _prepare if isinstance(X, np.ndarray) else _device.prepare
         self.exact, self.augmented, largest = prepare(X, self.scale, self.center)
@@ -185,12 +196,16 @@ class TrainingPoints:
         return float(self.shape[0] if self.weights is None else self.weights.sum())
 
     def total_weight_without_each(self):
-        """Sum of all weights but one's own, without subtracting large numbers."""
+        """Sum of all weights but one's own."""
         if self.weights is None:
             return np.full(self.shape[0], self.shape[0] - 1.0)
-        before = np.concatenate([[0.0], np.cumsum(self.weights)[:-1]])
-        after = np.concatenate([np.cumsum(self.weights[::-1])[-2::-1], [0.0]])
-        return before + after
+        return without_each(self.weights)
+
+    def effective_number(self):
+        """Kish's effective number of points."""
+        if self.weights is None:
+            return self.shape[0]
+        return self.weights.sum() ** 2 / np.sum(self.weights**2)
 
     def mean_square_spread(self):
         """Weighted mean of ``|y - mean|^2``, in scaled units."""
@@ -279,6 +294,13 @@ def _in_frame(frame, X, dtype):
     return np.where(np.isfinite(rounded), rounded, Z)
 
 
+def without_each(weights):
+    """Sum of all weights but one's own, for each, without subtracting large numbers."""
+    before = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
+    after = np.concatenate([np.cumsum(weights[::-1])[-2::-1], [0.0]])
+    return before + after
+
+
 def row_blocks(n_rows, n_features, size=BLOCK_SIZE):
     """Slices of rows that hold about ``size`` elements each."""
     step = max(1, size // max(n_features, 1))
@@ -363,20 +385,28 @@ def power_of_two_scale(X):
         largest = max(float(X.max()), -float(X.min()))
     else:
         largest = _device.largest_entry(X)
+    return scale_for(largest, X.dtype)
+
+
+def scale_for(largest, dtype):
+    """The power of two that brings entries of up to ``largest`` to at most 1."""
     if largest == 0.0:
         return 1.0
     # frexp: largest = m 2^e with m in [1/2, 1); the limit keeps 2^-e finite
-    limit = 126 if X.dtype == np.float32 else 1022
+    limit = 126 if dtype == np.float32 else 1022
     return float(2.0 ** -np.clip(np.frexp(largest)[1], -limit, limit))
 
 
 def _useful_center(X, scale):
     """Mean of ``X * scale``, or zero if the data are nearly centred as they are."""
     total, total_sq = (_sums if isinstance(X, np.ndarray) else _device.sums)(X, scale)
-    mean = total / len(X)
+    return useful_center(total / len(X), total_sq / len(X))
+
+
+def useful_center(mean, mean_sq):
+    """The mean, or zero where it is near the origin for points of mean square norm."""
     offset = mean @ mean
-    near = offset <= 0.1 * (total_sq / len(X) - offset)
-    return np.zeros_like(mean) if near else mean
+    return np.zeros_like(mean) if offset <= 0.1 * (mean_sq - offset) else mean
 
 
 def _sums(X, scale):

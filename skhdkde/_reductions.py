@@ -11,6 +11,7 @@ A reduction offers
 - ``update(state, tile)``: the state with a tile added; it may destroy ``tile.sq``,
 - ``merge(state, other)``: the state of both,
 - ``finish(state)``: the result, of shape (n_rows, width),
+- ``combine(result, other)``: where results say enough to merge, the result of both,
 - ``width``, and ``smallest_bandwidth``, infinite if there is none,
 - ``product_terms`` and ``update_from_product``, where it can do with less than a tile:
   rate times (reference minus squared distance), straight from a matrix product,
@@ -30,6 +31,7 @@ __all__ = [
     "KernelReduction",
     "LogSumExp",
     "Nearest",
+    "PartialGradient",
     "Shares",
     "pair_dtype",
 ]
@@ -168,6 +170,8 @@ class LogSumExp(KernelReduction):
         sums += other[1] * self._factors(lowest, other[0])
         return lowest, sums
 
+    combine = staticmethod(np.logaddexp)
+
     def finish(self, state):
         """Log sums of shape (n_rows, n_bandwidths); -inf where no point is in reach."""
         lowest, sums = state
@@ -186,7 +190,7 @@ class Gradient(KernelReduction):
 
     def __init__(self, kernel, bandwidth, points, tol):
         super().__init__(kernel, [bandwidth], points, tol)
-        self.width = points.shape[1]
+        self.width = self.n_features = points.shape[1]
         self.scale, self.indistinct = points.scale, points.indistinct
 
     def suspect_rows(self, nearest, delta):
@@ -205,7 +209,7 @@ class Gradient(KernelReduction):
         return (
             np.full(n_rows, np.inf),
             np.zeros((n_rows, 1)),
-            np.zeros((n_rows, self.width)),
+            np.zeros((n_rows, self.n_features)),
         )
 
     def update(self, state, tile):
@@ -237,6 +241,31 @@ class Gradient(KernelReduction):
         """Gradient of shape (n_rows, n_features), per data unit; NaN out of reach."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
+
+
+class PartialGradient(Gradient):
+    """The log sum, and the gradient: what one part of the points has to say."""
+
+    def __init__(self, kernel, bandwidth, points, tol):
+        super().__init__(kernel, bandwidth, points, tol)
+        self.width = self.n_features + 1
+
+    def finish(self, state):
+        found = np.where(np.isinf(state[0]), 0.0, state[0])
+        with np.errstate(divide="ignore"):
+            log_sums = np.log(state[1]) + self.kernel.log_peak(found, self.bandwidths)
+        return np.hstack([log_sums, super().finish(state)])
+
+    def combine(self, result, other):
+        """The mean of both gradients, by their shares of the sum."""
+        total = np.logaddexp(result[:, :1], other[:, :1])
+        merged = np.zeros((len(total), self.n_features))
+        for part in (result, other):
+            with np.errstate(invalid="ignore"):
+                share = np.exp(part[:, :1] - total)
+            merged += np.where(share > 0.0, share * part[:, 1:], 0.0)
+        merged[np.isneginf(total[:, 0])] = np.nan
+        return np.hstack([total, merged])
 
 
 class Shares(KernelReduction):
@@ -326,6 +355,9 @@ class KSmallest:
 
     def finish(self, state):
         return np.maximum(state[0], 0.0)
+
+    def combine(self, result, other):
+        return self.merge((result,), (other,))[0]
 
 
 class Nearest(KSmallest):

@@ -3,8 +3,9 @@
 import numpy as np
 
 from skhdkde._points import row_blocks
+from skhdkde._validation import whole_number
 
-__all__ = ["draw"]
+__all__ = ["draw", "random_steps"]
 
 
 def draw(estimate, n_samples, rng):
@@ -16,7 +17,13 @@ def draw(estimate, n_samples, rng):
     Returns
     -------
     X : ndarray of shape (n_samples, n_features), in the dtype of the points
+
+    Raises
+    ------
+    ValueError
+        If ``n_samples`` is no positive int.
     """
+    n_samples = whole_number(n_samples, "n_samples")
     u = rng.uniform(size=n_samples)
     members = estimate.members
     n_points = np.array([member.points.shape[0] for member in members])
@@ -30,14 +37,20 @@ def draw(estimate, n_samples, rng):
     X = np.empty((n_samples, n_features), dtype=estimate.dtype)
     first = np.concatenate([[0], np.cumsum(n_points)])
     for part in row_blocks(n_samples, n_features):
-        n_rows = part.stop - part.start
-        steps = rng.standard_normal(size=(n_rows, n_features))
-        steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-        radii = estimate.kernel.radii(n_features, n_rows, rng)
-        steps *= estimate.bandwidth * radii[:, None]
+        shape = part.stop - part.start, n_features
+        steps = random_steps(estimate.kernel, estimate.bandwidth, shape, rng)
         of_member = np.searchsorted(first, rows[part], side="right") - 1
         for c in np.unique(of_member):
             mine = of_member == c
             steps[mine] = members[c].displaced(rows[part][mine] - first[c], steps[mine])
         X[part] = steps
     return X
+
+
+def random_steps(kernel, bandwidth, shape, rng):
+    """Steps from the centre of a kernel, one in each row."""
+    steps = rng.standard_normal(size=shape)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    radii = kernel.radii(shape[1], shape[0], rng)
+    steps *= bandwidth * radii[:, None]
+    return steps

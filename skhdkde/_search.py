@@ -12,9 +12,9 @@ from numbers import Integral
 import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
-from sklearn.utils import check_random_state
 
 from skhdkde._backends import reduce_pairs
+from skhdkde._digests import lowest, priorities, seed_from
 from skhdkde._kernels import SHARP_CURVE
 from skhdkde._reductions import KSmallest, LogSumExp
 
@@ -169,22 +169,30 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
 
 
 class LeaveOneOut:
-    """Training points as queries, each without itself. All in scaled units."""
+    """Distinct training points as queries, each without itself. All in scaled units.
 
-    def __init__(self, points, kernel, n_queries, random_state, **engine):
-        self.points, self.kernel = points, kernel
-        self.engine = engine
-        n_points, n_features = points.shape
-        self.rows = np.arange(n_points)
-        if n_points > n_queries:
-            rng = check_random_state(random_state)
-            self.rows = np.sort(rng.choice(n_points, n_queries, replace=False))
-        self.weights = np.ones(len(self.rows))
-        if points.weights is not None:
-            self.weights = points.weights[self.rows]
+    If there are more than ``n_queries`` points they are drawn at random, by the ``index``
+    of each in the data.
+    """
+
+    def __init__(self, points, kernel, n_queries, random_state, index=None, **engine):
+        rows = np.arange(points.shape[0])
+        index = rows if index is None else index
+        if len(rows) > n_queries:
+            rows = lowest(priorities(index, seed_from(random_state)), n_queries)
+        weights = np.ones(len(rows)) if points.weights is None else points.weights[rows]
+        others = points.total_weight_without_each()[rows]
+        self._set(points, kernel, rows, index[rows], weights, others, engine)
+
+    def _set(self, points, kernel, rows, index, weights, others, engine):
+        self.points, self.kernel, self.engine = points, kernel, engine
+        self.rows, self.weights = rows, weights
+        # the heaviest are the pilots; of those that weigh the same any
+        order = np.lexsort((priorities(index, 0), -weights))
+        self.pilots = rows[order[:N_PILOT]]
         with np.errstate(divide="ignore"):
-            self.log_others = np.log(points.total_weight_without_each()[self.rows])
-        wide = kernel.compact or n_features < FLOAT64_BELOW
+            self.log_others = np.log(others)
+        wide = kernel.compact or points.shape[1] < FLOAT64_BELOW
         self.dtype = np.dtype(np.float64) if wide else points.dtype
         self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
 
@@ -232,12 +240,7 @@ class LeaveOneOut:
         reach the nearest point of every query, and is past its optimum when it covers
         all points twice over.
         """
-        rows = self.rows[np.argsort(-self.weights, kind="stable")]
-        if np.ptp(self.weights) == 0.0:
-            rows = rows[
-                np.linspace(0, len(rows) - 1, min(len(rows), N_PILOT)).astype(int)
-            ]
-        nearest = self.nearest_sq(rows[:N_PILOT])
+        nearest = self.nearest_sq(self.pilots)
         largest = self.points.largest_norm
         if self.kernel.compact:
             return np.sqrt(nearest.max()), 4.0 * largest

@@ -4,7 +4,7 @@ import numpy as np
 
 from skhdkde._points import row_blocks
 
-__all__ = ["covariance_spectrum"]
+__all__ = ["covariance_spectrum", "shrunk_eigenvalues"]
 
 
 def covariance_spectrum(points):
@@ -45,9 +45,14 @@ def covariance_spectrum(points):
         own = np.sum(product**2, axis=1) / weights
     eigenvalues = np.zeros(d)
     eigenvalues[d - len(product) :] = np.maximum(np.linalg.eigvalsh(product), 0.0)
+    error = np.sum(weights**2 * (sq_norms**2 - 2.0 * own + size))
+    return shrunk_eigenvalues(eigenvalues, error)
+
+
+def shrunk_eigenvalues(eigenvalues, error):
+    """Eigenvalues pulled to their mean, by the expected error of the covariance."""
     mu = eigenvalues.mean()
     distance = np.sum((eigenvalues - mu) ** 2)
-    error = np.sum(weights**2 * (sq_norms**2 - 2.0 * own + size))
     share = min(error, distance) / distance if distance > 0.0 else 0.0
     return (1.0 - share) * eigenvalues + share * mu
 

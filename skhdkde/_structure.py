@@ -14,16 +14,28 @@ from dataclasses import replace
 import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
-from sklearn.utils import check_random_state
 
 from skhdkde._backends import reduce_pairs
 from skhdkde._cells import CellSums
 from skhdkde._covariance import MixtureSpec, standardization
+from skhdkde._digests import priorities
 from skhdkde._parts import make_parts
 from skhdkde._reductions import KSmallest
 from skhdkde._search import FLOAT64_BELOW, BandwidthSearch, Candidate
 
-__all__ = ["DEGREES_OF_FREEDOM", "expand", "search_structures"]
+__all__ = [
+    "DEGREES_OF_FREEDOM",
+    "NEAREST_TOL",
+    "N_FOLDS",
+    "N_PILOT",
+    "N_QUERIES",
+    "TOL",
+    "Folds",
+    "HeldOut",
+    "expand",
+    "fold_ends",
+    "search_structures",
+]
 
 DEGREES_OF_FREEDOM = (3.0, 5.0, 10.0, 30.0, 100.0)
 N_FOLDS = 5
@@ -46,6 +58,16 @@ POINTS_PER_FEATURE = 2
 LARGEST_FULL = 1e9
 
 
+def fold_ends(n_points):
+    """Where each fold ends, in random order; the points after the last are no queries."""
+    if n_points >= N_FOLDS * N_QUERIES:
+        return np.array([N_QUERIES])
+    n_folds = min(N_FOLDS, n_points)
+    sizes = np.full(n_folds, n_points // n_folds)
+    sizes[: n_points % n_folds] += 1
+    return np.cumsum(sizes)[: max(round(N_QUERIES / sizes[0]), 1)]
+
+
 class Folds:
     """Splits of the training points, with a few of each fold as queries.
 
@@ -55,27 +77,29 @@ class Folds:
         Distinct points.
     weights : ndarray of shape (n_points,) or None
     random_state : int
+    index : ndarray of int of shape (n_points,)
+        Of each point in the data.
+    engine : dict
+        For :func:`~skhdkde._backends.reduce_pairs`.
     """
 
-    def __init__(self, X, weights, random_state):
+    def __init__(self, X, weights, random_state, index, **engine):
         self.X, self.weights, self.random_state = X, weights, random_state
-        n_points = len(X)
-        n_folds = min(N_FOLDS, n_points)
-        order = np.random.default_rng(random_state).permutation(n_points)
-        if n_points >= N_FOLDS * N_QUERIES:
-            folds = [order[:N_QUERIES]]
-        else:
-            folds = np.array_split(order, n_folds)
-            folds = folds[: max(round(N_QUERIES / len(folds[0])), 1)]
-        self.queries = folds
-        n_queries = sum(map(len, folds))
+        self.engine, n_points = {**engine, "label": "structure"}, len(X)
+        order = np.argsort(priorities(index, random_state))
+        self.queries = np.split(order, fold_ends(n_points))[:-1]
+        n_queries = sum(map(len, self.queries))
         everything = np.ones(n_queries) if weights is None else weights
         self.shares = np.ones(n_queries)
         if weights is not None:
             self.shares = np.concatenate([everything[q] for q in self.queries])
         self.shares = self.shares / self.shares.sum()
 
-    def parts(self, structure, engine):
+    def held_out(self, structure):
+        """What is to be known of a structure."""
+        return HeldOut(self, structure)
+
+    def parts(self, structure):
         """Parts of the structure, fitted to the points outside each fold."""
         fitted, whole = [], ()
         ladder = isinstance(structure.mixture, MixtureSpec)
@@ -91,19 +115,18 @@ class Folds:
                     structure,
                     self.random_state,
                     whole=whole,
-                    **engine,
+                    **self.engine,
                 )
             )
         return fitted
 
 
-class _HeldOut:
-    """Mean log density of the folds for one structure."""
+class HeldOut:
+    """Log density of the folds for one structure, fitted to the points outside."""
 
-    def __init__(self, folds, structure, engine):
-        self.folds, self.structure = folds, structure
-        self.engine = {**engine, "label": "structure"}
-        self.parts, self._prepared = folds.parts(structure, engine), {}
+    def __init__(self, folds, structure):
+        self.folds, self.structure, self.engine = folds, structure, folds.engine
+        self.parts, self._prepared = folds.parts(structure), {}
         self.n_features = folds.X.shape[1]
         self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
 
@@ -111,8 +134,12 @@ class _HeldOut:
         if self.n_features < FLOAT64_BELOW or self.structure.adaptive:
             return False
         near, _ = self.distances
-        largest = max(np.abs(part.Z).max() for parts in self.parts for part in parts)
-        return bool(largest * np.finfo(np.float32).eps <= FLOAT32_TOL * near)
+        return bool(
+            self._largest_entry() * np.finfo(np.float32).eps <= FLOAT32_TOL * near
+        )
+
+    def _largest_entry(self):
+        return max(np.abs(part.Z).max() for parts in self.parts for part in parts)
 
     def _narrow(self):
         for parts in self.parts:
@@ -158,7 +185,12 @@ class _HeldOut:
     @functools.cached_property
     def distances(self):
         """Median distance to the nearest point, and spread, of a coordinate."""
-        nearest, spreads = [], []
+        near = np.sqrt(np.median(np.concatenate(self._nearest())) / self.n_features)
+        return near, np.sqrt(np.max(self._spreads()))
+
+    def _nearest(self):
+        """Squared distances to the nearest point, of a few queries of each fold."""
+        nearest = []
         for rows, parts in zip(self.folds.queries, self.parts, strict=True):
             X, own = self.folds.X[rows[:N_PILOT]], []
             for part in parts:
@@ -166,10 +198,17 @@ class _HeldOut:
                 reduction, queries = KSmallest(1, NEAREST_TOL), points.as_queries(X)
                 sq = reduce_pairs(reduction, queries, points, **self.engine)
                 own.append(sq[:, 0] / points.scale**2)
-                spreads.append(np.mean(np.square(part.Z, dtype=np.float64)))
             nearest.append(np.min(own, axis=0))
-        near = np.sqrt(np.median(np.concatenate(nearest)) / self.n_features)
-        return near, np.sqrt(np.max(spreads))
+        return nearest
+
+    def _spreads(self):
+        """Mean square of a coordinate, in all parts."""
+        parts = [part for parts in self.parts for part in parts]
+        return [np.mean(np.square(part.Z, dtype=np.float64)) for part in parts]
+
+    def largest_bandwidth(self, kernel):
+        """That all folds allow."""
+        return min(self.structure.largest_bandwidth(kernel, p) for p in self.parts)
 
     def range(self, kernel):
         """Bandwidths between which the best is sought."""
@@ -178,8 +217,7 @@ class _HeldOut:
         if kernel.name == "student":
             variance = min(variance, 4.0)
         low, high = 0.25 * near / np.sqrt(variance), 2.0 * spread / np.sqrt(variance)
-        largest = min(self.structure.largest_bandwidth(kernel, p) for p in self.parts)
-        high = min(max(high, 1e-300), largest)
+        high = min(max(high, 1e-300), self.largest_bandwidth(kernel))
         return min(max(low, 1e-9 * high), 0.5 * high), high
 
 
@@ -188,9 +226,7 @@ class _Curve:
 
     def __init__(self, held_out, kernel):
         self.held_out, self.kernel = held_out, kernel
-        self.largest = min(
-            held_out.structure.largest_bandwidth(kernel, p) for p in held_out.parts
-        )
+        self.largest = held_out.largest_bandwidth(kernel)
         self.tried = {}  # bandwidth: (mean, standard error)
         self.center, self.step = None, FINE_STEP
 
@@ -240,18 +276,15 @@ class _Curve:
         return float(np.exp(brentq(slope, x[best - 1], x[best + 1])))
 
 
-def search_structures(X, weights, structures, kernels, random_state, **engine):
+def search_structures(folds, structures, kernels):
     """Compare structures, kernels and bandwidths on held-out points.
 
     Parameters
     ----------
-    X : ndarray of shape (n_points, n_features)
-        Distinct points.
-    weights : ndarray of shape (n_points,) or None
+    folds : Folds
     structures : list of Structure
     kernels : list
         Of which every structure takes the best.
-    random_state : int, RandomState instance or None
 
     Returns
     -------
@@ -259,14 +292,12 @@ def search_structures(X, weights, structures, kernels, random_state, **engine):
     kernel : object
     search : BandwidthSearch
     """
-    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-    folds = Folds(X, weights, seed)
     curves, best_means = {}, {}
     for structure in structures:
         family = best_means.setdefault(_family(structure), [])
         if len(family) > 1 and family[-1] < family[-2]:
             continue  # more components would be worse still
-        compared = _compare_kernels(folds, structure, kernels, engine)
+        compared = _compare_kernels(folds, structure, kernels)
         curves.update({curve: structure for curve in compared})
         family.append(max(curve.best_mean for curve in compared))
     best = max(curves, key=lambda curve: curve.best_mean)
@@ -285,9 +316,9 @@ def _family(structure):
     return structure.covariance_type, mixture
 
 
-def _compare_kernels(folds, structure, kernels, engine):
+def _compare_kernels(folds, structure, kernels):
     """The curve of each kernel."""
-    held_out = _HeldOut(folds, structure, engine)
+    held_out = folds.held_out(structure)
     curves = [_Curve(held_out, kernel) for kernel in kernels]
     _pilot(held_out, curves)
     for _ in range(MAX_PASSES):

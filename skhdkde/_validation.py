@@ -1,6 +1,7 @@
 """Checks of input: scikit-learn's, in words that always name the parameter."""
 
 import re
+from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_array
@@ -10,12 +11,15 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from skhdkde._device import detached, local
 
 __all__ = [
+    "ALL_ZERO",
     "check_bandwidth",
     "check_data",
     "check_n_jobs",
     "check_points",
     "check_weights",
+    "finite_weights",
     "interleaved",
+    "whole_number",
 ]
 
 # float32 stays float32; everything else becomes float64.
@@ -24,6 +28,9 @@ FLOATS = [np.float64, np.float32]
 # Ratio of bandwidth and data beyond which squares leave the range of float64, or the
 # data themselves, once scaled, that of float32.
 LARGEST_RATIO = {np.dtype(np.float64): 1e140, np.dtype(np.float32): 1e30}
+
+
+ALL_ZERO = "sample_weight must have a positive entry, all are 0.0."
 
 
 class _Naming:
@@ -83,18 +90,31 @@ def check_weights(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    with _Naming("sample_weight"):
-        if hasattr(sample_weight, "device"):
+    if hasattr(sample_weight, "device"):
+        with _Naming("sample_weight"):
             sample_weight = np.asarray(local(sample_weight))
-        rows = np.empty((len(X), 0))
+    weights = finite_weights(sample_weight, len(X))
+    if not weights.max() > 0.0:
+        raise ValueError(ALL_ZERO)
+    return weights
+
+
+def finite_weights(sample_weight, n_samples):
+    """``sample_weight`` as float64, of which none need be positive.
+
+    Raises
+    ------
+    ValueError
+        If it has the wrong length, NaN, infinite or negative entries.
+    """
+    with _Naming("sample_weight"):
+        rows = np.empty((n_samples, 0))
         weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
-    if weights.min() < 0.0:
+    if n_samples and weights.min() < 0.0:
         raise ValueError(
             f"sample_weight must not be negative, got {float(weights.min())!r} at index "
             f"{weights.argmin()}."
         )
-    if not weights.max() > 0.0:
-        raise ValueError("sample_weight must have a positive entry, all are 0.0.")
     return weights
 
 
@@ -122,6 +142,20 @@ def check_bandwidth(bandwidth, points):
 def check_n_jobs(n_jobs):
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0: None is all cores, 1 is one thread.")
+
+
+def whole_number(value, parameter):
+    """``value`` as a positive int.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{parameter} must be an int >= 1, got {value!r}.")
+    return int(value)
 
 
 def interleaved(zero, others, own):

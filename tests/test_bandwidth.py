@@ -218,7 +218,9 @@ def test_out_of_reach_of_compact_kernels():
     assert h > nearest.max()
     assert np.isfinite(search.mean_log_density.max())
     for g, bandwidth in enumerate(search.bandwidths):
-        assert search.n_out_of_reach[g] == np.sum(nearest >= bandwidth)
+        # the first is the distance of one of the points, up to rounding
+        low, high = (np.sum(nearest >= bandwidth * (1.0 + s * 1e-9)) for s in (1, -1))
+        assert low <= search.n_out_of_reach[g] <= high
     none = search.n_out_of_reach == 0
     assert (np.isfinite(search.mean_log_density) == none).all()
     assert np.isfinite(search.standard_error[none]).all()

@@ -1,0 +1,369 @@
+"""Blocks of training points on a Dask cluster: tasks over them as graphs.
+
+The only file that imports dask. Blocks stay where they are; what is sent to them are
+the tasks of ``_blocks.py``, and what they say of a block is merged in a tree. Where
+blocks are read from a file, a task reads its block itself: none is kept for another task,
+so that the memory of a worker holds those that it works on and no more.
+"""
+
+import math
+import uuid
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from skhdkde._blocks import merged
+from skhdkde._survey import Count
+from skhdkde._validation import check_data, check_weights
+
+try:
+    import cloudpickle
+    import dask
+    import dask.array as da
+    import distributed
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph
+except ImportError as error:
+    raise ImportError(
+        f"skhdkde.dask needs {error.name}: pip install 'skhdkde[dask]'."
+    ) from error
+
+__all__ = [
+    "DaskTraining",
+    "checked",
+    "computed",
+    "from_memory",
+    "is_dask",
+    "training_arrays",
+]
+
+# Results that are merged at once.
+FAN = 8
+# Queries in a task at most, elements of them, and tasks for each thread at least.
+MOST_QUERIES, QUERY_SIZE, TASKS_PER_THREAD = 2**15, 2**23, 4
+# Bytes that reading a block may take to write down: more are the data themselves.
+LARGEST_RECIPE = 2**16
+# Elements of a block that is made of an array in memory.
+BLOCK_SIZE = 2**23
+# Share of a worker's memory that blocks may take.
+LARGEST_SHARE = 0.9
+
+
+class DaskTraining:
+    """The blocks of training points and their weights, wherever they are."""
+
+    def __init__(self, X, weights, verbose):
+        self.X, self.weights, self.verbose = X, weights, verbose
+        self._blocks = self._counted = None
+
+    def __getstate__(self):
+        return {**vars(self), "_blocks": None}
+
+    def blocks(self):
+        """For each block, the points and weights as a task takes them; what it needs."""
+        if self._blocks is None:
+            points, needs = _block_arguments(self.X)
+            weights, more = [None] * len(points), []
+            if self.weights is not None:
+                weights, more = _block_arguments(self.weights)
+            self._blocks = list(zip(points, weights, strict=True)), needs + more
+        return self._blocks
+
+    def run(self, task, extras=None):
+        """Results of a task for all blocks, merged."""
+        name = _name(type(task).__name__.lower())
+        blocks, needs = self.blocks()
+        graph, parts = {f"{name}-task": task}, []
+        for j, block in enumerate(blocks):
+            more = () if extras is None else extras[j]
+            if more is not None:
+                parts.append((f"{name}-block", j))
+                graph[parts[-1]] = (_of, f"{name}-task", *block, *more)
+        _add_tree(graph, f"{name}-task", name, parts)
+        graph = HighLevelGraph.from_collections(name, graph, dependencies=needs)
+        return computed(Delayed(name, graph), self.verbose, name.split("-")[0])
+
+    def sizes(self):
+        """Rows, and rows of positive weight, of each block."""
+        if self._counted is None:
+            rows = np.array(self.X.chunks[0], dtype=np.float64)
+            if self.weights is not None or np.isnan(rows).any():
+                self._counted = self.run(Count())
+            else:
+                self._counted = np.column_stack([rows, rows]).astype(int)
+        return self._counted
+
+    def at(self, estimate, kind, Q):
+        """Results at the queries, a dask array."""
+        known = not math.isnan(Q.shape[0])
+        chunks = Q.chunks[0]
+        if known and Q.shape[0]:
+            Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
+        pairs = estimate.pairs(kind, Q.dtype)
+        result = self._result(estimate, kind, pairs, Q, None)
+        return result.rechunk({0: chunks}) if known else result
+
+    def at_own(self, estimate, kind):
+        """Results at the training points, each without itself, in blocks like theirs."""
+        rows = self.sizes()[:, 0].tolist()
+        X = da.Array(
+            self.X.dask, self.X.name, (tuple(rows), self.X.chunks[1]), self.X.dtype
+        )
+        step = self._rows_of_queries(sum(rows), X.shape[1])
+        own = [
+            (start, min(start + step, n), j)
+            for j, n in enumerate(rows)
+            for start in range(0, max(n, 1), step)
+        ]
+        Q = X.rechunk((tuple(stop - start for start, stop, _ in own), -1))
+        pairs = estimate.pairs(kind, estimate.dtype, n_hidden=1)
+        return self._result(estimate, kind, pairs, Q, own).rechunk({0: tuple(rows)})
+
+    def _rows_of_queries(self, n_queries, n_features):
+        """As many as keep all threads busy, within bounds."""
+        wanted = TASKS_PER_THREAD * _n_threads()
+        groups = -(-wanted // self.X.numblocks[0])
+        most = min(MOST_QUERIES, QUERY_SIZE // n_features)
+        return max(1, min(-(-n_queries // groups), most))
+
+    def _result(self, estimate, kind, pairs, Q, own):
+        """All blocks of queries against all blocks of training points, lazily."""
+        name, (blocks, needs) = _name(kind), self.blocks()
+        graph = {f"{name}-pairs": pairs, f"{name}-estimate": estimate}
+        finish = getattr(type(estimate), f"{kind}_from")
+        columns = {"density": 0, "diagnosis": 8, "gradient": Q.shape[1]}[kind]
+        tail = (0,) if columns else ()
+        for i in range(Q.numblocks[0]):
+            parts = []
+            for j, block in enumerate(blocks):
+                parts.append((f"{name}-block", i, j))
+                mine = own[i][:2] if own and own[i][2] == j else ()
+                query = (Q.name, i, 0)
+                graph[parts[-1]] = (_of, f"{name}-pairs", *block, query, *mine)
+            _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
+            known = (blocks[own[i][2]][1], *own[i]) if own else ()
+            last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), Q.dtype
+            graph[(name, i, *tail)] = (_finished, finish, *last, *known)
+        graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
+        dtype = np.result_type(Q.dtype, estimate.dtype)
+        dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
+        chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
+        return da.Array(graph, name, chunks, dtype)
+
+    def check_memory(self):
+        """Raise ValueError if a worker cannot hold the blocks that it has to work on."""
+        client = _client()
+        rows = max(self.X.chunks[0])
+        if client is None or math.isnan(rows):
+            return
+        size = rows * self.X.shape[1] * self.X.dtype.itemsize
+        for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+            needed, limit = size * worker["nthreads"], worker["memory_limit"]
+            if limit and needed > LARGEST_SHARE * limit:
+                raise ValueError(
+                    f"X has blocks of up to {rows} rows, {_mib(size)}: a worker with "
+                    f"{worker['nthreads']} threads works on as many at once, and has "
+                    f"{_mib(limit)} of memory. Make blocks smaller, as by X.rechunk, or "
+                    "give workers fewer threads."
+                )
+
+
+class _Recipe:
+    """How a block is made, by the task that needs it."""
+
+    def __init__(self, graph, key):
+        self.graph, self.key = graph, key
+
+    def make(self):
+        return dask.get(self.graph, self.key)
+
+
+def _block_arguments(array):
+    """What stands for each block of an array in a graph, and what that depends on.
+
+    Recipes, if every block is read or made by itself from what takes little to write
+    down; else keys of the array.
+    """
+    keys = [block if array.ndim == 1 else block[0] for block in array.__dask_keys__()]
+    (array,) = dask.optimize(array)
+    graph, depends = array.__dask_graph__(), [array]
+    if distributed.futures_of(array):
+        return keys, depends
+    if not isinstance(graph, HighLevelGraph):
+        graph = HighLevelGraph.from_collections("blocks", dict(graph), ())
+    needs, graph = graph.get_all_dependencies(), dict(graph)
+    recipes, used = [], set()
+    for key in keys:
+        found, todo = set(), [key]
+        while todo:
+            last = todo.pop()
+            if last not in found:
+                found.add(last)
+                todo += needs[last]
+        shared = {k for k in found & used if needs[k]}
+        if shared:  # a mean of all blocks, say: to be made once
+            return keys, depends
+        used |= found
+        recipes.append(_Recipe({k: graph[k] for k in found}, key))
+    try:
+        size = len(cloudpickle.dumps(recipes[0])) if recipes else 0
+    except Exception:  # not to be sent anywhere: dask will say so
+        return keys, depends
+    return (recipes, []) if size <= LARGEST_RECIPE else (keys, depends)
+
+
+def _of(task, X, weights, *more):
+    """Result of a task for a block."""
+    X, weights = (b.make() if isinstance(b, _Recipe) else b for b in (X, weights))
+    return task.of(X, weights, *more)
+
+
+def _merged(task, results):
+    return merged(task.merge, results)
+
+
+def _finished(finish, estimate, pairs, result, dtype, *own):
+    if own:
+        weights, *rows = own
+        own = weights.make() if isinstance(weights, _Recipe) else weights, *rows
+    return finish(estimate, pairs, result, dtype, *own)
+
+
+def _add_tree(graph, task, root, parts):
+    """Add to a graph the merges of ``parts``, up to the key ``root``."""
+    level, base = 0, root if isinstance(root, tuple) else (root,)
+    while len(parts) > FAN:
+        groups = [parts[k : k + FAN] for k in range(0, len(parts), FAN)]
+        level, parts = level + 1, []
+        for k, group in enumerate(groups):
+            parts.append((f"{base[0]}-merge", *base[1:], level, k))
+            graph[parts[-1]] = (_merged, task, group)
+    graph[root] = (_merged, task, parts)
+
+
+def training_arrays(estimator, X, sample_weight):
+    """Points and weights as dask arrays whose blocks go together."""
+    if is_dask(X):
+        X = checked(estimator, X, reset=True)
+    else:
+        X = check_data(estimator, X, reset=True)
+        sample_weight = check_weights(sample_weight, X)
+        rows = min(-(-len(X) // _n_threads()), max(1, BLOCK_SIZE // X.shape[1]))
+        X = da.from_array(X, chunks=(rows, -1), name=False)
+    if sample_weight is None:
+        return X, None
+    if not is_dask(sample_weight):
+        if math.isnan(X.shape[0]):
+            X = X.compute_chunk_sizes()
+        weights = check_weights(sample_weight, range(X.shape[0]))
+        return X, da.from_array(weights, chunks=(X.chunks[0],), name=False)
+    weights = _as_array(sample_weight)
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must be 1D, got shape {weights.shape}.")
+    known = not (math.isnan(X.shape[0]) or math.isnan(weights.shape[0]))
+    if known and len(weights) != len(X):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(X.shape[0],)}!"
+        )
+    if known:
+        return X, weights.rechunk((X.chunks[0],))
+    if weights.numblocks[0] != X.numblocks[0]:
+        raise ValueError(
+            f"sample_weight has {weights.numblocks[0]} blocks and X {X.numblocks[0]}; "
+            "where their sizes are not known they must go together one by one."
+        )
+    return X, weights
+
+
+def checked(estimator, X, *, reset):
+    """A dask array or DataFrame as an array with all features in one block.
+
+    What its blocks hold is checked where they are.
+    """
+    names = X._meta if hasattr(X, "columns") else X
+    array = _as_array(X)
+    if array.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array for X, got {array.ndim}D array instead, of shape "
+            f"{array.shape}."
+        )
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported, got X of dtype {array.dtype}.")
+    validate_data(estimator, names, reset=reset, skip_check_array=True)
+    if 0 in array.shape:
+        raise ValueError(
+            f"X has shape {array.shape}; at least one row and one feature are required."
+        )
+    return array.rechunk({1: -1}) if array.numblocks[1] > 1 else array
+
+
+def computed(collection, verbose, label):
+    """The result, or an error that says what happened on the cluster."""
+    # queries in memory go with the graph: then it may be large
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
+    try:
+        with dask.config.set(quiet):
+            return _shown(collection, label) if verbose else collection.compute()
+    except distributed.KilledWorker as error:
+        raise RuntimeError(
+            "a task failed since workers died on it again and again. Most often they ran "
+            "out of memory: make blocks smaller, as by X.rechunk, or give workers fewer "
+            "threads or more memory."
+        ) from error
+    except distributed.client.FutureCancelledError as error:
+        raise RuntimeError(
+            "work was cancelled, or blocks are gone from the cluster: their client "
+            "closed, or the worker that had them died and they cannot be made again. "
+            "Fit again, to data from files or persisted anew."
+        ) from error
+
+
+def from_memory(X):
+    """Queries in memory as a dask array."""
+    return da.from_array(X, chunks=(MOST_QUERIES, -1), name=False)
+
+
+def _shown(collection, label):
+    """The same with a progress bar."""
+    client = _client()
+    if client is None:
+        from tqdm.dask import TqdmCallback
+
+        with TqdmCallback(desc=label, unit="task"):
+            return collection.compute()
+    future = client.compute(collection)
+    distributed.progress(future, notebook=False)
+    return future.result()
+
+
+def _client():
+    """The active client, or None."""
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _n_threads():
+    """Of the cluster, or of this machine."""
+    client = _client()
+    if client is None:
+        return dask.system.CPU_COUNT
+    return max(sum(client.nthreads().values()), 1)
+
+
+def is_dask(X):
+    return dask.is_dask_collection(X)
+
+
+def _as_array(X):
+    """A dask array, DataFrame or Series as an array."""
+    return X if isinstance(X, da.Array) else X.to_dask_array()
+
+
+def _name(kind):
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def _mib(size):
+    return f"{size / 2**20:.0f} MiB"

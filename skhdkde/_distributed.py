@@ -1,0 +1,395 @@
+"""From blocks of training points to a fitted estimate, and from there to results.
+
+Blocks themselves are not looked at here: all is made of what tasks of ``_blocks.py`` say
+of them, merged. ``run(task, extras=None)`` returns that; how, it knows alone.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from skhdkde._bandwidth import (
+    N_BANDWIDTHS,
+    N_QUERIES,
+    REFERENCE_RULES,
+    queried_bandwidth,
+    reference_bandwidth,
+)
+from skhdkde._blocks import Layout, Pairs, Split
+from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
+from skhdkde._digests import matches, seed_from
+from skhdkde._fitting import (
+    Fitted,
+    by_folds,
+    kernels_of,
+    structure_of,
+    within,
+)
+from skhdkde._folds import BlockFolds, fit_parts
+from skhdkde._frames import Frame
+from skhdkde._points import indistinct, row_blocks, scale_for, useful_center, without_each
+from skhdkde._reductions import LogSumExp, PartialGradient, pair_dtype
+from skhdkde._sampling import random_steps
+from skhdkde._search import LeaveOneOut
+from skhdkde._spectrum import shrunk_eigenvalues
+from skhdkde._structure import N_FOLDS, search_structures
+from skhdkde._structure import N_QUERIES as N_FOLD_QUERIES
+from skhdkde._survey import Fetch, Scatters, Survey, Take
+from skhdkde._validation import ALL_ZERO, check_bandwidth, whole_number
+
+# From which random samples of the distinct points are taken.
+N_CANDIDATES = max(N_QUERIES, N_FOLDS * N_FOLD_QUERIES)
+
+__all__ = ["BlockEstimate", "Blocks", "fit_blocks"]
+
+
+class Blocks:
+    """What is known of the blocks of training points before anything is fitted.
+
+    Parameters
+    ----------
+    run : callable
+    n_features : int
+    dtype : dtype
+    weighted : bool
+    estimator : DaskHighDimKernelDensity
+
+    Attributes
+    ----------
+    sizes : ndarray of int of shape (n_blocks, 2)
+        Rows, and those of positive weight.
+    totals : ndarray of shape (n_blocks,)
+        Weights, relative to the heaviest point.
+    backends : set of str
+    moments : Moments
+    layout : Layout
+        Of the textbook's estimate.
+    """
+
+    def __init__(self, run, n_features, dtype, sizes, weighted, estimator):
+        self.run, self.n_features, self.dtype = run, n_features, np.dtype(dtype)
+        self.sizes, self.weighted = sizes, weighted
+        self.engine = {"backend": estimator.backend, "n_jobs": estimator.n_jobs or 1}
+        seed = seed_from(estimator.random_state)
+        survey = Survey(n_features, self.dtype, estimator.backend, seed, N_CANDIDATES)
+        survey = run(survey, self._before)
+        if survey.moments is None:
+            raise ValueError(
+                ALL_ZERO
+                if sizes[:, 0].any()
+                else "X must have at least one row; all of its blocks are empty."
+            )
+        self.moments, self.backends = survey.moments, survey.backends
+        self.n_points, self.heaviest = self.moments.n_points, self.moments.heaviest
+        self.totals = survey.totals[:, 0] * (survey.totals[:, 1] / self.heaviest)
+        self._candidates = survey.candidates
+        plain, scale = survey.unweighted, scale_for(self.moments.largest.max(), dtype)
+        mean = plain.mean * scale
+        mean_sq = plain.variance.sum() * scale**2 + mean @ mean
+        center = useful_center(mean, mean_sq)
+        self.layout = Layout(self.dtype, scale, self.heaviest, center=center)
+
+    @property
+    def _before(self):
+        """Number of points in the blocks before each."""
+        return [(int(n),) for n in np.cumsum(self.sizes[:, 1]) - self.sizes[:, 1]]
+
+    def draw(self, count, layout=None):
+        """Distinct points at random.
+
+        Parameters
+        ----------
+        count : callable
+            How many, given how many distinct points there are.
+        layout : Layout, default=None
+            Of whose points the largest norm is sought, if it is.
+
+        Returns
+        -------
+        Drawn
+        """
+        layout = layout or self.layout
+        rank, index, digests = self._candidates
+        order = np.argsort(rank)
+        index, digests = index[order], digests[order]
+        distinct, place = np.unique(digests, return_inverse=True)
+        # in order of priority, so that the first are those whose rows will be wanted
+        early = np.full(len(distinct), len(digests))
+        np.minimum.at(early, place, np.arange(len(digests)))
+        distinct = distinct[np.argsort(early)]
+        n_rows = min(count(self.n_points), len(distinct))
+        found = self.run(Fetch(layout, distinct, n_rows), self._before)
+        place = matches(digests, distinct)[1]
+        # only first copies count; of the others there is a share like that in the sample
+        first = np.flatnonzero(found.index[place] == index)
+        n_distinct = len(first)
+        if len(index) < self.n_points:
+            n_distinct = max(round(self.n_points * n_distinct / len(index)), n_distinct)
+        chosen = place[first[: count(n_distinct)]]
+        rows = found.rows
+        if chosen.max() < n_rows:
+            rows = rows[chosen]  # all of the first were fetched, in order
+        else:
+            again = Fetch(layout, distinct[chosen], len(chosen))
+            rows = self.run(again, self._before).rows
+        return Drawn(
+            rows,
+            distinct[chosen],
+            found.index[chosen],
+            found.weights[chosen],
+            found.others[chosen],
+            n_distinct,
+            found.largest_norm,
+        )
+
+
+@dataclasses.dataclass
+class Drawn:
+    """Distinct points at random, in random order.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_drawn, n_features)
+    digests : ndarray of uint64 of shape (n_drawn,)
+    index : ndarray of int of shape (n_drawn,)
+        Of each among the points of positive weight.
+    weights, others : ndarray of shape (n_drawn,)
+        Of all copies, and of all other points, relative to the heaviest point.
+    n_distinct : int
+        Of all points; estimated if there are more than could be looked at.
+    largest_norm : float
+    """
+
+    X: np.ndarray
+    digests: np.ndarray
+    index: np.ndarray
+    weights: np.ndarray
+    others: np.ndarray
+    n_distinct: int
+    largest_norm: float
+
+
+class Whole:
+    """All training points, as far as rules and reductions ask for them.
+
+    See :class:`~skhdkde._points.TrainingPoints`.
+    """
+
+    stretch = None
+
+    def __init__(self, blocks, layout, moments, largest_norm=0.0):
+        self.shape = self.n_points, _ = blocks.n_points, blocks.n_features
+        self.layout, self.moments = layout, moments
+        self.dtype, self.scale = layout.dtype, layout.scale
+        self.smallest_weight = moments.lightest / moments.heaviest
+        self.weights = True if blocks.weighted else None  # whether there are any
+        self.largest_norm = largest_norm
+        size = 0.0 if layout.frame is None else largest_norm
+        self.indistinct = indistinct(size, self.dtype)
+
+    def mean_square_spread(self):
+        return float(self.moments.variance.sum() * self.scale**2)
+
+    def effective_number(self):
+        if self.weights is None:
+            return self.n_points
+        return self.moments.total**2 / self.moments.total_sq
+
+
+class BlockLeaveOneOut(LeaveOneOut):
+    """Distinct training points as queries, each without itself."""
+
+    def __init__(self, blocks, whole, kernel):
+        drawn = blocks.draw(lambda n_distinct: min(n_distinct, N_QUERIES), whole.layout)
+        self.blocks, self.X, self.digests = blocks, drawn.X, drawn.digests
+        self.n_copies = blocks.n_points - drawn.n_distinct
+        whole.largest_norm = drawn.largest_norm
+        whole.shape = drawn.n_distinct, whole.shape[1]
+        if self.n_copies:  # merged, they have weights
+            whole.weights = True
+        rows = np.arange(len(drawn.X))
+        self._set(
+            whole, kernel, rows, drawn.index, drawn.weights, drawn.others, blocks.engine
+        )
+
+    def _reduce(self, reduction, rows, dtype):
+        queries, left_out = [self.X[rows]], self.digests[rows]
+        engine = {**self.engine, "dtype": dtype}
+        layouts = [self.points.layout]
+        task = Pairs(layouts, [reduction], engine, queries, left_out=left_out)
+        return self.blocks.run(task)[0]
+
+
+def fit_blocks(blocks, estimator):
+    """Fit the estimate that an estimator's parameters describe.
+
+    Returns
+    -------
+    Fitted
+        With a :class:`BlockEstimate`.
+    """
+    structure = structure_of(estimator)
+    kernels = kernels_of(estimator, blocks.n_features)
+    kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
+    if by_folds(estimator, structure, kernels):
+        folds = BlockFolds(blocks)
+        structure, kernel, search = search_structures(folds, [structure], kernels)
+        search = dataclasses.replace(search, n_copies=folds.n_copies)
+        bandwidth = search.bandwidth
+    part, log_scale, layout = None, 0.0, blocks.layout
+    whole = Whole(blocks, layout, blocks.moments)
+    if not structure.plain:
+        (part,) = fit_parts(blocks, structure, Split(), [blocks.moments])
+        layout, log_scale = part.layout, part.frame.log_det
+        whole = Whole(blocks, layout, part.moments, part.largest_norm * layout.scale)
+    if isinstance(bandwidth, str):
+        bandwidth, search = _by_rule(blocks, whole, kernel, bandwidth)
+    else:
+        bandwidth = check_bandwidth(bandwidth, whole)
+    if part is not None:
+        largest = structure.largest_bandwidth(kernel, [part])
+        bandwidth = within(bandwidth, largest, search is not None, blocks.n_points)
+        layout.pull = part.pull(kernel, bandwidth, structure.preserve_variance)
+    whole = Whole(blocks, layout, whole.moments, whole.largest_norm)
+    estimate = BlockEstimate(blocks, whole, kernel, bandwidth, log_scale)
+    return Fitted(estimate, structure, search)
+
+
+def _by_rule(blocks, whole, kernel, rule):
+    if rule in REFERENCE_RULES:
+        spectrum = functools.partial(_spectrum, blocks, whole)
+        return reference_bandwidth(whole, rule, kernel, "bandwidth", spectrum), None
+    queries = BlockLeaveOneOut(blocks, whole, kernel)
+    return queried_bandwidth(queries, rule, "bandwidth", N_BANDWIDTHS, queries.n_copies)
+
+
+def _spectrum(blocks, whole):
+    """See :func:`~skhdkde._spectrum.covariance_spectrum`."""
+    # coordinates about their mean, in scaled units
+    frame, mean = whole.layout.frame, whole.moments.mean
+    if frame is None:
+        frame = Frame(mean, np.full(blocks.n_features, whole.scale))
+    else:
+        frame = Frame(frame.invert(mean[None])[0], frame.linear * whole.scale)
+    (scatter,) = blocks.run(Scatters(Split(), [frame], blocks.dtype, blocks.heaviest))
+    covariance, error = scatter.covariance()
+    eigenvalues = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
+    return shrunk_eigenvalues(eigenvalues, error)
+
+
+class BlockEstimate:
+    """A fitted density over blocks of training points.
+
+    It holds none of them. It makes tasks for the blocks, and results of what these say.
+
+    Attributes
+    ----------
+    kernel : object
+    bandwidth : float
+        In the units of the frame.
+    log_scale : float
+        Log of the determinant of the frame.
+    totals : ndarray of shape (n_blocks,)
+        Weight of each block, relative to the heaviest point.
+    """
+
+    def __init__(self, blocks, whole, kernel, bandwidth, log_scale):
+        self.whole, self.layout, self.engine = whole, whole.layout, blocks.engine
+        self.kernel, self.bandwidth, self.log_scale = kernel, bandwidth, log_scale
+        self.totals = blocks.totals
+        self.dtype, self.n_points = blocks.dtype, blocks.n_points
+
+    @property
+    def degrees_of_freedom(self):
+        """Of the kernel; infinite for all but student."""
+        return getattr(self.kernel, "degrees_of_freedom", np.inf)
+
+    def pairs(self, kind, dtype, n_hidden=0):
+        """The task for log sums, gradients or diagnoses at queries of ``dtype``.
+
+        ``n_hidden`` is the number of points that each query leaves out.
+        """
+        dtype = np.result_type(dtype, self.dtype)
+        tol = 1e-3 if dtype == np.float32 else 1e-8  # as promised
+        terms = self.kernel, self.bandwidth * self.layout.scale, self.whole, tol
+        reduction = {
+            "density": lambda: LogSumExp(*terms),
+            "gradient": lambda: PartialGradient(*terms),
+            "diagnosis": lambda: PartialDiagnosing(*terms, self.n_points - n_hidden),
+        }[kind]()
+        engine = {**self.engine, "dtype": pair_dtype(self.kernel, self.whole)}
+        return Pairs([self.layout], [reduction], engine)
+
+    def density_from(self, pairs, result, dtype, *own):
+        """Log densities of shape (n_queries,) from the result of ``pairs``.
+
+        ``own`` is for training points: see :meth:`without_own`.
+        """
+        others = self.without_own(*own)[0] if own else None
+        return self._finished(result[0][:, 0], dtype, others)
+
+    def gradient_from(self, pairs, result, dtype):
+        """Gradients of shape (n_queries, n_features)."""
+        gradient = result[0][:, 1:]
+        if self.layout.frame is not None:
+            gradient = self.layout.frame.gradient(gradient)
+        return gradient.astype(np.result_type(dtype, self.dtype), copy=False)
+
+    def diagnosis_from(self, pairs, result, dtype, *own):
+        """Log density, then columns of ``Diagnosing``: (n_queries, 1 + n_columns)."""
+        (reduction,), others = pairs.reductions, None
+        columns = np.empty((len(result[0]), Diagnosing.width))
+        hidden = np.ones(len(columns), dtype=bool)
+        if own:
+            others, hidden = self.without_own(*own)
+        state = reduction.unpack(result[0], 1.0, 0.0)
+        # those without weight see every point
+        for rows, n_visible in ((hidden, reduction.n_visible), (~hidden, self.n_points)):
+            if rows.any():
+                terms = self.kernel, reduction.bandwidths[0], self.whole, reduction.tol
+                finishing = Diagnosing(*terms, n_visible)
+                columns[rows] = finishing.finish(tuple(part[rows] for part in state))
+        log_density = self._finished(columns[:, 0], dtype, others)
+        columns[:, 3:5] /= self.layout.scale
+        return np.column_stack([log_density, columns])
+
+    def without_own(self, weights, start, stop, block):
+        """Weight of all others for some rows of a block; which of them have weight."""
+        if weights is None:
+            others = np.full(stop - start, self.totals.sum() - 1.0)
+            return others, np.ones(len(others), dtype=bool)
+        outside = self.totals[:block].sum() + self.totals[block + 1 :].sum()
+        weights = np.asarray(weights, dtype=np.float64) / self.layout.heaviest
+        return outside + without_each(weights)[start:stop], weights[start:stop] > 0.0
+
+    def _finished(self, log_sums, dtype, others):
+        dtype, d = np.result_type(dtype, self.dtype), self.whole.shape[1]
+        log_total = np.full(len(log_sums), np.log(self.totals.sum()))
+        if others is not None:
+            with np.errstate(divide="ignore"):
+                log_total = np.log(others)
+            log_total[np.isneginf(log_sums)] = 0.0  # no points at all: not 0/0
+        log_volume = self.kernel.log_normalizer(d) + d * np.log(self.bandwidth)
+        with np.errstate(over="ignore"):  # below the least float32 is -inf
+            logs = log_sums + self.log_scale - log_total - log_volume
+            return logs.astype(dtype, copy=False)
+
+    def draw(self, n_samples, rng, run):
+        """Random points, as :func:`~skhdkde._sampling.draw` draws them."""
+        n_samples, ends = whole_number(n_samples, "n_samples"), np.cumsum(self.totals)
+        marks = rng.uniform(size=n_samples) * ends[-1]
+        block = np.minimum(np.searchsorted(ends, marks, "right"), len(ends) - 1)
+        extras = [None] * len(ends)
+        for b in np.unique(block):
+            which = np.flatnonzero(block == b)
+            extras[b] = marks[which] - (ends[b] - self.totals[b]), which
+        which, centers = run(Take(self.layout), extras)
+        X = np.empty((n_samples, self.whole.shape[1]), dtype=self.dtype)
+        X[which] = centers
+        for rows in row_blocks(*X.shape):
+            steps = random_steps(self.kernel, self.bandwidth, X[rows].shape, rng)
+            steps += X[rows]
+            frame = self.layout.frame
+            X[rows] = steps if frame is None else frame.invert(steps)
+        return X

@@ -1,0 +1,291 @@
+"""What is to be known of blocks of training points before pairs are visited.
+
+Sizes, moments, random samples, rows of some points. ``_blocks.py`` says what a task is.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skhdkde._backends import resolve_backend
+from skhdkde._blocks import each, merged, pieces
+from skhdkde._digests import lowest, matches, priorities, row_digests
+from skhdkde._moments import Moments, Scatter
+from skhdkde._points import without_each
+from skhdkde._validation import check_points, finite_weights
+
+__all__ = ["Count", "Extent", "Fetch", "Scatters", "Survey", "Take"]
+
+
+class Count:
+    """Rows of each block and, of these, those of positive weight: (n_blocks, 2)."""
+
+    def of(self, X, weights):
+        n_rows = len(X)
+        if weights is None:
+            return np.array([[n_rows, n_rows]])
+        weights = finite_weights(weights, n_rows)
+        return np.array([[n_rows, np.count_nonzero(weights)]])
+
+    def merge(self, result, other):
+        return np.vstack([result, other])
+
+
+class Survey:
+    """First look at a block: checks, weight, moments, and a sample of its points.
+
+    Parameters
+    ----------
+    n_features : int
+    dtype : dtype
+        Of the points.
+    backend : str
+        As asked for.
+    seed, n_candidates : int
+        For the sample.
+
+    ``of`` also takes the number of points in earlier blocks.
+    """
+
+    def __init__(self, n_features, dtype, backend, seed, n_candidates):
+        self.n_features, self.dtype, self.backend = n_features, dtype, backend
+        self.seed, self.n_candidates = seed, n_candidates
+
+    def of(self, X, weights, before):
+        used = {resolve_backend(self.backend, self.n_features)}
+        if not len(X):
+            return Surveyed(np.zeros((1, 2)), used)
+        check_points(X)
+        if weights is not None:
+            weights = finite_weights(weights, len(X))
+        moments, unweighted, sample = [], [], []
+        for piece, own, _ in pieces(X, weights, self.dtype):
+            moments.append(Moments(piece, own))
+            unweighted.append(moments[-1] if own is None else Moments(piece))
+            sample.append(self._candidates(piece, before))
+            before += len(piece)
+        moments = merged(Moments.merge, moments)
+        total = np.zeros((1, 2))
+        if moments is not None:
+            total[:] = moments.total, moments.heaviest
+        unweighted = merged(Moments.merge, unweighted)
+        return Surveyed(total, used, moments, unweighted, merged(self._lowest, sample))
+
+    def _candidates(self, X, before):
+        index = np.arange(before, before + len(X))
+        rank = priorities(index, self.seed)
+        rows = lowest(rank, self.n_candidates)
+        return rank[rows], index[rows], row_digests(X[rows])
+
+    def _lowest(self, mine, theirs):
+        both = tuple(np.concatenate(pair) for pair in zip(mine, theirs, strict=True))
+        rows = lowest(both[0], self.n_candidates)
+        return tuple(part[rows] for part in both)
+
+    def merge(self, result, other):
+        return Surveyed(
+            np.vstack([result.totals, other.totals]),
+            result.backends | other.backends,
+            merged(Moments.merge, [result.moments, other.moments]),
+            merged(Moments.merge, [result.unweighted, other.unweighted]),
+            merged(self._lowest, [result.candidates, other.candidates]),
+        )
+
+
+@dataclass
+class Surveyed:
+    """Result of :class:`Survey`.
+
+    Attributes
+    ----------
+    totals : ndarray of shape (n_blocks, 2)
+        Weight of each block relative to its heaviest point, and the weight of that.
+    backends : set of str
+        In use.
+    moments, unweighted : Moments or None
+    candidates : tuple of ndarray, or None
+        Priorities, indices and digests of the points of lowest priority.
+    """
+
+    totals: np.ndarray
+    backends: set
+    moments: Any = None
+    unweighted: Any = None
+    candidates: Any = None
+
+
+class Fetch:
+    """What is known of some points and their copies, and the rows of some of them.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of whose points the largest norm is sought.
+    digests : ndarray of uint64 of shape (n_wanted,)
+        All different.
+    n_rows : int
+        Of how many of them, from the first on, rows are wanted.
+
+    ``of`` also takes the number of points in earlier blocks.
+    """
+
+    def __init__(self, layout, digests, n_rows):
+        self.layout, self.digests, self.n_rows = layout, digests, n_rows
+
+    def of(self, X, weights, before):
+        found = []
+        for piece, own, _ in pieces(X, weights, self.layout.dtype):
+            found.append(self._of_piece(piece, own, before))
+            before += len(piece)
+        return merged(self.merge, found)
+
+    def _of_piece(self, X, weights, before):
+        largest = self.layout.points(X, weights).largest_norm
+        digests = row_digests(X)
+        rows, place = matches(digests, self.digests)
+        weights = np.ones(len(X)) if weights is None else weights / self.layout.heaviest
+        others = np.full(len(self.digests), weights.sum())
+        others[place] = without_each(weights)[rows]
+        index = np.full(len(self.digests), np.iinfo(np.int64).max)
+        own = np.bincount(place, weights=weights[rows], minlength=len(index))
+        place, first, counts = np.unique(place, return_index=True, return_counts=True)
+        index[place] = before + rows[first]
+        for p in place[counts > 1]:
+            others[p] = weights[digests != self.digests[p]].sum()
+        wanted = place < self.n_rows
+        place, rows = place[wanted], X[rows[first][wanted]]
+        return Fetched(index, own, others, place, rows, largest)
+
+    def merge(self, result, other):
+        place = np.concatenate([result.place, other.place])
+        rows = np.concatenate([result.rows, other.rows])
+        place, first = np.unique(place, return_index=True)
+        return Fetched(
+            np.minimum(result.index, other.index),
+            result.weights + other.weights,
+            result.others + other.others,
+            place,
+            rows[first],
+            max(result.largest_norm, other.largest_norm),
+        )
+
+
+@dataclass
+class Fetched:
+    """Result of :class:`Fetch`.
+
+    Attributes
+    ----------
+    index : ndarray of int of shape (n_wanted,)
+        Of the first copy.
+    weights, others : ndarray of shape (n_wanted,)
+        Of all copies, and of all other points, relative to the heaviest point.
+    place : ndarray of int of shape (n_rows,)
+        To which digests the rows belong; ascending.
+    rows : ndarray of shape (n_rows, n_features)
+    largest_norm : float
+        In scaled units.
+    """
+
+    index: np.ndarray
+    weights: np.ndarray
+    others: np.ndarray
+    place: np.ndarray
+    rows: np.ndarray
+    largest_norm: float
+
+
+class Take:
+    """Points drawn in proportion to their weights.
+
+    ``of`` also takes where the draws are, in the running sum of the weights of the block
+    relative to the heaviest, and which draws they are. The result is which, and the
+    points in the coordinates of the layout.
+    """
+
+    def __init__(self, layout):
+        self.layout = layout
+
+    def of(self, X, weights, marks, which):
+        found, before = [], 0.0
+        parts = list(pieces(X, weights, self.layout.dtype))
+        for k, (piece, own, _) in enumerate(parts):
+            share = np.ones(len(piece)) if own is None else own / self.layout.heaviest
+            ends = before + np.cumsum(share)
+            inside = (marks >= before) & (marks < ends[-1])
+            inside |= (k == len(parts) - 1) & (marks >= ends[-1])  # by rounding
+            rows = np.searchsorted(ends, marks[inside], side="right")
+            rows = np.minimum(rows, len(piece) - 1)
+            own = None if own is None else own[rows]
+            if len(rows):
+                points = self.layout.points(piece[rows], own)
+                found.append((which[inside], points.in_data_units(slice(None))))
+            before = ends[-1]
+        return merged(self.merge, found)
+
+    def merge(self, result, other):
+        return tuple(np.concatenate(pair) for pair in zip(result, other, strict=True))
+
+
+class Extent:
+    """Moments in frames, for the points outside of each fold.
+
+    The result is a list, over folds, of tuples: Moments, the largest ``|z|``, the mean of
+    ``|z|^2`` over points, and their number.
+    """
+
+    def __init__(self, split, frames, dtype):
+        self.split, self.frames, self.dtype = split, frames, dtype
+
+    def of(self, X, weights):
+        found = pieces(X, weights, self.dtype)
+        return merged(self.merge, (self._of_piece(x, own) for x, own, _ in found))
+
+    def _of_piece(self, X, weights):
+        result = []
+        outside = self.split.outside(X, weights)
+        for (x, own), frame in zip(outside, self.frames, strict=True):
+            z = x if frame is None else frame.apply(x).astype(self.dtype, copy=False)
+            if not len(z):
+                result.append(None)
+                continue
+            sq = np.einsum("ij,ij->i", z, z, dtype=np.float64)
+            result.append((Moments(z, own), np.sqrt(sq.max()), sq.mean(), len(z)))
+        return result
+
+    def merge(self, result, other):
+        return each(self._merge_fold, result, other)
+
+    @staticmethod
+    def _merge_fold(mine, theirs):
+        n_points = mine[3] + theirs[3]
+        mean_sq = mine[2] + (theirs[2] - mine[2]) * (theirs[3] / n_points)
+        moments, largest = mine[0].merge(theirs[0]), max(mine[1], theirs[1])
+        return moments, largest, mean_sq, n_points
+
+
+class Scatters:
+    """Second moments in frames about their origins, for the points outside of each fold.
+
+    The result is a list, over folds, of :class:`Scatter`.
+    """
+
+    def __init__(self, split, frames, dtype, heaviest):
+        self.split, self.frames, self.dtype = split, frames, dtype
+        self.heaviest = heaviest
+
+    def of(self, X, weights):
+        found = pieces(X, weights, self.dtype)
+        return merged(self.merge, (self._of_piece(x, own) for x, own, _ in found))
+
+    def _of_piece(self, X, weights):
+        weights = None if weights is None else weights / self.heaviest
+        outside = zip(self.split.outside(X, weights), self.frames, strict=True)
+        return [
+            Scatter(frame.apply(x), own) if len(x) else None
+            for (x, own), frame in outside
+        ]
+
+    def merge(self, result, other):
+        return each(Scatter.merge, result, other)
