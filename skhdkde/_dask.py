@@ -40,7 +40,7 @@ __all__ = [
 # Results that are merged at once.
 FAN = 8
 # Queries in a task at most, elements of them, and tasks for each thread at least.
-MOST_QUERIES, QUERY_SIZE, TASKS_PER_THREAD = 2**15, 2**23, 4
+MOST_QUERIES, QUERY_SIZE, TASKS_PER_THREAD = 2**15, 2**23, 8
 # Bytes that reading a block may take to write down: more are the data themselves.
 LARGEST_RECIPE = 2**16
 # Elements of a block that is made of an array in memory.
@@ -185,13 +185,18 @@ def _block_arguments(array):
     down; else keys of the array.
     """
     keys = [block if array.ndim == 1 else block[0] for block in array.__dask_keys__()]
+    if distributed.futures_of(array):
+        return keys, [array]
     (array,) = dask.optimize(array)
     graph, depends = array.__dask_graph__(), [array]
-    if distributed.futures_of(array):
-        return keys, depends
     if not isinstance(graph, HighLevelGraph):
         graph = HighLevelGraph.from_collections("blocks", dict(graph), ())
     needs, graph = graph.get_all_dependencies(), dict(graph)
+    elsewhere = (getattr(task, "dependencies", ()) for task in graph.values())
+    if distributed.futures_of(list(graph.values())) or not graph.keys() >= set().union(
+        *elsewhere
+    ):
+        return keys, depends  # of what the cluster has
     recipes, used = [], set()
     for key in keys:
         found, todo = set(), [key]
