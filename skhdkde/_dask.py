@@ -6,6 +6,7 @@ blocks are read from a file, a task reads its block itself: none is kept for ano
 so that the memory of a worker holds those that it works on and no more.
 """
 
+import contextlib
 import math
 import uuid
 
@@ -14,7 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from skhdkde._blocks import merged
 from skhdkde._survey import Count
-from skhdkde._validation import check_data, check_weights
+from skhdkde._validation import check_data, check_points, check_weights
 
 try:
     import cloudpickle
@@ -78,7 +79,7 @@ class DaskTraining:
             more = () if extras is None else extras[j]
             if more is not None:
                 parts.append((f"{name}-block", j))
-                graph[parts[-1]] = (_of, f"{name}-task", *block, *more)
+                graph[parts[-1]] = (_of, f"{name}-task", j, *block, *more)
         _add_tree(graph, f"{name}-task", name, parts)
         graph = HighLevelGraph.from_collections(name, graph, dependencies=needs)
         return computed(Delayed(name, graph), self.verbose, name.split("-")[0])
@@ -134,12 +135,12 @@ class DaskTraining:
         columns = {"density": 0, "diagnosis": 8, "gradient": Q.shape[1]}[kind]
         tail = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
-            parts = []
+            query, parts = (f"{name}-queries", i), []
+            graph[query] = (_checked_queries, (Q.name, i, 0), i)
             for j, block in enumerate(blocks):
                 parts.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
-                query = (Q.name, i, 0)
-                graph[parts[-1]] = (_of, f"{name}-pairs", *block, query, *mine)
+                graph[parts[-1]] = (_of, f"{name}-pairs", j, *block, query, *mine)
             _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
             known = (blocks[own[i][2]][1], *own[i]) if own else ()
             last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), Q.dtype
@@ -217,10 +218,26 @@ def _block_arguments(array):
     return (recipes, []) if size <= LARGEST_RECIPE else (keys, depends)
 
 
-def _of(task, X, weights, *more):
-    """Result of a task for a block."""
-    X, weights = (b.make() if isinstance(b, _Recipe) else b for b in (X, weights))
-    return task.of(X, weights, *more)
+def _of(task, j, X, weights, *more):
+    """Result of a task for block ``j``."""
+    with _noted(f"in block {j} of X"):
+        X, weights = (b.make() if isinstance(b, _Recipe) else b for b in (X, weights))
+        return task.of(X, weights, *more)
+
+
+def _checked_queries(Q, i):
+    with _noted(f"in block {i} of the queries X"):
+        return check_points(Q) if len(Q) else np.asarray(Q)
+
+
+@contextlib.contextmanager
+def _noted(where):
+    """An error is told where it came about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def _merged(task, results):
