@@ -33,13 +33,12 @@ from skhdkde._reductions import LogSumExp, PartialGradient, pair_dtype
 from skhdkde._sampling import random_steps
 from skhdkde._search import LeaveOneOut
 from skhdkde._spectrum import shrunk_eigenvalues
-from skhdkde._structure import N_FOLDS, search_structures
-from skhdkde._structure import N_QUERIES as N_FOLD_QUERIES
+from skhdkde._structure import search_structures
 from skhdkde._survey import Fetch, Scatters, Survey, Take
 from skhdkde._validation import ALL_ZERO, check_bandwidth, whole_number
 
 # From which random samples of the distinct points are taken.
-N_CANDIDATES = max(N_QUERIES, N_FOLDS * N_FOLD_QUERIES)
+N_CANDIDATES, MOST_CANDIDATES = 2**16, 2**20
 
 __all__ = ["BlockEstimate", "Blocks", "fit_blocks"]
 
@@ -71,9 +70,8 @@ class Blocks:
         self.run, self.n_features, self.dtype = run, n_features, np.dtype(dtype)
         self.sizes, self.weighted = sizes, weighted
         self.engine = {"backend": estimator.backend, "n_jobs": estimator.n_jobs or 1}
-        seed = seed_from(estimator.random_state)
-        survey = Survey(n_features, self.dtype, estimator.backend, seed, N_CANDIDATES)
-        survey = run(survey, self._before)
+        self._seed, self._backend = seed_from(estimator.random_state), estimator.backend
+        survey = self._survey(N_CANDIDATES)
         if survey.moments is None:
             raise ValueError(
                 ALL_ZERO
@@ -89,6 +87,10 @@ class Blocks:
         mean_sq = plain.variance.sum() * scale**2 + mean @ mean
         center = useful_center(mean, mean_sq)
         self.layout = Layout(self.dtype, scale, self.heaviest, center=center)
+
+    def _survey(self, n_candidates):
+        options = self.n_features, self.dtype, self._backend, self._seed, n_candidates
+        return self.run(Survey(*options), self._before)
 
     @property
     def _before(self):
@@ -126,6 +128,10 @@ class Blocks:
         n_distinct = len(first)
         if len(index) < self.n_points:
             n_distinct = max(round(self.n_points * n_distinct / len(index)), n_distinct)
+            few = len(first) < count(n_distinct)
+            if few and len(index) < MOST_CANDIDATES:  # most points are copies
+                self._candidates = self._survey(8 * len(index)).candidates
+                return self.draw(count, layout)
         chosen = place[first[: count(n_distinct)]]
         rows = found.rows
         if chosen.max() < n_rows:

@@ -35,8 +35,6 @@ class BlockPart:
         Of the coordinates.
     largest_norm : float
         Of the coordinates.
-    mean_sq : float
-        Mean of ``|z|^2``, without weights.
     spread : float
         See :class:`~skhdkde._parts.Part`.
     """
@@ -45,7 +43,6 @@ class BlockPart:
     layout: Layout
     moments: Any
     largest_norm: float
-    mean_sq: float
     spread: float
 
     @property
@@ -92,13 +89,13 @@ def fit_parts(blocks, structure, split, moments, whole=None):
         ]
     parts = []
     extents = blocks.run(Extent(split, frames, blocks.dtype))
-    for frame, (found, largest, mean_sq, _) in zip(frames, extents, strict=True):
+    for frame, (found, largest) in zip(frames, extents, strict=True):
         spread = 1.0
         if structure.covariance_type == "spherical":
             spread = float(np.sqrt(found.variance.mean()))
         scale = scale_for(found.largest.max(), blocks.dtype)
         layout = Layout(blocks.dtype, scale, blocks.heaviest, frame=frame)
-        parts.append(BlockPart(frame, layout, found, largest, mean_sq, spread))
+        parts.append(BlockPart(frame, layout, found, largest, spread))
     return parts
 
 
@@ -154,7 +151,8 @@ class BlockHeldOut(HeldOut):
         return np.float32
 
     def _spreads(self):
-        return [part.mean_sq / self.n_features for part in self.fitted]
+        moments = [part.moments for part in self.fitted]
+        return [np.mean(m.variance + m.mean**2) for m in moments]
 
     def _nearest(self):
         queries = [q[:N_PILOT] for q in self.folds.queries]

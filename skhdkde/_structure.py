@@ -203,8 +203,11 @@ class HeldOut:
 
     def _spreads(self):
         """Mean square of a coordinate, in all parts."""
-        parts = [part for parts in self.parts for part in parts]
-        return [np.mean(np.square(part.Z, dtype=np.float64)) for part in parts]
+        spreads = []
+        for part in (part for parts in self.parts for part in parts):
+            sq = np.einsum("ij,ij->i", part.Z, part.Z, dtype=np.float64)
+            spreads.append(np.average(sq, weights=part.weights) / self.n_features)
+        return spreads
 
     def largest_bandwidth(self, kernel):
         """That all folds allow."""

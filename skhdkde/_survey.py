@@ -231,8 +231,7 @@ class Take:
 class Extent:
     """Moments in frames, for the points outside of each fold.
 
-    The result is a list, over folds, of tuples: Moments, the largest ``|z|``, the mean of
-    ``|z|^2`` over points, and their number.
+    The result is a list, over folds, of Moments and the largest ``|z|``.
     """
 
     def __init__(self, split, frames, dtype):
@@ -251,7 +250,7 @@ class Extent:
                 result.append(None)
                 continue
             sq = np.einsum("ij,ij->i", z, z, dtype=np.float64)
-            result.append((Moments(z, own), np.sqrt(sq.max()), sq.mean(), len(z)))
+            result.append((Moments(z, own), float(np.sqrt(sq.max()))))
         return result
 
     def merge(self, result, other):
@@ -259,10 +258,7 @@ class Extent:
 
     @staticmethod
     def _merge_fold(mine, theirs):
-        n_points = mine[3] + theirs[3]
-        mean_sq = mine[2] + (theirs[2] - mine[2]) * (theirs[3] / n_points)
-        moments, largest = mine[0].merge(theirs[0]), max(mine[1], theirs[1])
-        return moments, largest, mean_sq, n_points
+        return mine[0].merge(theirs[0]), max(mine[1], theirs[1])
 
 
 class Scatters:

@@ -1,12 +1,12 @@
 """Checks of input: scikit-learn's, in words that always name the parameter."""
 
 import re
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
 from skhdkde._device import detached, local
 
@@ -30,7 +30,7 @@ FLOATS = [np.float64, np.float32]
 LARGEST_RATIO = {np.dtype(np.float64): 1e140, np.dtype(np.float32): 1e30}
 
 
-ALL_ZERO = "sample_weight must have a positive entry, all are 0.0."
+ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
 
 
 class _Naming:
@@ -107,9 +107,22 @@ def finite_weights(sample_weight, n_samples):
     ValueError
         If it has the wrong length, NaN, infinite or negative entries.
     """
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(n_samples, sample_weight)
     with _Naming("sample_weight"):
-        rows = np.empty((n_samples, 0))
-        weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        weights = check_array(
+            sample_weight,
+            dtype=np.float64,
+            ensure_2d=False,
+            ensure_min_samples=0,
+            input_name="sample_weight",
+        )
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must be 1D, got shape {weights.shape}.")
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}!"
+        )
     if n_samples and weights.min() < 0.0:
         raise ValueError(
             f"sample_weight must not be negative, got {float(weights.min())!r} at index "

@@ -25,6 +25,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skhdkde._blocks as blocks_module
+import skhdkde._distributed as distributed_module
 from skhdkde import HighDimKernelDensity, RegimeDisplay, kl_scorer
 from skhdkde.dask import DaskHighDimKernelDensity
 
@@ -71,7 +72,7 @@ def blocks(X, sizes):
     st.booleans(),
     st.sampled_from(oracles.KERNEL_NAMES),
 )
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_any_blocks_give_the_sums_of_the_definition(cuts, query_cuts, weighted, kernel):
     """Empty blocks, blocks of one point, and queries in other blocks included."""
     X, weights, Q = draws(60, 4)
@@ -193,7 +194,10 @@ def test_one_weight_is_nearly_all():
 
 @pytest.mark.parametrize("params", [{}, {"covariance_type": "diag"}], ids=str)
 @pytest.mark.parametrize("n", [300, 11_000])
-def test_copies_in_different_blocks(params, n):
+@pytest.mark.parametrize("all_known", [True, False])
+def test_copies_in_different_blocks(params, n, all_known, monkeypatch):
+    if not all_known:  # from these the number of copies is estimated
+        monkeypatch.setattr(distributed_module, "N_CANDIDATES", 6000)
     X, _, _ = draws(n, 5)
     X[n // 2 : n // 2 + n // 10] = X[: n // 10]
     X[-3:] = X[0]
@@ -204,13 +208,16 @@ def test_copies_in_different_blocks(params, n):
         one.fit(X)
     with pytest.warns(UserWarning, match="training points are exact copies"):
         cluster.fit(blocks(X, n // 4))
-    assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-6)
-    exact = n_copies if n == 300 else pytest.approx(n_copies, rel=0.02)
-    assert cluster.bandwidth_search_.n_copies == exact
+    exact = all_known or n == 300
+    rel = 1e-6 if exact or not params else 0.01  # other folds, by a few points
+    assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=rel)
+    estimated = pytest.approx(n_copies, rel=0.05)
+    assert cluster.bandwidth_search_.n_copies == (n_copies if exact else estimated)
 
 
-def test_few_distinct_points_among_many():
-    """They are all looked at, although few of them come first."""
+def test_few_distinct_points_among_many(monkeypatch):
+    """They are all found, although most candidates are copies of others."""
+    monkeypatch.setattr(distributed_module, "N_CANDIDATES", 1500)
     X = np.random.default_rng(0).integers(0, 6, size=(12_000, 4)).astype(float)
     one, cluster = (
         kind(random_state=0) for kind in (HighDimKernelDensity, DaskHighDimKernelDensity)

@@ -265,7 +265,7 @@ BAD_WEIGHTS = [
     (np.r_[np.inf, np.ones(9)], "sample_weight contains infinity"),
     (np.zeros(10), "sample_weight"),
     (np.ones(9), r"sample_weight.shape == \(9,\), expected \(10,\)"),
-    (np.ones((10, 2)), "sample_weight: Sample weights must be 1D"),
+    (np.ones((10, 2)), "sample_weight must be 1D, got shape"),
     (["a"] * 10, "sample_weight: could not convert"),
 ]
 
