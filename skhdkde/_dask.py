@@ -48,6 +48,8 @@ LARGEST_RECIPE = 2**16
 BLOCK_SIZE = 2**23
 # Share of a worker's memory that blocks may take.
 LARGEST_SHARE = 0.9
+# No warning, since what is in memory has to be sent.
+LARGE_GRAPHS = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
 class DaskTraining:
@@ -182,40 +184,57 @@ class _Recipe:
 def _block_arguments(array):
     """What stands for each block of an array in a graph, and what that depends on.
 
-    Recipes, if every block is read or made by itself from what takes little to write
-    down; else keys of the array.
+    Recipes, if there are any; else keys of the array.
     """
     keys = [block if array.ndim == 1 else block[0] for block in array.__dask_keys__()]
     if distributed.futures_of(array):
         return keys, [array]
     (array,) = dask.optimize(array)
-    graph, depends = array.__dask_graph__(), [array]
+    recipes = _recipes(array.__dask_graph__(), keys)
+    return (keys, [array]) if recipes is None else (recipes, [])
+
+
+def _recipes(graph, keys):
+    """A recipe for each block, or None.
+
+    There are some if every block is read or made by itself, from what takes little to
+    write down.
+    """
     if not isinstance(graph, HighLevelGraph):
         graph = HighLevelGraph.from_collections("blocks", dict(graph), ())
     needs, graph = graph.get_all_dependencies(), dict(graph)
-    elsewhere = (getattr(task, "dependencies", ()) for task in graph.values())
-    if distributed.futures_of(list(graph.values())) or not graph.keys() >= set().union(
-        *elsewhere
-    ):
-        return keys, depends  # of what the cluster has
+    if _refers_to_cluster(graph):
+        return None
     recipes, used = [], set()
     for key in keys:
-        found, todo = set(), [key]
-        while todo:
-            last = todo.pop()
-            if last not in found:
-                found.add(last)
-                todo += needs[last]
-        shared = {k for k in found & used if needs[k]}
-        if shared:  # a mean of all blocks, say: to be made once
-            return keys, depends
+        found = _closure(key, needs)
+        if any(needs[k] for k in found & used):  # a mean of all, say: to be made once
+            return None
         used |= found
         recipes.append(_Recipe({k: graph[k] for k in found}, key))
     try:
-        size = len(cloudpickle.dumps(recipes[0])) if recipes else 0
+        size = len(cloudpickle.dumps(recipes[0]))
     except Exception:  # not to be sent anywhere: dask will say so
-        return keys, depends
-    return (recipes, []) if size <= LARGEST_RECIPE else (keys, depends)
+        return None
+    return recipes if size <= LARGEST_RECIPE else None
+
+
+def _refers_to_cluster(graph):
+    """Whether tasks of a graph need results that only the cluster has."""
+    tasks = list(graph.values())
+    needed = set().union(*(getattr(task, "dependencies", ()) for task in tasks))
+    return bool(distributed.futures_of(tasks)) or not needed <= graph.keys()
+
+
+def _closure(key, needs):
+    """A key and all that it needs, directly or not."""
+    found, todo = set(), [key]
+    while todo:
+        last = todo.pop()
+        if last not in found:
+            found.add(last)
+            todo += needs[last]
+    return found
 
 
 def _of(task, j, X, weights, *more):
@@ -271,14 +290,14 @@ def training_arrays(estimator, X, sample_weight):
         X = check_data(estimator, X, reset=True)
         sample_weight = check_weights(sample_weight, X)
         rows = min(-(-len(X) // _n_threads()), max(1, BLOCK_SIZE // X.shape[1]))
-        X = da.from_array(X, chunks=(rows, -1), name=False)
+        X = _sent(da.from_array(X, chunks=(rows, -1), name=False))
     if sample_weight is None:
         return X, None
     if not is_dask(sample_weight):
         if math.isnan(X.shape[0]):
             X = X.compute_chunk_sizes()
         weights = check_weights(sample_weight, range(X.shape[0]))
-        return X, da.from_array(weights, chunks=(X.chunks[0],), name=False)
+        return X, _sent(da.from_array(weights, chunks=(X.chunks[0],), name=False))
     weights = _as_array(sample_weight)
     if weights.ndim != 1:
         raise ValueError(f"sample_weight must be 1D, got shape {weights.shape}.")
@@ -295,6 +314,12 @@ def training_arrays(estimator, X, sample_weight):
             "where their sizes are not known they must go together one by one."
         )
     return X, weights
+
+
+def _sent(array):
+    """An array in memory, sent to the workers once."""
+    with dask.config.set(LARGE_GRAPHS):
+        return array if _client() is None else array.persist()
 
 
 def checked(estimator, X, *, reset):
@@ -321,10 +346,8 @@ def checked(estimator, X, *, reset):
 
 def computed(collection, verbose, label):
     """The result, or an error that says what happened on the cluster."""
-    # queries in memory go with the graph: then it may be large
-    quiet = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
     try:
-        with dask.config.set(quiet):
+        with dask.config.set(LARGE_GRAPHS):
             return _shown(collection, label) if verbose else collection.compute()
     except distributed.KilledWorker as error:
         raise RuntimeError(
@@ -380,6 +403,11 @@ def is_dask(X):
 
 def _as_array(X):
     """A dask array, DataFrame or Series as an array."""
+    if not isinstance(X, da.Array) and not hasattr(X, "to_dask_array"):
+        kind = type(X).__name__
+        raise TypeError(
+            f"X and sample_weight may be dask arrays or DataFrames, got {kind}."
+        )
     return X if isinstance(X, da.Array) else X.to_dask_array()
 
 
