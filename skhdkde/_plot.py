@@ -143,6 +143,11 @@ class BandwidthDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         kde, X = _last_step(estimator, X)
+        if not hasattr(kde, "_approximation"):
+            raise TypeError(
+                f"{cls.__name__} needs the training points on one machine; the curve "
+                f"that {type(kde).__name__} saw is in bandwidth_search_."
+            )
         if X is not None:
             X = local(check_data(kde, X, reset=False))
         curve = bandwidth_curve(kde._estimate, X, kde.random_state, kde._options)

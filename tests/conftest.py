@@ -42,3 +42,12 @@ def each_backend(request, monkeypatch):
             f"skhdkde.{module}.resolve_backend", lambda *args, **options: request.param
         )
     return request.param
+
+
+@pytest.fixture
+def in_this_thread():
+    """Graphs of dask run in this thread."""
+    import dask
+
+    with dask.config.set(scheduler="synchronous"):
+        yield
