@@ -98,8 +98,8 @@ class DaskTraining:
 
     def at(self, estimate, kind, Q):
         """Results at the queries, a dask array."""
-        known = not math.isnan(Q.shape[0])
-        chunks = Q.chunks[0]
+        check_memory(Q)
+        known, chunks = not math.isnan(Q.shape[0]), Q.chunks[0]
         if known and Q.shape[0]:
             Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
         pairs = estimate.pairs(kind, Q.dtype)
@@ -138,7 +138,7 @@ class DaskTraining:
         tail = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, parts = (f"{name}-queries", i), []
-            graph[query] = (_checked_queries, (Q.name, i, 0), i)
+            graph[query] = (_checked_queries, (Q.name, i, 0), i, Q.shape[1])
             for j, block in enumerate(blocks):
                 parts.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
@@ -152,23 +152,6 @@ class DaskTraining:
         dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
         chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
         return da.Array(graph, name, chunks, dtype)
-
-    def check_memory(self):
-        """Raise ValueError if a worker cannot hold the blocks that it has to work on."""
-        client = _client()
-        rows = max(self.X.chunks[0])
-        if client is None or math.isnan(rows):
-            return
-        size = rows * self.X.shape[1] * self.X.dtype.itemsize
-        for worker in client.scheduler_info(n_workers=-1)["workers"].values():
-            needed, limit = size * worker["nthreads"], worker["memory_limit"]
-            if limit and needed > LARGEST_SHARE * limit:
-                raise ValueError(
-                    f"X has blocks of up to {rows} rows, {_mib(size)}: a worker with "
-                    f"{worker['nthreads']} threads works on as many at once, and has "
-                    f"{_mib(limit)} of memory. Make blocks smaller, as by X.rechunk, or "
-                    "give workers fewer threads."
-                )
 
 
 class _Recipe:
@@ -219,6 +202,17 @@ def _recipes(graph, keys):
     return recipes if size <= LARGEST_RECIPE else None
 
 
+def _in_memory(array):
+    """Whether the graph of an array holds its data."""
+    if distributed.futures_of(array):
+        return False
+    (array,) = dask.optimize(array)
+    graph = HighLevelGraph.from_collections("all", dict(array.__dask_graph__()), ())
+    needs, graph = graph.get_all_dependencies(), dict(graph)
+    first = _closure(next(dask.core.flatten(array.__dask_keys__())), needs)
+    return len(cloudpickle.dumps([graph[key] for key in first])) > LARGEST_RECIPE
+
+
 def _refers_to_cluster(graph):
     """Whether tasks of a graph need results that only the cluster has."""
     tasks = list(graph.values())
@@ -244,8 +238,10 @@ def _of(task, j, X, weights, *more):
         return task.of(X, weights, *more)
 
 
-def _checked_queries(Q, i):
+def _checked_queries(Q, i, n_features):
     with _noted(f"in block {i} of the queries X"):
+        if Q.shape[1:] != (n_features,):
+            raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
         return check_points(Q) if len(Q) else np.asarray(Q)
 
 
@@ -254,6 +250,8 @@ def _noted(where):
     """An error is told where it came about."""
     try:
         yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{error} ({where})") from error
     except Exception as error:
         error.add_note(where)
         raise
@@ -286,6 +284,8 @@ def training_arrays(estimator, X, sample_weight):
     """Points and weights as dask arrays whose blocks go together."""
     if is_dask(X):
         X = checked(estimator, X, reset=True)
+        check_memory(X)
+        X = _sent(X) if _in_memory(X) else X
     else:
         X = check_data(estimator, X, reset=True)
         sample_weight = check_weights(sample_weight, X)
@@ -327,8 +327,8 @@ def checked(estimator, X, *, reset):
 
     What its blocks hold is checked where they are.
     """
-    names = X._meta if hasattr(X, "columns") else X
     array = _as_array(X)
+    names = X if array is X else X._meta
     if array.ndim != 2:
         raise ValueError(
             f"Expected 2D array for X, got {array.ndim}D array instead, of shape "
@@ -344,6 +344,23 @@ def checked(estimator, X, *, reset):
     return array.rechunk({1: -1}) if array.numblocks[1] > 1 else array
 
 
+def check_memory(array):
+    """Raise ValueError if a worker cannot hold the blocks that it has to work on."""
+    client, rows = _client(), max(array.chunks[0], default=0)
+    if client is None or math.isnan(rows):
+        return
+    size = rows * array.shape[1] * array.dtype.itemsize
+    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+        needed, limit = size * worker["nthreads"], worker["memory_limit"]
+        if limit and needed > LARGEST_SHARE * limit:
+            raise ValueError(
+                f"X has blocks of up to {rows} rows, {_mib(size)}: a worker with "
+                f"{worker['nthreads']} threads works on as many at once, and has "
+                f"{_mib(limit)} of memory. Make blocks smaller, as by X.rechunk, or "
+                "give workers fewer threads."
+            )
+
+
 def computed(collection, verbose, label):
     """The result, or an error that says what happened on the cluster."""
     try:
@@ -355,7 +372,9 @@ def computed(collection, verbose, label):
             "out of memory: make blocks smaller, as by X.rechunk, or give workers fewer "
             "threads or more memory."
         ) from error
-    except distributed.client.FutureCancelledError as error:
+    except (distributed.client.FutureCancelledError, ValueError) as error:
+        if isinstance(error, ValueError) and "Missing dependency" not in str(error):
+            raise
         raise RuntimeError(
             "work was cancelled, or blocks are gone from the cluster: their client "
             "closed, or the worker that had them died and they cannot be made again. "
@@ -403,12 +422,14 @@ def is_dask(X):
 
 def _as_array(X):
     """A dask array, DataFrame or Series as an array."""
-    if not isinstance(X, da.Array) and not hasattr(X, "to_dask_array"):
+    if isinstance(X, da.Array):
+        return X
+    if isinstance(X, Delayed) or not hasattr(X, "to_dask_array"):
         kind = type(X).__name__
         raise TypeError(
             f"X and sample_weight may be dask arrays or DataFrames, got {kind}."
         )
-    return X if isinstance(X, da.Array) else X.to_dask_array()
+    return X.to_dask_array()
 
 
 def _name(kind):

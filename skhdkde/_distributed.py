@@ -18,7 +18,7 @@ from skhdkde._bandwidth import (
 )
 from skhdkde._blocks import Layout, Pairs, Split
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
-from skhdkde._digests import matches, seed_from
+from skhdkde._digests import matches, priorities, seed_from
 from skhdkde._fitting import (
     Fitted,
     by_folds,
@@ -39,6 +39,8 @@ from skhdkde._validation import ALL_ZERO, check_bandwidth, whole_number
 
 # From which random samples of the distinct points are taken.
 N_CANDIDATES, MOST_CANDIDATES = 2**16, 2**20
+# Share of rows seen once among these, below which hardly any distinct one is missing.
+LARGEST_UNSEEN = 0.01
 
 __all__ = ["BlockEstimate", "Blocks", "fit_blocks"]
 
@@ -90,7 +92,8 @@ class Blocks:
 
     def _survey(self, n_candidates):
         options = self.n_features, self.dtype, self._backend, self._seed, n_candidates
-        return self.run(Survey(*options), self._before)
+        pairs = zip(self._before, self.sizes[:, 0].tolist(), strict=True)
+        return self.run(Survey(*options), [(*before, rows) for before, rows in pairs])
 
     @property
     def _before(self):
@@ -127,11 +130,16 @@ class Blocks:
         first = np.flatnonzero(found.index[place] == index)
         n_distinct = len(first)
         if len(index) < self.n_points:
-            n_distinct = max(round(self.n_points * n_distinct / len(index)), n_distinct)
+            n_distinct = round(self.n_points * n_distinct / len(index))
+            n_distinct = max(n_distinct, len(distinct))
             few = len(first) < count(n_distinct)
-            if few and len(index) < MOST_CANDIDATES:  # most points are copies
+            unseen = np.mean(np.bincount(place) == 1) > LARGEST_UNSEEN
+            if few and unseen and len(index) < MOST_CANDIDATES:
                 self._candidates = self._survey(8 * len(index)).candidates
                 return self.draw(count, layout)
+            if few:  # most candidates are copies: of all that there are, nearly
+                place = np.argsort(priorities(found.index, self._seed))
+                first = np.arange(len(place))
         chosen = place[first[: count(n_distinct)]]
         rows = found.rows
         if chosen.max() < n_rows:

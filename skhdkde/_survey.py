@@ -45,14 +45,20 @@ class Survey:
     seed, n_candidates : int
         For the sample.
 
-    ``of`` also takes the number of points in earlier blocks.
+    ``of`` also takes the number of points in earlier blocks, and of rows that the block
+    should have.
     """
 
     def __init__(self, n_features, dtype, backend, seed, n_candidates):
         self.n_features, self.dtype, self.backend = n_features, dtype, backend
         self.seed, self.n_candidates = seed, n_candidates
 
-    def of(self, X, weights, before):
+    def of(self, X, weights, before, n_rows):
+        if X.shape != (n_rows, self.n_features):
+            raise ValueError(
+                f"X has a block of shape {X.shape} where one of shape "
+                f"{(n_rows, self.n_features)} was announced."
+            )
         used = {resolve_backend(self.backend, self.n_features)}
         if not len(X):
             return Surveyed(np.zeros((1, 2)), used)

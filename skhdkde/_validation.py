@@ -154,7 +154,7 @@ def check_bandwidth(bandwidth, points):
 
 def check_n_jobs(n_jobs):
     if n_jobs == 0:
-        raise ValueError("n_jobs must not be 0: None is all cores, 1 is one thread.")
+        raise ValueError("n_jobs must not be 0: 1 is one thread, -1 is all cores.")
 
 
 def whole_number(value, parameter):

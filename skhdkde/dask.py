@@ -60,11 +60,13 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         "full" takes the estimate of Ledoit and Wolf.
 
     mixture : None
+        None.
 
     algorithm : {"exact"}, default="exact"
+        All training points.
 
     tol, n_neighbors, neighbors_index : object
-        Without effect.
+        Without effect; there so that parameters of the other class can be passed on.
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
         What visits the pairs on each worker; a worker with a GPU uses its own.
@@ -149,7 +151,6 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         fitted = copy.copy(self)
         X, weights = training_arrays(fitted, X, sample_weight)
         blocks = fitted._training = DaskTraining(X, weights, self.verbose)
-        blocks.check_memory()
         dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
         known = Blocks(
             blocks.run, X.shape[1], dtype, blocks.sizes(), weights is not None, self

@@ -178,6 +178,24 @@ def test_copies_in_different_blocks(params, n, all_known, monkeypatch):
     assert cluster.bandwidth_search_.n_copies == (n_copies if exact else estimated)
 
 
+def test_two_distinct_points_among_very_many(monkeypatch):
+    """The first ones are not among the candidates."""
+    monkeypatch.setattr(distributed_module, "N_CANDIDATES", 50)
+    monkeypatch.setattr(distributed_module, "MOST_CANDIDATES", 50)
+    X = np.random.default_rng(0).integers(0, 2, size=(20_000, 2)).astype(float)
+    for bandwidth in ("kl", "nearest"):
+        one, cluster = (
+            kind(bandwidth=bandwidth, random_state=0)
+            for kind in (HighDimKernelDensity, DaskHighDimKernelDensity)
+        )
+        for kde, points in ((one, X), (cluster, blocks(X, 7000))):
+            with pytest.warns(UserWarning, match="19996 of the 20000"):
+                kde.fit(points)
+        assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-6)
+    with pytest.raises(ValueError, match="two distinct points"):
+        DaskHighDimKernelDensity().fit(blocks(np.ones((5000, 2)), 2000))
+
+
 def test_few_distinct_points_among_many(monkeypatch):
     """They are all found, although most candidates are copies of others."""
     monkeypatch.setattr(distributed_module, "N_CANDIDATES", 1500)

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import cloudpickle
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -185,9 +186,29 @@ def test_bad_points(make, message):
 
 def test_the_block_with_a_fault_is_named():
     X = blocks(with_entry(draws()[0], 333, np.nan), 90)
-    with pytest.raises(ValueError, match="NaN") as caught:
+    with pytest.raises(ValueError, match=r"NaN[^$]*\(in block 3 of X\)$"):
         DaskHighDimKernelDensity(bandwidth=0.8).fit(X)
-    assert "block 3 of X" in caught.value.__notes__[0]
+
+
+def announced(X, shape):
+    parts = [dask.delayed(part) for part in np.split(X, 4)]
+    arrays = [da.from_delayed(part, shape, dtype=float) for part in parts]
+    return da.concatenate(arrays)
+
+
+def test_blocks_of_another_shape_than_announced():
+    X, _, _ = draws()
+    for shape in ((101, 6), (100, 7)):
+        with pytest.raises(ValueError, match=r"block of shape \(100, 6\) where one of"):
+            DaskHighDimKernelDensity(bandwidth=0.8).fit(announced(X, shape))
+    kde = DaskHighDimKernelDensity(bandwidth=0.8).fit(blocks(np.hstack([X, X]), 90))
+    with pytest.raises(ValueError, match=r"X has \(6,\) features, expected 12"):
+        kde.score_samples(announced(X, (100, 12))).compute()
+
+
+def test_other_collections():
+    with pytest.raises(TypeError, match="dask arrays or DataFrames, got Delayed"):
+        DaskHighDimKernelDensity().fit(dask.delayed(draws()[0]))
 
 
 @pytest.mark.parametrize(
