@@ -33,6 +33,7 @@ __all__ = [
     "DaskTraining",
     "checked",
     "computed",
+    "float_dtype",
     "from_memory",
     "is_dask",
     "training_arrays",
@@ -102,7 +103,7 @@ class DaskTraining:
         known, chunks = not math.isnan(Q.shape[0]), Q.chunks[0]
         if known and Q.shape[0]:
             Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
-        pairs = estimate.pairs(kind, Q.dtype)
+        pairs = estimate.pairs(kind, float_dtype(Q))
         result = self._result(estimate, kind, pairs, Q, None)
         return result.rechunk({0: chunks}) if known else result
 
@@ -145,10 +146,10 @@ class DaskTraining:
                 graph[parts[-1]] = (_of, f"{name}-pairs", j, *block, query, *mine)
             _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
             known = (blocks[own[i][2]][1], *own[i]) if own else ()
-            last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), Q.dtype
+            last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), float_dtype(Q)
             graph[(name, i, *tail)] = (_finished, finish, *last, *known)
         graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
-        dtype = np.result_type(Q.dtype, estimate.dtype)
+        dtype = np.result_type(float_dtype(Q), estimate.dtype)
         dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
         chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
         return da.Array(graph, name, chunks, dtype)
@@ -414,6 +415,11 @@ def _n_threads():
     if client is None:
         return dask.system.CPU_COUNT
     return max(sum(client.nthreads().values()), 1)
+
+
+def float_dtype(array):
+    """float32 for arrays of that, float64 for others."""
+    return np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
 
 
 def is_dask(X):

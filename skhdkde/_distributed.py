@@ -41,6 +41,8 @@ from skhdkde._validation import ALL_ZERO, check_bandwidth, whole_number
 N_CANDIDATES, MOST_CANDIDATES = 2**16, 2**20
 # Share of rows seen once among these, below which hardly any distinct one is missing.
 LARGEST_UNSEEN = 0.01
+# Its square, times the number of points, is a float64; so is its inverse's.
+LARGEST_ENTRY = 1e145
 
 __all__ = ["BlockEstimate", "Blocks", "fit_blocks"]
 
@@ -79,6 +81,12 @@ class Blocks:
                 ALL_ZERO
                 if sizes[:, 0].any()
                 else "X must have at least one row; all of its blocks are empty."
+            )
+        largest = survey.moments.largest.max()
+        if largest > LARGEST_ENTRY or 0.0 < largest < 1.0 / LARGEST_ENTRY:
+            raise ValueError(
+                f"X has entries up to {largest:.1e}, whose squares are beyond float64; "
+                "multiply it by a factor."
             )
         self.moments, self.backends = survey.moments, survey.backends
         self.n_points, self.heaviest = self.moments.n_points, self.moments.heaviest

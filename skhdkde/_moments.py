@@ -36,7 +36,8 @@ class Moments:
         # about a point of the data: an offset does not cost digits
         origin = X[0].astype(np.float64)
         self.mean = origin + (weights / self.total) @ (X - origin)
-        self.squares = weights @ np.square(X - self.mean)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.squares = weights @ np.square(X - self.mean)
         self.largest = np.abs(X).max(axis=0).astype(np.float64)
 
     def merge(self, other):
@@ -51,8 +52,9 @@ class Moments:
         share = theirs * other.total / both.total
         apart = other.mean - self.mean
         both.mean = self.mean + share * apart
-        both.squares = mine * self.squares + theirs * other.squares
-        both.squares += mine * self.total * share * apart**2
+        with np.errstate(over="ignore", invalid="ignore"):
+            both.squares = mine * self.squares + theirs * other.squares
+            both.squares += mine * self.total * share * apart**2
         both.largest = np.maximum(self.largest, other.largest)
         return both
 

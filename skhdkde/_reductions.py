@@ -260,10 +260,11 @@ class PartialGradient(Gradient):
         """The mean of both gradients, by their shares of the sum."""
         total = np.logaddexp(result[:, :1], other[:, :1])
         merged = np.zeros((len(total), self.n_features))
-        for part in (result, other):
-            with np.errstate(invalid="ignore"):
-                share = np.exp(part[:, :1] - total)
-            merged += np.where(share > 0.0, share * part[:, 1:], 0.0)
+        for mine, theirs in ((result, other), (other, result)):
+            # from the difference, so that shares add up to 1 however large the logs are
+            with np.errstate(invalid="ignore", over="ignore"):
+                share = 1.0 / (1.0 + np.exp(theirs[:, :1] - mine[:, :1]))
+            merged += np.where(share > 0.0, share * mine[:, 1:], 0.0)
         merged[np.isneginf(total[:, 0])] = np.nan
         return np.hstack([total, merged])
 

@@ -214,7 +214,7 @@ class Take:
         self.layout = layout
 
     def of(self, X, weights, marks, which):
-        found, before = [], 0.0
+        found, before, marks = [], 0.0, np.maximum(marks, 0.0)
         parts = list(pieces(X, weights, self.layout.dtype))
         for k, (piece, own, _) in enumerate(parts):
             share = np.ones(len(piece)) if own is None else own / self.layout.heaviest

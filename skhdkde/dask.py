@@ -11,6 +11,7 @@ from skhdkde._dask import (
     DaskTraining,
     checked,
     computed,
+    float_dtype,
     from_memory,
     is_dask,
     training_arrays,
@@ -151,9 +152,13 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         fitted = copy.copy(self)
         X, weights = training_arrays(fitted, X, sample_weight)
         blocks = fitted._training = DaskTraining(X, weights, self.verbose)
-        dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
         known = Blocks(
-            blocks.run, X.shape[1], dtype, blocks.sizes(), weights is not None, self
+            blocks.run,
+            X.shape[1],
+            float_dtype(X),
+            blocks.sizes(),
+            weights is not None,
+            self,
         )
         found = fit_blocks(known, self)
         fitted._estimate = found.estimate
@@ -195,8 +200,12 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             As of :class:`~skhdkde.HighDimKernelDensity`: of numpy arrays, for all kinds
             of X. It is computed at once.
         """
-        columns = self._compute(self._at(X, "diagnosis"), "diagnosis")
-        dtype = np.result_type(self._estimate.dtype, getattr(X, "dtype", np.float32))
+        check_is_fitted(self)
+        dtype = self._estimate.dtype
+        if X is not None:
+            X, _ = self._queries(X)
+            dtype = np.result_type(dtype, float_dtype(X))
+        columns = self._compute(self._results(X, "diagnosis"), "diagnosis")
         log_density = columns[:, 0].astype(dtype)
         return Diagnosis.from_columns(
             log_density, columns[:, 1:], self.bandwidth_, self.kernel_, None
@@ -260,16 +269,22 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
     def _at(self, X, kind):
         """Results at X, computed unless X is of dask."""
         check_is_fitted(self)
+        lazy = True
+        if X is not None:
+            X, lazy = self._queries(X)
+        result = self._results(X, kind)
+        return result if lazy else self._compute(result, kind)
+
+    def _queries(self, X):
+        """Queries as a dask array, and whether they were of dask."""
+        if is_dask(X):
+            return checked(self, X, reset=False), True
+        return from_memory(check_data(self, X, reset=False)), False
+
+    def _results(self, X, kind):
         if X is None:
             return self._training.at_own(self._estimate, kind)
-        lazy = is_dask(X)
-        if lazy:
-            X = checked(self, X, reset=False)
-        else:
-            X = check_data(self, X, reset=False)
-            X = from_memory(X)
-        result = self._training.at(self._estimate, kind, X)
-        return result if lazy else self._compute(result, kind)
+        return self._training.at(self._estimate, kind, X)
 
     def _compute(self, result, label):
         return computed(result, self.verbose, label) if is_dask(result) else result

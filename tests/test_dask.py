@@ -142,6 +142,35 @@ def test_float32(offset):
     assert wide.dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, bool, np.int64])
+def test_narrow_queries_become_float64(dtype):
+    X, _, Q = draws(60, 4, np.float32)
+    Q = (10.0 * Q).astype(dtype)
+    kde = DaskHighDimKernelDensity(bandwidth=5.0).fit(blocks(X, 20))
+    lazy = kde.score_samples(blocks(Q, 7))
+    assert lazy.dtype == lazy.compute().dtype == np.float64
+    expected = oracles.log_density(Q.astype(float), X, 5.0)
+    assert_allclose(lazy.compute(), expected, atol=1e-8)
+    assert kde.diagnose(Q).log_density.dtype == np.float64
+    assert kde.diagnose(Q.tolist()).log_density.dtype == np.float64
+
+
+@pytest.mark.parametrize("far", [1e3, 1e7, 1e14, 1e300])
+def test_gradients_far_away(far):
+    """Log sums of blocks are equal to their last digit there."""
+    X, _, _ = draws(60, 4)
+    kde = DaskHighDimKernelDensity(bandwidth=0.5, kernel="exponential")
+    kde.fit(blocks(X, (20, 0, 1, 39)))
+    gradient = kde.log_density_gradient(np.full((1, 4), far))
+    assert_allclose(gradient, np.full((1, 4), -1.0), rtol=10.0 / far + 1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_entries_whose_squares_are_no_numbers(scale):
+    with pytest.raises(ValueError, match="multiply it by a factor"):
+        DaskHighDimKernelDensity(bandwidth=scale).fit(blocks(scale * draws()[0], 90))
+
+
 def test_one_weight_is_nearly_all():
     """The others' weight, where that one is left out, is not total minus most of it."""
     X, _, _ = draws(40)
