@@ -111,7 +111,7 @@ def test_a_worker_is_killed_while_queries_are_scored(doomed, points, Q, persiste
     X = points.persist() if persisted else points
     wait(X)
     kde = DaskHighDimKernelDensity(bandwidth=1.0).fit(X)
-    many = np.tile(Q, (400 if persisted else 80, 1))  # more than a second of work
+    many = np.tile(Q, (300 if persisted else 80, 1))  # more than a second of work
     undisturbed = kde.score_samples(many)
     with worker_killed(doomed, after=0.5):
         disturbed = kde.score_samples(many)
