@@ -15,18 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import skhdkde._blocks as blocks_module
 import skhdkde._distributed as distributed_module
 from skhdkde import HighDimKernelDensity
+from skhdkde._diagnosis import Diagnosing
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")
-COLUMNS = (
-    "log_density",
-    "standard_error",
-    "tail_index",
-    "h_g",
-    "h_clt",
-    "effective_sample_size",
-    "max_weight",
-)
+COLUMNS = ("log_density", *Diagnosing.COLUMNS[1:])
 
 
 @given(
