@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from skhdkde._blocks import merged
+from skhdkde._diagnosis import Diagnosing
 from skhdkde._survey import Count
 from skhdkde._validation import check_data, check_points, check_weights
 
@@ -135,7 +136,11 @@ class DaskTraining:
         name, (blocks, needs) = _name(kind), self.blocks()
         graph = {f"{name}-pairs": pairs, f"{name}-estimate": estimate}
         finish = getattr(type(estimate), f"{kind}_from")
-        columns = {"density": 0, "diagnosis": 8, "gradient": Q.shape[1]}[kind]
+        columns = {
+            "density": 0,
+            "diagnosis": 1 + len(Diagnosing.COLUMNS),
+            "gradient": Q.shape[1],
+        }[kind]
         tail = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, parts = (f"{name}-queries", i), []
