@@ -54,7 +54,7 @@ class Layout:
     Parameters
     ----------
     dtype : dtype
-        Of the points as they are given, and, unless ``narrow``, in the frame.
+        Of the points as they are given.
     scale : float
         See :class:`~skhdkde._points.TrainingPoints`, as for ``center`` and ``frame``.
     heaviest : float
@@ -63,24 +63,14 @@ class Layout:
         One of the two.
     pull : float
         Factor of the coordinates in the frame.
-    narrow : bool
-        Whether coordinates in the frame are float32 in any case.
+
+    ``coordinates`` is the dtype in the frame, that of the points unless it is changed.
     """
 
-    def __init__(
-        self,
-        dtype,
-        scale,
-        heaviest=1.0,
-        *,
-        center=None,
-        frame=None,
-        pull=1.0,
-        narrow=False,
-    ):
+    def __init__(self, dtype, scale, heaviest=1.0, *, center=None, frame=None, pull=1.0):
         self.dtype, self.scale, self.heaviest = np.dtype(dtype), scale, heaviest
         self.center, self.frame, self.pull = center, frame, pull
-        self.coordinates = np.dtype(np.float32) if narrow else self.dtype
+        self.coordinates = self.dtype
 
     def points(self, X, weights):
         """The rows of X as ``TrainingPoints``."""
@@ -159,7 +149,7 @@ class Pairs:
             outside = self.split.outside(piece, weight)
             folds = zip(outside, self.layouts, self.reductions, queries, strict=True)
             found.append([self._of_piece(*fold, index, own, engine) for fold in folds])
-        return merged(self._merge_folds, found)
+        return merged(self.merge, found)
 
     def _of_piece(self, points, layout, reduction, queries, index, own, engine):
         X, weights = points
@@ -176,11 +166,8 @@ class Pairs:
             reduction, points.as_queries(queries), points, leave_out=leave_out, **engine
         )
 
-    def _merge_folds(self, result, other):
-        return each(self.reductions[0].combine, result, other)
-
     def merge(self, result, other):
-        return self._merge_folds(result, other)
+        return each(self.reductions[0].combine, result, other)
 
 
 def without_copies(X, weights, wanted):

@@ -175,23 +175,38 @@ def _block_arguments(array):
 
     Recipes, if there are any; else keys of the array.
     """
-    keys = [block if array.ndim == 1 else block[0] for block in array.__dask_keys__()]
+    keys = list(dask.core.flatten(array.__dask_keys__()))
     if distributed.futures_of(array):
         return keys, [array]
     (array,) = dask.optimize(array)
-    recipes = _recipes(array.__dask_graph__(), keys)
+    recipes = _recipes(*_graph_and_needs(array), keys)
     return (keys, [array]) if recipes is None else (recipes, [])
 
 
-def _recipes(graph, keys):
+def _in_memory(array):
+    """Whether the graph of an array holds its data."""
+    if distributed.futures_of(array):
+        return False
+    (array,) = dask.optimize(array)
+    graph, needs = _graph_and_needs(array)
+    key = next(dask.core.flatten(array.__dask_keys__()))
+    size = _size(_Recipe({k: graph[k] for k in _closure(key, needs)}, key))
+    return size is not None and size > LARGEST_RECIPE
+
+
+def _graph_and_needs(array):
+    """The graph of an optimised array, and the keys that each key needs."""
+    graph = dict(array.__dask_graph__())
+    layer = HighLevelGraph.from_collections("blocks", graph, ())
+    return graph, layer.get_all_dependencies()
+
+
+def _recipes(graph, needs, keys):
     """A recipe for each block, or None.
 
     There are some if every block is read or made by itself, from what takes little to
     write down.
     """
-    if not isinstance(graph, HighLevelGraph):
-        graph = HighLevelGraph.from_collections("blocks", dict(graph), ())
-    needs, graph = graph.get_all_dependencies(), dict(graph)
     if _refers_to_cluster(graph):
         return None
     recipes, used = [], set()
@@ -201,22 +216,16 @@ def _recipes(graph, keys):
             return None
         used |= found
         recipes.append(_Recipe({k: graph[k] for k in found}, key))
+    size = _size(recipes[0])
+    return recipes if size is not None and size <= LARGEST_RECIPE else None
+
+
+def _size(recipe):
+    """Bytes of a recipe; None if it cannot be sent anywhere, as an open file."""
     try:
-        size = len(cloudpickle.dumps(recipes[0]))
-    except Exception:  # not to be sent anywhere: dask will say so
+        return len(cloudpickle.dumps(recipe))
+    except Exception:  # of any kind: what an object does is its own affair
         return None
-    return recipes if size <= LARGEST_RECIPE else None
-
-
-def _in_memory(array):
-    """Whether the graph of an array holds its data."""
-    if distributed.futures_of(array):
-        return False
-    (array,) = dask.optimize(array)
-    graph = HighLevelGraph.from_collections("all", dict(array.__dask_graph__()), ())
-    needs, graph = graph.get_all_dependencies(), dict(graph)
-    first = _closure(next(dask.core.flatten(array.__dask_keys__())), needs)
-    return len(cloudpickle.dumps([graph[key] for key in first])) > LARGEST_RECIPE
 
 
 def _refers_to_cluster(graph):

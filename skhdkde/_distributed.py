@@ -273,6 +273,7 @@ def fit_blocks(blocks, estimator):
         largest = structure.largest_bandwidth(kernel, [part])
         bandwidth = within(bandwidth, largest, search is not None, blocks.n_points)
         layout.pull = part.pull(kernel, bandwidth, structure.preserve_variance)
+    # anew: for the search copies were made one in it
     whole = Whole(blocks, layout, whole.moments, whole.largest_norm)
     estimate = BlockEstimate(blocks, whole, kernel, bandwidth, log_scale)
     return Fitted(estimate, structure, search)

@@ -15,6 +15,7 @@ from skhdkde._cells import CellSums
 from skhdkde._covariance import scales, shrunk, whitening
 from skhdkde._fitting import check_foldable
 from skhdkde._frames import Frame
+from skhdkde._parts import InFrame
 from skhdkde._points import scale_for
 from skhdkde._reductions import KSmallest
 from skhdkde._structure import N_PILOT, NEAREST_TOL, TOL, HeldOut, fold_ends
@@ -24,7 +25,7 @@ __all__ = ["BlockFolds", "BlockPart", "fit_parts"]
 
 
 @dataclass
-class BlockPart:
+class BlockPart(InFrame):
     """Points in blocks, in one frame: what is known of them all.
 
     Attributes
@@ -44,17 +45,6 @@ class BlockPart:
     moments: Any
     largest_norm: float
     spread: float
-
-    @property
-    def n_features(self):
-        return len(self.frame.center)
-
-    def pull(self, kernel, bandwidth, preserve_variance):
-        """``a`` with ``a^2 spread^2 + bandwidth^2 variance = spread^2``."""
-        if not preserve_variance:
-            return 1.0
-        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
-        return float(np.sqrt(max(1.0 - share, 0.0)))
 
 
 def fit_parts(blocks, structure, split, moments, whole=None):

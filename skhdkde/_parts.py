@@ -14,7 +14,7 @@ from skhdkde._covariance import fit_frames
 from skhdkde._points import TrainingPoints, indistinct
 from skhdkde._reductions import KSmallest
 
-__all__ = ["Part", "Structure", "make_parts"]
+__all__ = ["InFrame", "Part", "Structure", "make_parts"]
 
 # Relative error of the distances that local scales are made of.
 SCALE_TOL = 1e-4
@@ -54,7 +54,22 @@ class Structure:
         return part.spread / np.sqrt(kernel.variance(part.n_features))
 
 
-class Part:
+class InFrame:
+    """Points of one ``frame``, with the ``spread`` of a coordinate there."""
+
+    @property
+    def n_features(self):
+        return len(self.frame.center)
+
+    def pull(self, kernel, bandwidth, preserve_variance):
+        """``a`` with ``a^2 spread^2 + bandwidth^2 variance = spread^2``."""
+        if not preserve_variance:
+            return 1.0
+        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
+        return float(np.sqrt(max(1.0 - share, 0.0)))
+
+
+class Part(InFrame):
     """The points of one frame.
 
     Attributes
@@ -104,17 +119,6 @@ class Part:
         if self.local is None:
             return np.full(len(self.Z), self.frame.log_det)
         return self.frame.log_det - self.Z.shape[1] * np.log(self.local)
-
-    def pull(self, kernel, bandwidth, preserve_variance):
-        """``a`` with ``a^2 spread^2 + bandwidth^2 variance = spread^2``."""
-        if not preserve_variance:
-            return 1.0
-        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
-        return float(np.sqrt(max(1.0 - share, 0.0)))
-
-    @property
-    def n_features(self):
-        return len(self.frame.center)
 
     def points(self, pull=1.0, scale=None, discount=(1.0, 0.0)):
         """The points ready for products, pulled to the origin of the frame.

@@ -206,6 +206,26 @@ def test_blocks_of_another_shape_than_announced():
         kde.score_samples(announced(X, (100, 12))).compute()
 
 
+class OpenFile:
+    """As of h5py: it can be read here, and not be sent elsewhere."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype, self.ndim = X, X.shape, X.dtype, X.ndim
+
+    def __getitem__(self, key):
+        return self.X[key]
+
+    def __reduce__(self):
+        raise TypeError("an open file cannot be pickled")
+
+
+def test_what_cannot_be_sent_is_read_here():
+    X, _, Q = draws()
+    array = da.from_array(OpenFile(X), chunks=(90, 6), name="open-file")
+    kde = DaskHighDimKernelDensity(bandwidth=0.8).fit(array)
+    assert_allclose(kde.score_samples(Q), oracles.log_density(Q, X, 0.8), atol=1e-8)
+
+
 def test_other_collections():
     with pytest.raises(TypeError, match="dask arrays or DataFrames, got Delayed"):
         DaskHighDimKernelDensity().fit(dask.delayed(draws()[0]))
