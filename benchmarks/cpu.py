@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from reporting import announce, describe_machine, time_in_turn, write_table
+from reporting import announce, describe_run, time_in_turn, write_table
 from scipy.linalg import solve_triangular
 from scipy.stats import gaussian_kde
 from sklearn.neighbors import KernelDensity
@@ -272,7 +272,8 @@ def main():
     n_threads = max(
         lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"
     )
-    print(describe_machine("scipy", "scikit-learn", "pykeops"), f"{n_threads} threads.")
+    remark = f"{n_threads} threads"
+    print(describe_run("scipy", "scikit-learn", "pykeops", remark=remark))
     if "KeOps" in names:
         start_keops()
     rows, gemm_rows, compile_rows = [], [], []

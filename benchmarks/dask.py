@@ -18,7 +18,7 @@ import time
 import dask.array as da
 import numpy as np
 from distributed import Client, wait
-from reporting import announce, describe_machine, time_in_turn, write_table
+from reporting import announce, describe_run, time_in_turn, write_table
 from scipy.special import logsumexp
 
 from skhdkde import HighDimKernelDensity
@@ -77,7 +77,8 @@ def rates(arguments):
                         f"{error:.0e}",
                     )
                 )
-    title = f"Log densities of {arguments.queries:,} queries, d = {N_FEATURES}, float32"
+    title = f"Log densities of {arguments.queries:,} queries, d = {N_FEATURES}, float32 "
+    title += f"(medians of {arguments.repeats})"
     columns = (
         "points|queries|one process (s)|two workers (s)|ns per pair|rate / one process"
         "|largest difference (nats)"
@@ -159,7 +160,7 @@ def memory(arguments, folder):
 
 def main():
     arguments = parse_arguments()
-    print(describe_machine("dask", "distributed"))
+    print(describe_run("dask", "distributed"))
     if arguments.points:
         rates(arguments)
     if arguments.gib:

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import torch
-from reporting import announce, describe_machine, write_table
+from reporting import announce, describe_run, write_table
 
 from skhdkde import HighDimKernelDensity
 
@@ -101,7 +101,7 @@ def main():
     name = (
         torch.cuda.get_device_name() if DEVICE == "cuda" else "no GPU: torch on the CPU"
     )
-    print(f"{describe_machine('torch', 'pykeops')} {name}.")
+    print(describe_run("torch", "pykeops", remark=name))
     write_table(
         "Limits of the device, measured",
         "dtype|matrix products (TFLOP/s)|exp (10^9/s)|memory (GB/s)",

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 
 import numpy as np
-from reporting import announce, describe_machine, write_table
+from reporting import announce, describe_run, write_table
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -130,7 +130,7 @@ def main():
         with threadpool_limits(int(n_threads), user_api="blas"):
             measure(method, *map(int, sizes), np.dtype(dtype).type, int(n_threads))
         return
-    print(describe_machine("scipy", "scikit-learn"), f"{options.threads} threads.")
+    print(describe_run("scipy", "scikit-learn", remark=f"{options.threads} threads"))
     rows = []
     for case in CASES:
         method, n_points, n_queries, n_features = case

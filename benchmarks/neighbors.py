@@ -10,7 +10,7 @@ import time
 import warnings
 
 import numpy as np
-from reporting import announce, describe_machine, time_in_turn, write_table
+from reporting import announce, describe_run, time_in_turn, write_table
 
 from skhdkde import HighDimKernelDensity
 from skhdkde.regimes import gaussian_thresholds
@@ -239,7 +239,7 @@ def main():
     add("--images", help="an .npz file of images of 28 x 28 pixels, 0 to 255")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", ".*stated error.*")
-    print(describe_machine("scikit-learn", "faiss-cpu"))
+    print(describe_run("scikit-learn", "faiss-cpu"))
     for name in options.tables or TABLES:
         TABLES[name](options)
 

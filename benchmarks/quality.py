@@ -14,7 +14,7 @@ import time
 import warnings
 
 import numpy as np
-from reporting import announce, describe_machine, write_table
+from reporting import announce, describe_run, write_table
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import PCA
@@ -81,7 +81,7 @@ def tuned(candidates, train, validation, test):
             continue
     scores = [np.mean(f.score_samples(validation)) for f in fitted]
     best = fitted[int(np.argmax(scores))]
-    return np.mean(best.score_samples(test)), f"{best}".replace("\n", "")
+    return np.mean(best.score_samples(test)), " ".join(f"{best}".split())
 
 
 class Gaussian:
@@ -104,22 +104,24 @@ class Gaussian:
 def peers(train, quick):
     """Candidates of each of scikit-learn's density estimators."""
     n, d = train.shape
-    scale = np.sqrt(np.mean(train.var(axis=0)))
+    scale = float(np.sqrt(np.mean(train.var(axis=0))))
     ranks = sorted({k for k in (2, 5, 10, 15, 20, 30, 50, 100, 200, 400) if k < d})
     counts = (1, 2, 4, 10, 20, 40) if quick else (1, 2, 4, 10, 20, 40, 80)
     large = n * d**2 > 1e9  # a full covariance takes minutes for each component
     return {
         "KernelDensity, exact": [
             KernelDensity(bandwidth=scale * h, leaf_size=n)
-            for h in np.geomspace(0.05, 2.0, 25)
+            for h in np.geomspace(0.05, 2.0, 25).tolist()
         ],
         "Gaussian": [Gaussian(EmpiricalCovariance()), Gaussian(LedoitWolf())],
         "PPCA": [PCA(k, svd_solver="full") for k in ranks],
         "GaussianMixture": [
-            GaussianMixture(k, covariance_type=kind, reg_covar=reg, random_state=0)
+            GaussianMixture(
+                k, covariance_type=kind, reg_covar=reg * scale**2, random_state=0
+            )
             for kind in ("diag", "full", "tied")
             for k in counts
-            for reg in np.array([1e-6, 1e-4, 1e-3, 1e-2, 1e-1]) * scale**2
+            for reg in (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
             if kind == "diag" or not large
         ],
     }
@@ -176,7 +178,7 @@ def main():
     parser.add_argument("--validation", type=int, help="points; default 15 percent")
     parser.add_argument("--quick", action="store_true", help="fewer mixtures")
     args = parser.parse_args()
-    print(describe_machine("scipy", "scikit-learn"))
+    print(describe_run("scipy", "scikit-learn"))
     for name in args.data:
         X = load(name, args)
         report(name, X, args, range(args.seeds), name == "breast_cancer")

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 import numpy as np
-from reporting import announce, describe_machine, write_table
+from reporting import announce, describe_run, write_table
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
@@ -210,7 +210,7 @@ def main():
     options = parser.parse_args()
     if options.quick:
         options.sets, options.queries = 40, 30
-    print(describe_machine("scipy", "scikit-learn"))
+    print(describe_run("scipy", "scikit-learn"))
     write_table(
         "Standard error against the spread of the log density over "
         f"{options.sets} fresh data sets, {options.queries} queries",
@@ -236,7 +236,8 @@ def main():
     )
     write_table(
         "KL-optimal bandwidth and divergence, Gaussian data, n = 20,000",
-        'covariance spectrum|"kl"|theory|"nearest"|"gaussian"|KL/d at "kl"|theory there',
+        'covariance spectrum|`"kl"`|theory|`"nearest"`|`"gaussian"`|KL/d at `"kl"`|'
+        "theory there",
         list(bandwidth_rows(options)),
     )
     write_table(

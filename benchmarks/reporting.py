@@ -1,18 +1,25 @@
-"""What the benchmarks share: the machine in words, timing in turn, tables."""
+"""What the benchmarks share: the run in words, timing in turn, tables."""
 
+import datetime
 import importlib.metadata
 import os
+import pathlib
 import platform
+import shlex
 import sys
 import time
 
 import numpy as np
 
-__all__ = ["announce", "describe_machine", "time_in_turn", "write_table"]
+__all__ = ["announce", "describe_run", "time_in_turn", "write_table"]
 
 
-def describe_machine(*packages):
-    """One paragraph: processor, cores, Python and the versions of ``packages``."""
+def describe_run(*packages, remark=None):
+    """What to know of the tables that follow, as a list in Markdown.
+
+    Command, date, machine (processor, cores and ``remark``), and the versions of
+    Python, of this package, of numpy and of ``packages``.
+    """
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
@@ -26,7 +33,24 @@ def describe_machine(*packages):
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} not installed")
-    return f"{model}, {os.cpu_count()} cores; {', '.join(versions)}."
+    machine = [model, f"{os.cpu_count()} cores", *([remark] if remark else [])]
+    return "\n".join(
+        [
+            f"- command: `{command()}`",
+            f"- date: {datetime.date.today().isoformat()}",
+            f"- machine: {', '.join(machine)}",
+            f"- versions: {', '.join(versions)}",
+        ]
+    )
+
+
+def command():
+    """This script as called from the root of the repository, files by name only."""
+    words = ["python", f"benchmarks/{pathlib.Path(sys.argv[0]).name}"]
+    for word in sys.argv[1:]:
+        option, equals, value = word.rpartition("=")
+        words.append(f"{option}{equals}{pathlib.Path(value).name or value}")
+    return shlex.join(words)
 
 
 def write_table(title, columns, rows):

@@ -10,7 +10,7 @@ import argparse
 import time
 
 import numpy as np
-from reporting import announce, describe_machine, time_in_turn, write_table
+from reporting import announce, describe_run, time_in_turn, write_table
 from scipy.stats import multivariate_normal
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
@@ -69,7 +69,7 @@ def grid_search_rows(n_points, d, options):
         "GridSearchCV, skhdkde, kl_scorer": GridSearchCV(
             HighDimKernelDensity(), grid, scoring=kl_scorer
         ),
-        'skhdkde, bandwidth="kl"': HighDimKernelDensity(random_state=0),
+        'skhdkde, `bandwidth="kl"`': HighDimKernelDensity(random_state=0),
     }
     rows = []
     for name, search in searches.items():
@@ -129,7 +129,7 @@ def read_options():
 
 def main():
     options = read_options()
-    print(describe_machine("scipy", "scikit-learn"))
+    print(describe_run("scipy", "scikit-learn"))
     rows = []
     for d in options.dims:
         for dtype in options.dtypes:
@@ -156,7 +156,7 @@ def main():
         announce(f"quality, d = {d}")
         rows += [quality_row(d, seed, options) for seed in range(options.seeds)]
     write_table(
-        'Held-out KL at bandwidth="kl": N(0, I), n = 2000, float64, '
+        'Held-out KL at `bandwidth="kl"`: N(0, I), n = 2000, float64, '
         f"{options.fresh:,} fresh points, the best of {options.grid} bandwidths.",
         "d|seed|found|best|KL found, nats|KL best, nats|excess",
         rows,

@@ -9,7 +9,7 @@ import argparse
 import functools
 
 import numpy as np
-from reporting import announce, describe_machine, time_in_turn, write_table
+from reporting import announce, describe_run, time_in_turn, write_table
 
 from skhdkde import HighDimKernelDensity
 
@@ -106,19 +106,19 @@ def main():
     parser.add_argument("--points", type=int, default=10_000)
     parser.add_argument("--only", choices=["passes", "searches", "normal"])
     args = parser.parse_args()
-    print(describe_machine("scikit-learn"))
+    print(describe_run("scikit-learn"))
     n, m = args.points, args.points // 2
     if args.only in (None, "passes"):
         rows = []
         for d, dtype in ((768, np.float32), (768, np.float64), (64, np.float32)):
             rows += passes(n, m, d, dtype, args.repeats, args.n_jobs)
-        title = f"score_samples of {m} queries against {n} points, median of "
+        title = f"`score_samples` of {m} queries against {n} points, median of "
         title += f"{args.repeats}"
         write_table(title, "d|dtype|structure|seconds|ratio to spherical", rows)
     if args.only in (None, "searches"):
         rows = searches(n, 768, np.float32, args.repeats, args.n_jobs)
         columns = "d|dtype|what|seconds|ratio to the pass|to the spherical search"
-        write_table(f"fit to {n} points, median of {args.repeats}", columns, rows)
+        write_table(f"Fit to {n} points, median of {args.repeats}", columns, rows)
     if args.only in (None, "normal"):
         columns = "data|structure|KL in all dimensions, nats|chosen"
         title = f"Divergence from the truth, n = {n}, d = 100, 2000 fresh points"
