@@ -1,5 +1,8 @@
 """Mean log density against bandwidth, over held-out or training points."""
 
+import warnings
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils import check_random_state
 
@@ -9,9 +12,11 @@ from skhdkde._diagnosis import Diagnosing
 from skhdkde._estimate import at_bandwidth
 from skhdkde._reductions import LogSumExp
 
-__all__ = ["bandwidth_curve"]
+__all__ = ["around_peak", "bandwidth_curve", "peak"]
 
 TOL = 1e-3  # nats
+# Doublings of the range in search of the best bandwidth.
+MAX_WIDENINGS = 8
 
 
 def bandwidth_curve(estimate, X, random_state, engine):
@@ -138,3 +143,50 @@ def _weighted_mean(values, weights):
     with np.errstate(invalid="ignore"):  # of -inf
         variance = np.sum((weights * (values - mean)) ** 2, axis=0)
     return mean, np.sqrt(variance)
+
+
+def around_peak(curve, bandwidths, marks):
+    """The bandwidths asked for, or so many around the best and ``marks``; the curve."""
+    if not isinstance(bandwidths, Integral):
+        grid = np.unique(np.asarray(bandwidths, dtype=np.float64))
+        if len(grid) < 3 or not (grid[0] > 0.0 and np.isfinite(grid[-1])):
+            raise ValueError(
+                f"bandwidths must be at least three positive numbers, got {bandwidths!r}."
+            )
+        return grid, curve.log_density(grid)
+    if isinstance(bandwidths, bool) or bandwidths < 3:
+        raise ValueError(f"bandwidths must be an int >= 3 or a grid, got {bandwidths!r}.")
+    marks = [h for h in marks if np.isfinite(h) and h > 0.0]
+    low, high = 0.6 * min(marks), min(1.5 * max(marks), curve.largest)
+    low = min(low, 0.5 * high)
+    for _ in range(MAX_WIDENINGS):
+        grid = np.geomspace(low, high, bandwidths)
+        log_density = curve.log_density(grid)
+        mean = curve.mean(log_density)[0]
+        best = int(np.argmax(mean))
+        if 0 < best < len(grid) - 1 or (best and high == curve.largest):
+            return grid, log_density
+        too_high = best == 0 and np.isfinite(mean[0])
+        low, high = (0.5 * low, high) if too_high else (low, 2.0 * high)
+        high = min(high, curve.largest)
+    warnings.warn(
+        f"No best bandwidth between {grid[0]:.4g} and {grid[-1]:.4g}: the curve may be "
+        "cut off. Pass bandwidths.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return grid, log_density
+
+
+def peak(bandwidths, values):
+    """Bandwidth of the largest value, by a parabola through it and its neighbours."""
+    best = int(np.argmax(values))
+    if not 0 < best < len(values) - 1:
+        return float(bandwidths[best])
+    around = slice(best - 1, best + 2)
+    x, y = np.log(bandwidths[around] / bandwidths[best]), values[around]
+    if not np.isfinite(y).all() or np.ptp(y) == 0.0:
+        return float(bandwidths[best])
+    a, b, _ = np.polyfit(x, y, 2)
+    shift = np.clip(-0.5 * b / a, x[0], x[2]) if a < 0.0 else 0.0
+    return float(bandwidths[best] * np.exp(shift))

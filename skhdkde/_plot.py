@@ -4,14 +4,13 @@ The only file that uses matplotlib, and only when something is plotted.
 """
 
 import warnings
-from numbers import Integral
 
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._curve import bandwidth_curve
+from skhdkde._curve import around_peak, bandwidth_curve, peak
 from skhdkde._device import local
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._kde import HighDimKernelDensity
@@ -25,8 +24,6 @@ __all__ = ["BandwidthDisplay", "RegimeDisplay"]
 COLORS = {"extreme": "#D55E00", "stable": "#0072B2", "clt": "#009E73"}
 MARKERS = {"extreme": "v", "stable": "o", "clt": "^"}
 SHADES = {"extreme": "#d0d0d0", "stable": "#e7e7e7", "clt": "#f8f8f8"}
-# Doublings of the range in search of the best bandwidth.
-MAX_WIDENINGS = 8
 LABELS = {
     "tail_index": "tail index",
     "effective_sample_size": "effective number of points",
@@ -153,7 +150,7 @@ class BandwidthDisplay:
         curve = bandwidth_curve(kde._estimate, X, kde.random_state, kde._options)
         h_g, h_clt = curve.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
-        bandwidths, log_density = _around_peak(curve, bandwidths, marks)
+        bandwidths, log_density = around_peak(curve, bandwidths, marks)
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
@@ -173,7 +170,7 @@ class BandwidthDisplay:
             values=sign * mean,
             standard_error=standard_error,
             bandwidth=kde.bandwidth_,
-            h_kl=_peak(bandwidths, mean),
+            h_kl=peak(bandwidths, mean),
             h_g=h_g,
             h_clt=h_clt,
             quantity=quantity,
@@ -424,53 +421,6 @@ def _truth(true_log_density, X):
             f"got {truth.shape}, {int(np.isnan(truth).sum())} NaN."
         )
     return truth
-
-
-def _around_peak(curve, bandwidths, marks):
-    """The bandwidths asked for, or so many around the best and ``marks``; the curve."""
-    if not isinstance(bandwidths, Integral):
-        grid = np.unique(np.asarray(bandwidths, dtype=np.float64))
-        if len(grid) < 3 or not (grid[0] > 0.0 and np.isfinite(grid[-1])):
-            raise ValueError(
-                f"bandwidths must be at least three positive numbers, got {bandwidths!r}."
-            )
-        return grid, curve.log_density(grid)
-    if isinstance(bandwidths, bool) or bandwidths < 3:
-        raise ValueError(f"bandwidths must be an int >= 3 or a grid, got {bandwidths!r}.")
-    marks = [h for h in marks if np.isfinite(h) and h > 0.0]
-    low, high = 0.6 * min(marks), min(1.5 * max(marks), curve.largest)
-    low = min(low, 0.5 * high)
-    for _ in range(MAX_WIDENINGS):
-        grid = np.geomspace(low, high, bandwidths)
-        log_density = curve.log_density(grid)
-        mean = curve.mean(log_density)[0]
-        best = int(np.argmax(mean))
-        if 0 < best < len(grid) - 1 or (best and high == curve.largest):
-            return grid, log_density
-        too_high = best == 0 and np.isfinite(mean[0])
-        low, high = (0.5 * low, high) if too_high else (low, 2.0 * high)
-        high = min(high, curve.largest)
-    warnings.warn(
-        f"No best bandwidth between {grid[0]:.4g} and {grid[-1]:.4g}: the curve may be "
-        "cut off. Pass bandwidths.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return grid, log_density
-
-
-def _peak(bandwidths, values):
-    """Bandwidth of the largest value, by a parabola through it and its neighbours."""
-    best = int(np.argmax(values))
-    if not 0 < best < len(values) - 1:
-        return float(bandwidths[best])
-    around = slice(best - 1, best + 2)
-    x, y = np.log(bandwidths[around] / bandwidths[best]), values[around]
-    if not np.isfinite(y).all() or np.ptp(y) == 0.0:
-        return float(bandwidths[best])
-    a, b, _ = np.polyfit(x, y, 2)
-    shift = np.clip(-0.5 * b / a, x[0], x[2]) if a < 0.0 else 0.0
-    return float(bandwidths[best] * np.exp(shift))
 
 
 def _axes(ax):
