@@ -141,6 +141,12 @@ def select_bandwidth(
         If X has fewer than two distinct points, or no bandwidth of the grid leaves a
         point in reach of every query.
 
+    See Also
+    --------
+    HighDimKernelDensity : Has these rules, and shapes of kernel, as parameters.
+    BandwidthDisplay : Draws the curve of "kl".
+    regimes.gaussian_thresholds : The theory behind "gaussian".
+
     Notes
     -----
     Exact copies of a point make the leave-one-out likelihood unbounded as ``h -> 0``.

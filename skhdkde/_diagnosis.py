@@ -176,11 +176,33 @@ class Diagnosis:
     bandwidth : float
         The bandwidth in use, in data units or those of the frame of a covariance.
     kernel : str
+        The kernel in use.
     algorithm : ndarray of str, or None
         What ``log_density`` is from, "neighbors", "sampling" or "exact"; None if the
         estimator has ``algorithm="exact"``.
     approximation_error : ndarray or None
         Stated error of ``log_density`` against the sum over all points, in nats.
+    shares : dict of str to float
+        Share of the queries in each regime.
+
+    See Also
+    --------
+    HighDimKernelDensity.diagnose : Makes it.
+    RegimeDisplay : Draws it.
+    regimes.gaussian_thresholds : Theory of the regimes, for Gaussian data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity
+    >>> X = np.random.default_rng(0).normal(size=(600, 20))
+    >>> diagnosis = HighDimKernelDensity().fit(X[:500]).diagnose(X[500:])
+    >>> diagnosis.log_density[:2].round(1), diagnosis.standard_error[:2].round(1)
+    (array([-31.7, -28.7]), array([0.9, 0.7]))
+    >>> diagnosis.regime[:2]
+    array(['extreme', 'extreme'], dtype='<U7')
+    >>> diagnosis.shares
+    {'extreme': 0.72, 'stable': 0.28, 'clt': 0.0}
     """
 
     log_density: np.ndarray
@@ -202,7 +224,31 @@ class Diagnosis:
 
     @classmethod
     def from_columns(cls, log_density, columns, bandwidth, kernel, report):
-        """From the result of :class:`Diagnosing`, and a report if there is one."""
+        """Make it from the results of a pass; for the estimators.
+
+        Parameters
+        ----------
+        log_density : ndarray of shape (n_queries,)
+            In nats.
+
+        columns : ndarray of shape (n_queries, 7)
+            Log sums, which are not used, and from ``standard_error`` to ``max_weight``
+            all arrays but ``regime``.
+
+        bandwidth : float
+            The bandwidth in use.
+
+        kernel : str
+            The kernel in use.
+
+        report : Report or None
+            Of the ``algorithm`` and its errors, unless that is "exact".
+
+        Returns
+        -------
+        diagnosis : Diagnosis
+            Of these queries.
+        """
         arrays = dict(zip(Diagnosing.COLUMNS[1:], columns.T[1:].copy(), strict=True))
         if report is not None:
             arrays["algorithm"], arrays["approximation_error"] = (
@@ -213,14 +259,25 @@ class Diagnosis:
 
     @property
     def shares(self):
-        """Share of the queries in each regime, a dict from "extreme" to "clt"."""
+        """Share of the queries in each regime: of "extreme", "stable" and "clt"."""
         return {name: float(np.mean(self.regime == name)) for name in REGIMES}
 
     def __len__(self):
         return len(self.log_density)
 
     def to_frame(self):
-        """The arrays as columns of a :class:`pandas.DataFrame`, one row per query."""
+        """Make a table of the arrays.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            A row for each query, with the arrays that are not None as columns.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
         try:
             import pandas as pd
         except ImportError as error:

@@ -38,10 +38,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         The bandwidth, or the rule that chooses it. It is in the units of the data; or,
         for a `covariance_type` other than "spherical", in those of the frame in which
         that covariance is the identity. The rules are those of :func:`select_bandwidth`;
-        "kl" maximises the mean log density of training points left out, one by one or,
-        where they have a part in a covariance, a mixture or a local scale, in up to
-        five folds. On more than 4096 points (2000 in folds) it takes about as many of
-        them as queries, each compared to all points.
+        "kl" maximises the mean log density of training points left out, one by one, or
+        in up to five folds where they have a part in a covariance, a mixture or a local
+        scale. Of more than 4096 points (2000 in folds) about that many are left out in
+        turn, drawn at random.
 
     kernel : str, default="gaussian"
         The kernel, a function of ``r = |x - y| / h``:
@@ -146,7 +146,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
     random_state : int, RandomState instance or None, default=None
         Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
-        start of mixtures, and samples. Pass an int for the same estimate each time.
+        start of mixtures, and the samples that `algorithm` sums over. Pass an int for the
+        same estimate each time. :meth:`sample` has its own.
 
     Attributes
     ----------
@@ -169,9 +170,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         The backend in use.
 
     bandwidth_search_ : BandwidthSearch or None
-        For ``bandwidth="kl"``, the bandwidths tried, with the mean log density at each
-        and its standard error, and as ``candidates`` the structures and degrees of
-        freedom that were compared; otherwise None.
+        For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
+        ``candidates`` the structures and degrees of freedom compared; otherwise None.
 
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
@@ -187,13 +187,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Number of features seen during :meth:`fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during :meth:`fit`. Defined only when `X` has feature
-        names that are all strings.
+        Names of features, defined only when `X` has names that are all strings.
 
     See Also
     --------
     select_bandwidth : The bandwidth rules as a function, with more control.
     kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
+    skhdkde.dask.DaskHighDimKernelDensity : The same on a Dask cluster.
     sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
     sklearn.mixture.GaussianMixture : What "local" becomes at its largest bandwidth.
 
@@ -210,11 +210,9 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     as a torch tensor, and results are arrays of that library, on the device of X.
     Training points on a CUDA GPU stay there for the textbook's estimate.
 
-    Fitting stores up to two copies of the data, with a structure three. Methods
-    need at most 64 MiB per thread beside their result and a few numbers per query, for
-    any number of points and queries.
-
-    The user guide, "Structures", has the formulas and what they cost.
+    Fitting stores up to two copies of the data, with a structure three. Methods need at
+    most 64 MiB per thread beside their result and a few numbers per query. The user
+    guide, "Structures", has the formulas and what they cost.
 
     References
     ----------
@@ -233,6 +231,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     array([-64.23])
     >>> kde.score_samples(None)[:3].round(2)  # each training point, without itself
     array([-77.25, -80.38, -76.39])
+    >>> kde.diagnose(None).standard_error[:3].round(1)  # of these, in nats
+    array([0.9, 1.2, 1.6])
+    >>> kde.sample(2, random_state=0).shape
+    (2, 50)
     >>> kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
     >>> kde.covariance_type_
     'spherical'
@@ -305,6 +307,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         ValueError
             If X or the weights are not as described, or if a bandwidth rule is asked for
             and X has fewer than two distinct points.
+        ImportError
+            If `backend` or `neighbors_index` needs a package that is not installed.
         """
         check_n_jobs(self.n_jobs)
         check_combination(self)
@@ -334,11 +338,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Points. None stands for the training points, each without itself, as in
-            :meth:`sklearn.neighbors.NearestNeighbors.kneighbors`: the leave-one-out log
-            density. Only the point itself is left out, not its copies.
-            Training points passed as X count themselves, and score far too high. In a
-            Pipeline None cannot pass the other steps: ask its last step.
+            Points. None stands for the training points, each without itself but not
+            without its copies: the leave-one-out log density. Training points passed as
+            X count themselves, and score far too high. In a Pipeline None cannot pass the
+            other steps: ask its last step.
 
         Returns
         -------
@@ -365,28 +368,25 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Returns
         -------
         diagnosis : Diagnosis
-            With arrays of shape (n_queries,): ``log_density`` and its
-            ``standard_error`` over fresh data sets, in nats, ``tail_index``, the
-            thresholds ``h_g`` and ``h_clt`` in the units of the bandwidth, ``regime``,
-            ``effective_sample_size`` and ``max_weight``; ``approximation_error`` unless
-            `algorithm` is "exact"; and the share of the queries in each regime.
+            With arrays of shape (n_queries,): ``log_density`` and its ``standard_error``
+            over fresh data sets, in nats, ``tail_index``, ``h_g`` and ``h_clt``,
+            ``regime``, ``effective_sample_size``, ``max_weight``; unless `algorithm` is
+            "exact" ``approximation_error``; and ``shares``, those of the regimes.
 
         Notes
         -----
         All comes from one pass over all pairs, but ``log_density``, which is as
-        :meth:`score_samples` has it. The standard error is the spread over
-        data sets redrawn from a law that is fitted to the 32 nearest points and
-        completed by the sum over the rest; from a tail index of 4 on it is that of
-        the central limit theorem. The user guide, "Regimes and error bars", has the
-        derivation and how well it holds.
+        :meth:`score_samples` has it. The standard error is the spread over data sets
+        redrawn from a law that is fitted to the 32 nearest points and completed by the
+        sum over the rest; from a tail index of 4 on it is that of the central limit
+        theorem. "Regimes and error bars" in the user guide derives and tests it.
 
         With ``sample_weight`` the fresh data sets have as many points, and each point
         brings a weight drawn from those of its surroundings.
 
-        Covariances, mixture, pull and local scales stay as they are in the fresh data
-        sets, and in the thresholds. With several components or local scales a distance
-        is one that gives the same value of the kernel in the frame of the point that
-        contributes most. The user guide, "Structures", says more.
+        Covariances, mixture, pull and local scales stay as they are in fresh data sets
+        and thresholds. With several components or local scales a distance is one of the
+        same value of the kernel in the frame of the point that contributes most.
         """
         check_is_fitted(self)
         log_density, columns = self._at(X, self._estimate.diagnose)
@@ -459,7 +459,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         n_samples : int, default=1
+            Number of points, at least 1.
+
         random_state : int, RandomState instance or None, default=None
+            Pass an int for the same points each time.
 
         Returns
         -------

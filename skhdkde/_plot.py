@@ -55,9 +55,16 @@ class BandwidthDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Where the curve was plotted last.
     figure_ : matplotlib Figure
+        The figure of ``ax_``.
     line_ : matplotlib Line2D
         The curve.
+
+    See Also
+    --------
+    RegimeDisplay : Queries by regime, at the bandwidth in use.
+    BandwidthSearch : The curve that a fit saw.
 
     Examples
     --------
@@ -68,19 +75,12 @@ class BandwidthDisplay:
     >>> kde = HighDimKernelDensity().fit(X)
     >>> display = BandwidthDisplay.from_estimator(kde)
     >>> plt.show()
+    >>> round(display.h_kl, 2), round(display.h_g, 2)  # data units
+    (0.9, 0.94)
     """
 
     def __init__(
-        self,
-        *,
-        bandwidths,
-        values,
-        standard_error,
-        bandwidth,
-        h_kl,
-        h_g,
-        h_clt,
-        quantity,
+        self, *, bandwidths, values, standard_error, bandwidth, h_kl, h_g, h_clt, quantity
     ):
         self.bandwidths = bandwidths
         self.values = values
@@ -132,11 +132,17 @@ class BandwidthDisplay:
         Returns
         -------
         display : BandwidthDisplay
+            With the curve, plotted.
 
         Raises
         ------
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
+        TypeError
+            If the estimator is none of these, or has its training points on a cluster.
+        ValueError
+            If ``bandwidths`` are not as described, or ``true_log_density`` returns
+            another shape or NaN.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         kde, X = _last_step(estimator, X)
@@ -260,14 +266,23 @@ class RegimeDisplay:
     Parameters
     ----------
     diagnosis : Diagnosis
+        What :meth:`HighDimKernelDensity.diagnose` returned.
     y : {"tail_index", "effective_sample_size"}
+        What is plotted upwards.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        Where the queries were plotted last.
     figure_ : matplotlib Figure
+        The figure of ``ax_``.
     scatter_ : dict of str to matplotlib PathCollection
         Of each regime that occurs.
+
+    See Also
+    --------
+    BandwidthDisplay : The regimes against bandwidth.
+    HighDimKernelDensity.diagnose : Makes the diagnosis.
 
     Examples
     --------
@@ -278,6 +293,8 @@ class RegimeDisplay:
     >>> kde = HighDimKernelDensity().fit(X)
     >>> display = RegimeDisplay.from_estimator(kde)
     >>> plt.show()
+    >>> sorted(display.scatter_)
+    ['extreme', 'stable']
     """
 
     def __init__(self, *, diagnosis, y):
@@ -309,6 +326,16 @@ class RegimeDisplay:
         Returns
         -------
         display : RegimeDisplay
+            With the diagnosis, plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If the estimator is none of these.
+        ValueError
+            If ``y`` is none of these.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         kde, X = _last_step(estimator, X)
@@ -316,9 +343,35 @@ class RegimeDisplay:
 
     @classmethod
     def from_diagnosis(cls, diagnosis, *, y="auto", ax=None, **scatter_kw):
-        """Plot what :meth:`HighDimKernelDensity.diagnose` returned.
+        """Plot a diagnosis.
 
-        Parameters are those of :meth:`from_estimator`.
+        Parameters
+        ----------
+        diagnosis : Diagnosis
+            What :meth:`HighDimKernelDensity.diagnose` returned.
+
+        y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
+            What to plot upwards, as in :meth:`from_estimator`.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+            With this diagnosis, plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If ``diagnosis`` is no Diagnosis.
+        ValueError
+            If ``y`` is none of these.
         """
         check_matplotlib_support(f"{cls.__name__}.from_diagnosis")
         if not isinstance(diagnosis, Diagnosis):

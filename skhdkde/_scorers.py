@@ -78,6 +78,17 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
         :class:`~sklearn.model_selection.GridSearchCV` and others. The estimator, which
         may be a :class:`~sklearn.pipeline.Pipeline`, must have ``score_samples``.
 
+    Raises
+    ------
+    TypeError
+        If ``log_density`` is neither callable nor None.
+
+    See Also
+    --------
+    kl_scorer : The scorer made with the defaults.
+    HighDimKernelDensity.score : Total log density, which grows with the number of points.
+    sklearn.metrics.make_scorer : Scorers from functions of targets and predictions.
+
     Notes
     -----
     Scores are densities *with respect to the units of the data that the final estimator

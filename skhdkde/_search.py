@@ -89,6 +89,27 @@ class BandwidthSearch:
     candidates : tuple of Candidate
         Structures and degrees of freedom that were compared on held-out points; empty if
         there was nothing to compare, and the mean is over points left out one by one.
+
+    See Also
+    --------
+    HighDimKernelDensity : Has one as ``bandwidth_search_``.
+    select_bandwidth : Returns one if asked to.
+    BandwidthDisplay : Draws such a curve, finer, with the regimes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> kde = HighDimKernelDensity(kernel="student", random_state=0).fit(X)
+    >>> search = kde.bandwidth_search_
+    >>> search
+    <BandwidthSearch: bandwidth=0.908..., best of 7 from 0.738... to 1.12...,
+    -30.59... nats over 500 queries>
+    >>> [found.degrees_of_freedom for found in search.candidates]
+    [3.0, 5.0, 10.0, 30.0, 100.0]
+    >>> float(search.to_frame().loc[0, "degrees_of_freedom"])  # the best; by pandas
+    100.0
     """
 
     bandwidth: float
@@ -101,7 +122,18 @@ class BandwidthSearch:
     candidates: tuple = ()
 
     def to_frame(self):
-        """The candidates as a :class:`pandas.DataFrame`, best first."""
+        """Make a table of the candidates, best first.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            A row for each candidate, with its attributes as columns.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
         try:
             import pandas as pd
         except ImportError as error:

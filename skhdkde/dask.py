@@ -80,7 +80,8 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         Whether to show progress, except of what is computed later.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest", and samples.
+        Draws the queries for "kl" and "nearest", and the folds. :meth:`sample` has its
+        own.
 
     Attributes
     ----------
@@ -144,7 +145,8 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             If X or the weights are not as described, if parameters are not supported, or
             if blocks are larger than workers can hold.
         RuntimeError
-            If a worker died again and again, or blocks are gone from the cluster.
+            If a worker died again and again, or blocks are gone from the cluster. Other
+            methods raise it too.
         """
         check_n_jobs(self.n_jobs)
         check_combination(self)
@@ -244,6 +246,11 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         gradient : dask array or ndarray of shape (n_queries, n_features)
             In nats per data unit, NaN where the density is zero; not yet computed if X is
             of dask.
+
+        Raises
+        ------
+        ValueError
+            If X is None: a training point is not left out here.
         """
         if X is None:
             raise ValueError("X must be points, got None.")
@@ -255,7 +262,10 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         Parameters
         ----------
         n_samples : int, default=1
+            Number of points, at least 1.
+
         random_state : int, RandomState instance or None, default=None
+            Pass an int for the same points each time.
 
         Returns
         -------

@@ -67,11 +67,19 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
     Returns
     -------
     thresholds : GaussianThresholds
+        ``h_g``, ``h_clt`` and ``h_kl`` in data units, and methods for any bandwidth.
 
     Raises
     ------
+    TypeError
+        If ``n_samples`` is no number.
     ValueError
         If a parameter is not as described.
+
+    See Also
+    --------
+    skhdkde.HighDimKernelDensity.diagnose : Thresholds from data, at each query.
+    skhdkde.select_bandwidth : With ``rule="gaussian"`` it returns ``h_kl``.
 
     Notes
     -----
@@ -161,9 +169,28 @@ class GaussianThresholds:
     h_kl : float
         Bandwidth of the smallest Kullback-Leibler divergence.
     n_features : int
+        Number of eigenvalues.
     preserve_variance : bool
+        Whether the training points are pulled towards the mean.
     largest_bandwidth : float
         Bandwidths must be smaller; infinite unless ``preserve_variance``.
+
+    See Also
+    --------
+    gaussian_thresholds : Makes it, and has the formulas.
+    skhdkde.Diagnosis : The same from data, at each query.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde.regimes import gaussian_thresholds
+    >>> theory = gaussian_thresholds(20000, np.ones(100))
+    >>> theory
+    GaussianThresholds(alpha=0.099..., h_g=1.37..., h_clt=1.94..., h_kl=1.04..., ...)
+    >>> theory.regime([1.0, 1.5, 2.0])
+    array(['extreme', 'stable', 'clt'], dtype='<U7')
+    >>> round(theory.kl(theory.h_kl), 2)  # nats, in all 100 dimensions
+    13.86
     """
 
     alpha: float
@@ -188,11 +215,33 @@ class GaussianThresholds:
         -------
         tail_index : float or ndarray of the same shape
             Below 1 in the extreme regime, above 2 in that of the central limit theorem.
+
+        Raises
+        ------
+        ValueError
+            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         return self._at(self._model.log_tail_index, bandwidth, np.exp)
 
     def kl_per_dimension(self, bandwidth):
-        """``KL(truth || estimate) / n_features`` in nats; see :meth:`kl`."""
+        """Kullback-Leibler divergence of the estimate from the truth, per dimension.
+
+        Parameters
+        ----------
+        bandwidth : float or array-like
+            In data units.
+
+        Returns
+        -------
+        kl : float or ndarray of the same shape
+            ``KL(truth || estimate) / n_features`` in nats; infinite if an eigenvalue is
+            zero.
+
+        Raises
+        ------
+        ValueError
+            If a bandwidth is not between 0 and ``largest_bandwidth``.
+        """
         return self._at(self._model.kl, bandwidth, lambda kl: max(kl, 0.0))
 
     def kl(self, bandwidth):
@@ -208,6 +257,11 @@ class GaussianThresholds:
         kl : float or ndarray of the same shape
             ``KL(truth || estimate)`` in nats, in all dimensions; infinite if an
             eigenvalue is zero.
+
+        Raises
+        ------
+        ValueError
+            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         return self.kl_per_dimension(bandwidth) * self.n_features
 
@@ -221,7 +275,13 @@ class GaussianThresholds:
 
         Returns
         -------
-        regime : {"extreme", "stable", "clt"} or ndarray of them
+        regime : {"extreme", "stable", "clt"} or ndarray of the same shape
+            A threshold itself belongs to the regime above it.
+
+        Raises
+        ------
+        ValueError
+            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         bandwidth = self._check(bandwidth)
         index = (bandwidth >= self.h_g).astype(int) + (bandwidth >= self.h_clt)
@@ -369,6 +429,11 @@ def extreme_spread(tail_index):
         ``pi / sqrt(6) sqrt(1 / tail_index^2 - 1)`` nats: the logarithm of a one-sided
         stable law of that index. NaN outside 0 to 1.
 
+    See Also
+    --------
+    expected_participation : How few points such an estimate rests on.
+    skhdkde.HighDimKernelDensity.diagnose : Standard errors in every regime.
+
     Examples
     --------
     >>> from skhdkde.regimes import extreme_spread
@@ -395,6 +460,17 @@ def expected_participation(tail_index):
     -------
     participation : float or ndarray of the same shape
         NaN for a negative tail index.
+
+    See Also
+    --------
+    extreme_spread : How uncertain such an estimate is.
+    skhdkde.HighDimKernelDensity.diagnose : ``effective_sample_size``, from data.
+
+    Examples
+    --------
+    >>> from skhdkde.regimes import expected_participation
+    >>> expected_participation([0.2, 0.8, 1.5]).round(2)
+    array([0.8, 0.2, 0. ])
     """
     mu = np.asarray(tail_index, dtype=np.float64)
     participation = np.where(mu >= 0.0, np.maximum(1.0 - mu, 0.0), np.nan)
