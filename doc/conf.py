@@ -1,5 +1,7 @@
 """Sphinx configuration; ``sphinx-build -W --keep-going -b html doc doc/_build/html``."""
 
+import os
+
 import skhdkde
 
 project = "skhdkde"
@@ -10,11 +12,22 @@ version = release = skhdkde.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # pages with formulas load nothing from elsewhere
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",  # for the tables of benchmarks/results
 ]
+source_suffix = {".rst": "restructuredtext"}
 exclude_patterns = ["_build", "auto_examples/**/index.md"]
 templates_path = ["_templates"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "unsrt"
+bibtex_reference_style = "author_year"
 
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -25,20 +38,44 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "backreferences_dir": "api/generated/backreferences",
     "doc_module": ("skhdkde",),
+    "within_subsection_order": "ExampleTitleSortKey",
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,
     "abort_on_example_error": True,
 }
 
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 120)]
+plot_rcparams = {"savefig.bbox": "tight"}
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"skhdkde {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_baseurl = os.environ.get("SITE_URL", "")  # known to who publishes the pages
 html_theme_options = {
-    "show_prev_next": False,
+    "header_links_before_dropdown": 6,
+    "show_prev_next": True,
+    "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {
-    page: [] for page in ("index", "bandwidth", "backends", "developers", "changelog")
-}
+html_sidebars = {page: [] for page in ("index", "benchmarks", "developers", "changelog")}
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _without_constructor)
+
+
+def _without_constructor(app, what, name, obj, options, signature, annotation):
+    """No signature for results, which users are given and do not construct."""
+    results = ("BandwidthSearch", "Diagnosis", "GaussianThresholds")
+    return ("", None) if name.rpartition(".")[2] in results else None
