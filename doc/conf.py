@@ -1,7 +1,5 @@
 """Sphinx configuration; ``sphinx-build -W --keep-going -b html doc doc/_build/html``."""
 
-import os
-
 import skhdkde
 
 project = "skhdkde"
@@ -59,7 +57,6 @@ html_title = f"skhdkde {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
-html_baseurl = os.environ.get("SITE_URL", "")  # known to who publishes the pages
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "show_prev_next": True,
