@@ -36,6 +36,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "backreferences_dir": "api/generated/backreferences",
     "doc_module": ("skhdkde",),
+    "subsection_order": [
+        f"../examples/{name}" for name in ("questions", "regimes", "further")
+    ],
     "within_subsection_order": "ExampleTitleSortKey",
     "remove_config_comments": True,
     "show_memory": False,
