@@ -1,5 +1,7 @@
 """Sphinx configuration; ``sphinx-build -W --keep-going -b html doc doc/_build/html``."""
 
+import os
+
 import skhdkde
 
 project = "skhdkde"
@@ -57,6 +59,7 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skhdkde {release}"
+html_short_title = "skhdkde"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
@@ -68,6 +71,14 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+if "GITHUB_REPOSITORY" in os.environ:  # the workflow that publishes knows where it runs
+    html_theme_options["icon_links"] = [
+        {
+            "name": "Repository",
+            "url": "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format(**os.environ),
+            "icon": "fa-brands fa-github",
+        }
+    ]
 html_sidebars = {page: [] for page in ("index", "benchmarks", "developers", "changelog")}
 
 

@@ -58,10 +58,10 @@ for rtol in (1e-8, 1e-12, 0.0):
 # the bounds of the total are close. It keeps the bound of the total by adding and
 # subtracting those of nodes. At the root it is as if all points were at the query, where
 # the kernel has its peak. Subtractions leave the rounding of this first bound behind:
-# some :math:`10^{-16}` of it, which is 34 to 36 nats below the peak. Where the true
-# density is lower still, rounding is what is returned. With few features densities are
-# not so far below the peak of a kernel. With a hundred they are, even at the best
-# bandwidth.
+# some :math:`10^{-16}` of it, which is about 36 nats below the peak. A density that is
+# lower still is right if rounding happened to be downwards, when what is left over is
+# cut off at zero, and drowned otherwise. With few features densities are not so far below
+# the peak of a kernel. With a hundred they are, even at the best bandwidth.
 
 peak = -100 * np.log(h) - 50 * np.log(2 * np.pi)  # log kernel at distance zero
 print(
@@ -75,7 +75,7 @@ print(
 #
 # The share of queries that are wrong by more than a hundredth of a nat, from 2 to 100
 # features, at the bandwidth that is best and at two thirds of it. The smaller one is no
-# matter of taste: a grid search passes it, and finds it better than it is.
+# matter of taste: a grid search passes it, and finds it better than it is, mostly.
 
 features = [2, 5, 10, 15, 20, 30, 50, 100]
 wrong = {1.0: [], 0.67: []}
@@ -109,8 +109,8 @@ for estimator in (KernelDensity, HighDimKernelDensity):
 # Figure
 # ------
 #
-# Left, each query once: what is right is on the diagonal. Reported densities stop at the
-# line where rounding of the first bound is, and lie anywhere above.
+# Left, each query once: what is right is on the diagonal. Wrong densities scatter around
+# the line where the rounding of the first bound is.
 
 BLUE, VERMILION = "#0072B2", "#D55E00"  # safe for the colour-blind
 

@@ -216,7 +216,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
     References
     ----------
-    .. [1] G. Biroli and M. Mezard, "Kernel Density Estimators in Large Dimensions",
+    .. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
        arXiv:2408.05807.
 
     Examples

@@ -16,12 +16,12 @@ index, which is 1 at ``h_g`` and 2 at ``h_clt``. With the Gaussian kernel it is
 ``(h / h_g)^2``.
 
 All formulas are limits ``d -> infinity`` at fixed ``alpha``. At finite ``d``
-thresholds lie higher, by 4 to 14 % for 20 to 100 features, and the transitions are
+thresholds lie higher, by 7 to 12 % for 20 to 100 features, and the transitions are
 rounded. :meth:`skhdkde.HighDimKernelDensity.diagnose` measures the regimes from data.
 
 References
 ----------
-.. [1] G. Biroli and M. Mezard, "Kernel Density Estimators in Large Dimensions",
+.. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
    arXiv:2408.05807.
 """
 

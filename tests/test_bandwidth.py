@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 
 from skhdkde import HighDimKernelDensity, _search, select_bandwidth
+from skhdkde._bandwidth import RULES
 from skhdkde._digests import priorities
 from skhdkde._kernels import KERNELS
 from skhdkde.regimes import gaussian_thresholds
@@ -249,7 +250,7 @@ def test_a_grid_of_ones_own():
 
 
 @pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES)
-@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+@pytest.mark.parametrize("rule", RULES)
 def test_rules_scale_with_the_data(rule, kernel):
     X = np.random.default_rng(0).standard_normal((200, 6))
     h = select_bandwidth(X, rule=rule, kernel=kernel)
@@ -257,7 +258,7 @@ def test_rules_scale_with_the_data(rule, kernel):
     assert moved == pytest.approx(h * 1e3, rel=2e-3 if rule == "kl" else 1e-5)
 
 
-@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("unit", [1e-200, 1e-160, 1e160, 1e200])
 def test_rules_in_extreme_units(rule, unit):
     X = np.random.default_rng(0).standard_normal((200, 3))
@@ -366,7 +367,7 @@ def test_held_out_divergence_is_within_one_percent_of_the_best(d):
     assert divergence(h) <= 1.01 * best
 
 
-@pytest.mark.parametrize("rule", ["kl", "nearest", "scott", "silverman"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "X", [np.ones((1, 3)), np.full((5, 3), 2.5)], ids=["one", "equal"]
 )

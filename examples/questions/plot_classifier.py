@@ -78,7 +78,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
 # of principal components and the shape of the kernels: the textbook's, or that of their
 # class, with heavy tails. Others are tuned in the same way. Scores are on the fresh half,
 # where one percent is nine images: beside a Gaussian for each class it is a close race,
-# and closer on some other splits. The other two are behind in log loss.
+# lost on some other splits. The other two are behind in log loss.
 
 X, y = load_digits(return_X_y=True)
 X_train, X_fresh, y_train, y_fresh = train_test_split(
@@ -118,11 +118,11 @@ print(f"kernel chosen: {chosen[-1].density.kernel}, {chosen[0].n_components} com
 # the error bar of each log density. Here images are sorted by the margin between the two
 # best classes, in units of its error bar.
 #
-# With the textbook's kernel all errors are among the few images whose margin is below its
-# error bar (four in five, on other splits), and there the stated probability is too high.
-# With kernels of the shape of their class it is nearer to the truth, as far as a few
-# images tell. Their error bars take that shape as known, and so are too small: some
-# errors have larger margins.
+# With the textbook's kernel all errors are among the few images whose margin is below
+# its error bar (two thirds or more, on other splits), and there the stated probability
+# is too high. Kernels of the shape of their class err less. Their error bars take that
+# shape as known, and so are too small: errors have larger margins too, and there the
+# stated probability is far too high on some splits.
 
 for name, density in {"textbook": textbook, "shaped": shaped}.items():
     model = clone(models["densities"]).set_params(classifier__density=density)
@@ -192,9 +192,9 @@ for name, of_kind in above.items():
 # %%
 # The log density refuses nearly all left-out digits and turned images. Logistic
 # regression, which must choose, does not: it is as sure of turned images as of upright
-# ones. The posterior of our densities is a fair second, as far from all data the heavy
-# tails of all classes become alike. And kernels are not alone in this: fitted Gaussians
-# have a density too, which does nearly as well.
+# ones. Kernels are not alone in this: fitted Gaussians have a density too, which does
+# nearly as well. The posterior of our densities comes third, as far from all data the
+# heavy tails of all classes become alike.
 #
 # Log density has a blind spot. Averages of two digits lie between the classes, where it
 # is not low. There the posterior, being undecided, is the better judge. The two answer

@@ -4,8 +4,8 @@ Which training images does a generator copy?
 
 A generative model should make new images, not repeat those it was trained on. Copies are
 hard to see: a noisy copy may be as far from its source as two different images are from
-each other. The *effective sample size* sees them. It says how many training images stand
-behind a sample, and :math:`h_G` says from which noise level on it will be one.
+each other. The *effective sample size* sees many of them. It says how many training
+images stand behind a sample, and :math:`h_G` from which noise level on it will be one.
 """
 
 # %%
@@ -53,10 +53,11 @@ for level in (20.0, 10.0, h_g, 5.0, 3.0):
     print(f"{noise[i]:5.1f} {median:15.1f}       {low:5.1f} to {high:.1f}")
 
 # %%
-# While the noise is far above :math:`h_G` hundreds of images pull at each sample, and it
-# may become anything. Around :math:`h_G` one of them takes over, and the rest of the way
-# leads to it: the collapse of :cite:t:`biroli2024dynamical`. What comes out are training
-# images. A model that is to make new ones must not follow their density below that level.
+# While the noise is far above :math:`h_G` more than a hundred images pull at each
+# sample, and it may become anything. Around :math:`h_G` one of them takes over, and the
+# rest of the way leads to it: the collapse of :cite:t:`biroli2024dynamical`. What comes
+# out are training images. A model that is to make new ones must not follow their
+# density below that level.
 #
 # Audit of four generators
 # ------------------------
@@ -111,9 +112,9 @@ for name, queries in {"fresh images": held_out, **samples}.items():
 # %%
 # Samples of the kernel density estimate are training images with noise. Their distances
 # are those of fresh images, so that the usual test passes nearly all of them; the
-# shares give a third of them away. Exact copies are found by distance; by shares only
-# those that do not resemble many other training images. The two tests see different
-# things. A mixture of 40 components passes both.
+# shares give a quarter to a third of them away. Exact copies are found by distance; by
+# shares only those that do not resemble many other training images. The two tests see
+# different things. A mixture of 40 components passes both.
 #
 # Figure
 # ------
