@@ -16,6 +16,7 @@ import pathlib
 import sys
 import threading
 
+from playwright.sync_api import TimeoutError as NotFound
 from playwright.sync_api import sync_playwright
 
 WINDOWS = {"wide": (1280, 900), "narrow": (390, 844)}
@@ -90,41 +91,43 @@ def search_faults(browser, root):
         page.goto(f"{root}/search.html?q={word}", wait_until="load")
         try:
             page.wait_for_selector(f'#search-results a[href*="{wanted}"]', timeout=10_000)
-        except Exception as error:
-            faults.append(f"search for {word!r} does not find {wanted}: {error}")
+        except NotFound:
+            faults.append(f"search for {word!r} does not find {wanted}")
         page.close()
     return faults
+
+
+def all_faults(browser, root, pages, screenshots):
+    """What is wrong, as texts, page by page, and then with the search."""
+    for page in pages:
+        for window in WINDOWS:
+            name = f"{page.with_suffix('')}-{window}.png".replace("/", "_")
+            picture = screenshots / name if screenshots else None
+            for fault in faults_of(browser, f"{root}/{page}", window, picture):
+                yield f"{page}, {window}: {fault}"
+    yield from search_faults(browser, root)
 
 
 def check(folder, browser_path, screenshots):
     """Print what is wrong; whether anything is."""
     pages = sorted(path.relative_to(folder) for path in folder.rglob("*.html"))
-    pages = [page for page in pages if not str(page).startswith("_static")]
+    pages = [page for page in pages if page.parts[0] != "_static"]
     if not pages:
         sys.exit(f"{folder} holds no pages; build the documentation first.")
-    if screenshots:
-        screenshots.mkdir(parents=True, exist_ok=True)
     handler = functools.partial(_Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    root = f"http://127.0.0.1:{server.server_port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=["--no-sandbox"]
-        )
-        n_faults = 0
-        for page in pages:
-            for window in WINDOWS:
-                name = f"{page.with_suffix('')}-{window}.png".replace("/", "_")
-                picture = screenshots / name if screenshots else None
-                for fault in faults_of(browser, f"{root}/{page}", window, picture):
-                    print(f"{page}, {window}: {fault}")
-                    n_faults += 1
-        for fault in search_faults(browser, root):
+    n_faults = 0
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        sync_playwright() as playwright,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=browser_path)
+        root = f"http://127.0.0.1:{server.server_port}"
+        for fault in all_faults(browser, root, pages, screenshots):
             print(fault)
             n_faults += 1
         browser.close()
-    server.shutdown()
+        server.shutdown()
     print(f"{len(pages)} pages in {len(WINDOWS)} windows, {n_faults} faults")
     return n_faults > 0
 

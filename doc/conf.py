@@ -26,7 +26,6 @@ source_suffix = {".rst": "restructuredtext"}
 exclude_patterns = ["_build", "auto_examples/**/index.md"]
 templates_path = ["_templates"]
 bibtex_bibfiles = ["references.bib"]
-bibtex_default_style = "unsrt"
 bibtex_reference_style = "author_year"
 
 autosummary_generate = True

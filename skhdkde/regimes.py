@@ -16,7 +16,7 @@ index, which is 1 at ``h_g`` and 2 at ``h_clt``. With the Gaussian kernel it is
 ``(h / h_g)^2``.
 
 All formulas are limits ``d -> infinity`` at fixed ``alpha``. At finite ``d``
-thresholds lie higher, by 7 to 12 % for 20 to 100 features, and the transitions are
+thresholds lie higher, by 7 to 13 % for 20 to 100 features, and the transitions are
 rounded. :meth:`skhdkde.HighDimKernelDensity.diagnose` measures the regimes from data.
 
 References

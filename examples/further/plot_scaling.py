@@ -43,9 +43,9 @@ def seconds(kde, X):
 
 
 # %%
-# An index needs faiss: ``pip install "skhdkde[neighbors]"``. The same bandwidth, found by
-# the neighbours, serves both. ``score_samples`` warns of queries with an error over the
-# tolerance; here they are counted below.
+# An index needs faiss: ``pip install "skhdkde[neighbors]"``. Both sums have the same
+# bandwidth. ``score_samples`` warns of queries with an error over the tolerance; here
+# they are counted below.
 
 queries = draw(n_queries)
 sizes = [5_000, 25_000, 120_000]
@@ -54,10 +54,13 @@ print("     n  bandwidth  neighbours   exact    neighbours      error, nats")
 print("                               us/query   us/query     median    99 %")
 for n in sizes:
     X = draw(n)
+    exact = HighDimKernelDensity(random_state=0).fit(X)
     near = HighDimKernelDensity(
-        algorithm="neighbors", neighbors_index="hnsw", random_state=0
+        bandwidth=exact.bandwidth_,
+        algorithm="neighbors",
+        neighbors_index="hnsw",
+        random_state=0,
     ).fit(X)
-    exact = HighDimKernelDensity(bandwidth=near.bandwidth_).fit(X)
     exact_times.append(seconds(exact, queries) / n_queries)
     near_times.append(seconds(near, queries) / n_queries)
     errors.append(np.abs(near.score_samples(queries) - exact.score_samples(queries)))
