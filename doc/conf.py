@@ -1,5 +1,6 @@
 """Sphinx configuration; ``sphinx-build -W --keep-going -b html doc doc/_build/html``."""
 
+import dataclasses
 import os
 
 import skhdkde
@@ -23,7 +24,7 @@ extensions = [
     "myst_parser",  # for the tables of benchmarks/results
 ]
 source_suffix = {".rst": "restructuredtext"}
-exclude_patterns = ["_build", "auto_examples/**/index.md"]
+exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
@@ -58,11 +59,11 @@ copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skhdkde {release}"
-html_short_title = "skhdkde"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
+    "logo": {"text": project},
     "header_links_before_dropdown": 6,
     "show_prev_next": True,
     "navigation_with_keys": False,
@@ -87,5 +88,4 @@ def setup(app):
 
 def _without_constructor(app, what, name, obj, options, signature, annotation):
     """No signature for results, which users are given and do not construct."""
-    results = ("BandwidthSearch", "Diagnosis", "GaussianThresholds")
-    return ("", None) if name.rpartition(".")[2] in results else None
+    return ("", None) if dataclasses.is_dataclass(obj) else None
