@@ -85,7 +85,7 @@ for row in zip(shown / h_g, spread, error_bar, textbook, strict=True):
 # ----------
 #
 # The best bandwidth lies in the extreme regime, where a few nearest points decide. There
-# the textbook's error bar is several times too small, and ours is right.
+# the textbook's error bar is two to six times too small, and ours is right to a tenth.
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # safe for the colour-blind
 

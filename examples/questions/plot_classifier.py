@@ -120,9 +120,9 @@ print(f"kernel chosen: {chosen[-1].density.kernel}, {chosen[0].n_components} com
 #
 # With the textbook's kernel all errors are among the few images whose margin is below
 # its error bar (two thirds or more, on other splits), and there the stated probability
-# is too high. Kernels of the shape of their class err less. Their error bars take that
-# shape as known, and so are too small: errors have larger margins too, and there the
-# stated probability is far too high on some splits.
+# is too high. Kernels of the shape of their class err less on average, not on every
+# split. Their error bars take that shape as known, and so are too small: errors have
+# larger margins too, and there the stated probability is far too high on some splits.
 
 for name, density in {"textbook": textbook, "shaped": shaped}.items():
     model = clone(models["densities"]).set_params(classifier__density=density)

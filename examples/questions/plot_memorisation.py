@@ -53,7 +53,7 @@ for level in (20.0, 10.0, h_g, 5.0, 3.0):
     print(f"{noise[i]:5.1f} {median:15.1f}       {low:5.1f} to {high:.1f}")
 
 # %%
-# While the noise is far above :math:`h_G` more than a hundred images pull at each
+# While the noise is far above :math:`h_G` typically more than a hundred images pull at a
 # sample, and it may become anything. Around :math:`h_G` one of them takes over, and the
 # rest of the way leads to it: the collapse of :cite:t:`biroli2024dynamical`. What comes
 # out are training images. A model that is to make new ones must not follow their
@@ -112,7 +112,7 @@ for name, queries in {"fresh images": held_out, **samples}.items():
 # %%
 # Samples of the kernel density estimate are training images with noise. Their distances
 # are those of fresh images, so that the usual test passes nearly all of them; the
-# shares give a quarter to a third of them away. Exact copies are found by distance; by
+# shares give about a third of them away. Exact copies are found by distance; by
 # shares only those that do not resemble many other training images. The two tests see
 # different things. A mixture of 40 components passes both.
 #
