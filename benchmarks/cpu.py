@@ -22,7 +22,7 @@ from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
-from skhdkde._backends._numpy import NumpyDevice
+from skhdkde._pairwise.backends import NumpyDevice
 
 PACKAGE, GEMM = "skhdkde", "GEMM alone"
 WRONG = 1e-2  # nats; ten times what is promised for float32

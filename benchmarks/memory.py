@@ -18,7 +18,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from skhdkde import Diagnosis, HighDimKernelDensity
-from skhdkde._bandwidth import bandwidth_by_rule
+from skhdkde._selection.rules import bandwidth_by_rule
 from skhdkde._kernels import KERNELS
 
 MIB = 2.0**20

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from skhdkde._device import local
-
-__all__ = ["kl_scorer", "make_kl_scorer"]
+from skhdkde._utils.arrays import local
 
 # A log density below this counts as this much (nats). Model selection needs finite
 # scores, and at 1e9 a float64 still tells apart means that differ by 1e-6.

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity, _backends, select_bandwidth
-from skhdkde._backends import resolve_backend
+from skhdkde._pairwise.backends import resolve_backend
 
 DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
 

@@ -12,8 +12,8 @@ from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 
 from skhdkde import HighDimKernelDensity, _search, select_bandwidth
-from skhdkde._bandwidth import RULES
-from skhdkde._digests import priorities
+from skhdkde._selection.rules import RULES
+from skhdkde._utils.random import priorities
 from skhdkde._kernels import KERNELS
 from skhdkde.regimes import gaussian_thresholds
 

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import skhdkde._blocks as blocks_module
 import skhdkde._distributed as distributed_module
 from skhdkde import HighDimKernelDensity
-from skhdkde._diagnosis import Diagnosing
+from skhdkde._diagnosis.reduction import Diagnosing
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")

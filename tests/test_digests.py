@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skhdkde._covariance import shrunk, shrunk_covariance
-from skhdkde._digests import lowest, matches, priorities, row_digests
-from skhdkde._moments import Moments, Scatter
+from skhdkde._density.covariance import shrunk, shrunk_covariance
+from skhdkde._utils.random import lowest, priorities
+from skhdkde._utils.hashing import matches, row_digests
+from skhdkde._utils.moments import Moments, Scatter
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._local_law import LocalLaw
+from skhdkde._diagnosis.local_law import LocalLaw
 from skhdkde.regimes import extreme_spread, gaussian_thresholds
 
 N_SETS, N_QUERIES = 60, 40

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from skhdkde import HighDimKernelDensity
 from skhdkde._backends import _precision, _tiles
-from skhdkde._points import TrainingPoints
+from skhdkde._pairwise.points import TrainingPoints
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

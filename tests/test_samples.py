@@ -5,12 +5,12 @@ import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skhdkde._backends import reduce_pairs
+from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints, distinct_rows
-from skhdkde._reductions import LogSumExp, Nearest
-from skhdkde._sample import Moments, Sampler, SampleSums, _inclusion, sampled_sum
-from skhdkde._split import SplitSum, log_sums
+from skhdkde._pairwise.points import TrainingPoints, distinct_rows
+from skhdkde._pairwise.reductions import LogSumExp, Nearest
+from skhdkde._approximation.subsample import Moments, Sampler, SampleSums, _inclusion, sampled_sum
+from skhdkde._approximation.near_far_sum import SplitSum, log_sums
 
 BACKENDS = ["numpy", "torch"]
 

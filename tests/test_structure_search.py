@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from structured_oracle import log_kernel
 
 from skhdkde import HighDimKernelDensity, kl_scorer
-from skhdkde._cells import CellSums
+from skhdkde._pairwise.kernel_grid import CellSums
 from skhdkde._kernels import make_kernel
-from skhdkde._points import TrainingPoints
+from skhdkde._pairwise.points import TrainingPoints
 
 COPIES = "ignore:.*training points are exact copies:UserWarning"
 
@@ -79,7 +79,7 @@ def test_cells(stretched):
     logs = -d * np.log(local)
     reduction = CellSums(cells, 1e-8, logs - logs.max())
     from skhdkde import _kde
-    from skhdkde._backends import reduce_pairs
+    from skhdkde._pairwise.backends import reduce_pairs
 
     backend = _kde.resolve_backend("auto", d)
     found = reduce_pairs(reduction, points.as_queries(X), points, backend=backend)

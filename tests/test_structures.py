@@ -16,7 +16,7 @@ from structured_oracle import (
 )
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._covariance import shrunk_covariance
+from skhdkde._density.covariance import shrunk_covariance
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 TYPES = ("spherical", "diag", "full", "local")

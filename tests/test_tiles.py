@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from skhdkde import HighDimKernelDensity
 from skhdkde._backends import _numpy, _threads, _tiles
 from skhdkde._kernels import KERNELS
-from skhdkde._points import TrainingPoints
-from skhdkde._reductions import KSmallest, LogSumExp, squaring_chains
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.reductions import KSmallest, LogSumExp, squaring_chains
 
 
 @pytest.fixture(scope="module")

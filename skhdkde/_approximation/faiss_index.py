@@ -1,0 +1,133 @@
+"""Approximate nearest neighbours by faiss: the only file that uses it.
+
+Two kinds, both of squared Euclidean distances. (Points of equal norm need no inner
+products: the order is the same, and graphs over inner products are hard to walk.)
+
+- ``HNSW``, a graph that is walked towards the query: fast, but where the data are
+  clusters far apart the walk may not find the way to the right one, however long;
+- ``IVF``, the points by their nearest centroid, of which the nearest few are scanned:
+  up to three times slower on data in one piece, and never lost.
+"""
+
+import contextlib
+import functools
+
+import numpy as np
+
+from skhdkde._utils.threads import ForkWatch
+
+# Links of a point, and width of the walk that finds them.
+N_LINKS, CONSTRUCTION = 16, 80
+# Lists per square root of the number of points, and points per list to train them on.
+LISTS, TRAINED_ON = 4, 40
+# Rows added at once, between which the user can interrupt.
+ROWS_AT_ONCE = 20_000
+
+
+_watch = functools.cache(ForkWatch)  # from first use on
+
+
+def require_faiss(parameter):
+    """faiss itself.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; says what to install.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            f"{parameter} needs faiss, which is not installed: "
+            "pip install 'skhdkde[neighbors]'."
+        ) from error
+    return faiss
+
+
+class FaissIndex:
+    """An index over rows of coordinates.
+
+    Parameters
+    ----------
+    kind : {"hnsw", "ivf"}
+    blocks : callable
+        ``blocks(rows)`` gives coordinates of some rows, float32.
+    shape : tuple of int
+        Number of points and of features.
+    seed : int
+    n_threads : int
+    progress : callable
+        Called with the number of points added.
+    """
+
+    def __init__(self, kind, blocks, shape, seed, n_threads, progress):
+        self.kind, (self.n_points, n_features) = kind, shape
+        faiss = require_faiss(f"neighbors_index={kind!r}")
+        with _threads(faiss, n_threads):
+            if kind == "hnsw":
+                self.index = faiss.IndexHNSWFlat(n_features, N_LINKS)
+                self.index.hnsw.efConstruction = CONSTRUCTION
+            else:
+                self.index = self._trained(faiss, blocks, n_features, seed)
+            for start in range(0, self.n_points, ROWS_AT_ONCE):
+                rows = np.arange(start, min(start + ROWS_AT_ONCE, self.n_points))
+                self.index.add(blocks(rows))
+                progress(len(rows))
+
+    def _trained(self, faiss, blocks, n_features, seed):
+        n_lists = max(1, int(LISTS * np.sqrt(self.n_points)))
+        n_lists = min(n_lists, max(1, self.n_points // TRAINED_ON))
+        # two bytes per coordinate, of the difference to the centroid
+        index = faiss.IndexIVFScalarQuantizer(
+            faiss.IndexFlatL2(n_features),
+            n_features,
+            n_lists,
+            faiss.ScalarQuantizer.QT_fp16,
+        )
+        index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
+        index.cp.seed = seed % 2**31
+        rng = np.random.default_rng(seed)
+        size = min(self.n_points, n_lists * TRAINED_ON)
+        rows = np.sort(rng.choice(self.n_points, size, replace=False))
+        index.train(blocks(rows))
+        return index
+
+    @property
+    def efforts(self):
+        """Settings of the search, from fast to thorough."""
+        if self.kind == "hnsw":
+            return [16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024]
+        most = self.index.nlist
+        ladder = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024]
+        return [effort for effort in ladder if effort < most] + [most]
+
+    def search(self, Z, k, effort, n_threads):
+        """The ``k`` nearest of each row as found, (n_queries, k); -1 for none."""
+        faiss = require_faiss(f"neighbors_index={self.kind!r}")
+        if self.kind == "hnsw":
+            options = faiss.SearchParametersHNSW(efSearch=max(int(effort), k))
+        else:
+            options = faiss.SearchParametersIVF(nprobe=int(effort))
+        with _threads(faiss, n_threads):
+            k = min(k, self.n_points)
+            return self.index.search(np.ascontiguousarray(Z), k, params=options)[1]
+
+    def __getstate__(self):
+        faiss = require_faiss("pickling an index")
+        return {**self.__dict__, "index": faiss.serialize_index(self.index)}
+
+    def __setstate__(self, state):
+        faiss = require_faiss("loading an index")
+        self.__dict__ = {**state, "index": faiss.deserialize_index(state["index"])}
+
+
+@contextlib.contextmanager
+def _threads(faiss, n_threads):
+    """Threads of faiss; one in a forked child, as those of OpenMP are not forked."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if _watch().forked else n_threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,48 @@
+"""Coordinates in which a bandwidth matrix is a multiple of the identity.
+
+A kernel of bandwidth matrix ``h^2 S`` is the spherical kernel at bandwidth ``h`` of
+``z = (x - m) L``, with ``L L' = S^-1``, and a density in ``z`` times ``|det L|`` is one
+in ``x``. Everything spherical then serves; only queries pass through a frame first.
+"""
+
+import functools
+
+import numpy as np
+
+
+class Frame:
+    """``z = (x - center) L``.
+
+    Parameters
+    ----------
+    center : ndarray of shape (n_features,)
+    linear : ndarray of shape (n_features,) or (n_features, n_features)
+        ``L``, or its diagonal.
+    """
+
+    def __init__(self, center, linear):
+        self.center, self.linear = center, linear
+        self.diagonal = linear.ndim == 1
+        if self.diagonal:
+            self.log_det = float(np.log(linear).sum())
+        else:
+            self.log_det = float(np.linalg.slogdet(linear)[1])
+
+    def apply(self, X):
+        """``z`` of each row, float64."""
+        Z = np.subtract(X, self.center, dtype=np.float64)
+        return np.multiply(Z, self.linear, out=Z) if self.diagonal else Z @ self.linear
+
+    def invert(self, Z):
+        """``x`` of each row."""
+        if self.diagonal:
+            return Z / self.linear + self.center
+        return Z @ self._inverse + self.center
+
+    def gradient(self, gradient):
+        """Of a function of ``z``, with respect to ``x``."""
+        return gradient * self.linear if self.diagonal else gradient @ self.linear.T
+
+    @functools.cached_property
+    def _inverse(self):
+        return np.linalg.inv(self.linear)

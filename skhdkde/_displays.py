@@ -1,0 +1,494 @@
+"""Figures, in scikit-learn's manner: arrays are computed once and plotted at will.
+
+The only file that uses matplotlib, and only when something is plotted.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from skhdkde._diagnosis.diagnosis import Diagnosis
+from skhdkde._estimator import HighDimKernelDensity
+from skhdkde._selection.profile import around_peak, bandwidth_curve, peak
+from skhdkde._utils.arrays import local
+from skhdkde._utils.validation import check_data
+from skhdkde.regimes import REGIMES
+
+# Colours of Okabe and Ito, told apart by the colour-blind and, by their lightness, in
+# print; markers and words say the same.
+COLORS = {"extreme": "#D55E00", "stable": "#0072B2", "clt": "#009E73"}
+MARKERS = {"extreme": "v", "stable": "o", "clt": "^"}
+SHADES = {"extreme": "#d0d0d0", "stable": "#e7e7e7", "clt": "#f8f8f8"}
+LABELS = {
+    "tail_index": "tail index",
+    "effective_sample_size": "effective number of points",
+}
+
+
+class BandwidthDisplay:
+    """Quality of the estimate against bandwidth, with the regimes.
+
+    Make it with :meth:`from_estimator`. Parameters are kept as attributes.
+
+    Parameters
+    ----------
+    bandwidths : ndarray of shape (n_bandwidths,)
+        Ascending, in data units.
+    values : ndarray of shape (n_bandwidths,)
+        Mean log density, or Kullback-Leibler divergence, at each, in nats.
+    standard_error : ndarray of shape (n_bandwidths,)
+        Of ``values``, over the queries, in nats.
+    bandwidth : float
+        The bandwidth of the estimator.
+    h_kl : float
+        The best of the curve.
+    h_g, h_clt : float
+        Bandwidths at which the regimes meet: medians over the queries.
+    quantity : str
+        What ``values`` are, for the axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where the curve was plotted last.
+    figure_ : matplotlib Figure
+        The figure of ``ax_``.
+    line_ : matplotlib Line2D
+        The curve.
+
+    See Also
+    --------
+    RegimeDisplay : Queries by regime, at the bandwidth in use.
+    BandwidthSearch : The curve that a fit saw.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from skhdkde import BandwidthDisplay, HighDimKernelDensity
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> kde = HighDimKernelDensity().fit(X)
+    >>> display = BandwidthDisplay.from_estimator(kde)
+    >>> plt.show()
+    >>> round(display.h_kl, 2), round(display.h_g, 2)  # data units
+    (0.9, 0.94)
+    """
+
+    def __init__(
+        self, *, bandwidths, values, standard_error, bandwidth, h_kl, h_g, h_clt, quantity
+    ):
+        self.bandwidths = bandwidths
+        self.values = values
+        self.standard_error = standard_error
+        self.bandwidth = bandwidth
+        self.h_kl = h_kl
+        self.h_g = h_g
+        self.h_clt = h_clt
+        self.quantity = quantity
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X=None,
+        *,
+        true_log_density=None,
+        bandwidths=60,
+        ax=None,
+        line_kw=None,
+    ):
+        """Compute the curve for a fitted estimator, and plot it.
+
+        Parameters
+        ----------
+        estimator : HighDimKernelDensity, or Pipeline that ends in one
+            Fitted.
+
+        X : array-like of shape (n_queries, n_features), default=None
+            Held-out points; training points would count themselves. None stands for the
+            training points, each without itself and its copies, at most 4096 of them.
+
+        true_log_density : callable, default=None
+            The true log density, ``true_log_density(X) -> ndarray of shape
+            (n_queries,)``, in the space of the estimator. With it the curve is the
+            Kullback-Leibler divergence.
+
+        bandwidths : int or array-like, default=60
+            The bandwidths, in data units, or how many of them to take from below the
+            best one to above ``h_clt``. All share one pass over the pairs, which costs an
+            exponential for each pair and bandwidth.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        line_kw : dict, default=None
+            Passed to ``ax.plot`` for the curve.
+
+        Returns
+        -------
+        display : BandwidthDisplay
+            With the curve, plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If the estimator is none of these, or has its training points on a cluster.
+        ValueError
+            If ``bandwidths`` are not as described, or ``true_log_density`` returns
+            another shape or NaN.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        kde, X = _last_step(estimator, X)
+        if not hasattr(kde, "_approximation"):
+            raise TypeError(
+                f"{cls.__name__} needs the training points on one machine; the curve "
+                f"that {type(kde).__name__} saw is in bandwidth_search_."
+            )
+        if X is not None:
+            X = local(check_data(kde, X, reset=False))
+        curve = bandwidth_curve(kde._estimate, X, kde.random_state, kde._options)
+        h_g, h_clt = curve.thresholds(kde.bandwidth_)
+        marks = kde.bandwidth_, h_g, h_clt
+        bandwidths, log_density = around_peak(curve, bandwidths, marks)
+        quantity = "leave-one-out" if X is None else "held-out"
+        quantity, sign = f"mean {quantity} log density", 1.0
+        if true_log_density is not None:
+            log_density = log_density - _truth(true_log_density, curve.X)[:, None]
+            quantity, sign = "KL divergence", -1.0
+        mean, standard_error = curve.mean(log_density)
+        if sign < 0.0 and np.nanmax(mean - 5.0 * standard_error) > 0.0:
+            warnings.warn(
+                "The KL divergence from true_log_density is negative, which no density "
+                "allows: is it that of the space after all transformations, and "
+                "normalised?",
+                UserWarning,
+                stacklevel=2,
+            )
+        display = cls(
+            bandwidths=bandwidths,
+            values=sign * mean,
+            standard_error=standard_error,
+            bandwidth=kde.bandwidth_,
+            h_kl=peak(bandwidths, mean),
+            h_g=h_g,
+            h_clt=h_clt,
+            quantity=quantity,
+        )
+        return display.plot(ax=ax, line_kw=line_kw)
+
+    def plot(self, ax=None, *, line_kw=None):
+        """Plot the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        line_kw : dict, default=None
+            Passed to ``ax.plot`` for the curve.
+
+        Returns
+        -------
+        display : BandwidthDisplay
+            Itself.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_ = ax = _axes(ax)
+        self.figure_ = ax.figure
+        shown = np.isfinite(self.values)
+        h, values = self.bandwidths[shown], self.values[shown]
+        kw = {"color": "black", "label": self.quantity, **(line_kw or {})}
+        (self.line_,) = ax.plot(h, values, **kw)
+        error = self.standard_error[shown]
+        color = self.line_.get_color()
+        ax.fill_between(h, values - error, values + error, color=color, alpha=0.2, lw=0)
+        ax.set(
+            xscale="log",
+            xlim=(self.bandwidths[0], self.bandwidths[-1]),
+            xlabel="bandwidth (data units)",
+            ylabel=f"{self.quantity} (nats)",
+        )
+        self._shade(ax)
+        self._mark(ax)
+        _plain_ticks(ax.xaxis)
+        return self
+
+    def _shade(self, ax):
+        low, high = ax.get_xlim()
+        edges = np.clip([low, self.h_g, self.h_clt, high], low, high)
+        for name, left, right in zip(REGIMES, edges, edges[1:], strict=False):
+            ax.axvspan(left, right, color=SHADES[name], lw=0, zorder=-2)
+            if np.log(right / left) > 0.08 * np.log(high / low):
+                ax.annotate(
+                    name,
+                    (np.sqrt(left * right), 1.0),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(0, -4),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    color="0.35",
+                    fontsize="small",
+                )
+
+    def _mark(self, ax):
+        marks = [
+            ("$h_{KL}$", self.h_kl, "-", COLORS["extreme"]),
+            ("$h_G$", self.h_g, "--", COLORS["stable"]),
+            ("$h_{CLT}$", self.h_clt, ":", COLORS["clt"]),
+        ]
+        if abs(np.log(self.bandwidth / self.h_kl)) > 0.03:
+            marks.append(("in use", self.bandwidth, "-.", "0.35"))
+        low, high = ax.get_xlim()
+        for name, at, style, color in marks:
+            label = f"{name} = {at:.3g}"
+            if low <= at <= high:
+                ax.axvline(at, linestyle=style, color=color, label=label, zorder=-1)
+            else:
+                label = f"{label} (not shown)"
+                ax.plot([], [], linestyle=style, color=color, label=label)
+        ax.legend(fontsize="small")
+
+
+class RegimeDisplay:
+    """Queries in the plane of log density and tail index, by regime.
+
+    Make it with :meth:`from_estimator` or :meth:`from_diagnosis`. Parameters are kept as
+    attributes.
+
+    Parameters
+    ----------
+    diagnosis : Diagnosis
+        What :meth:`HighDimKernelDensity.diagnose` returned.
+    y : {"tail_index", "effective_sample_size"}
+        What is plotted upwards.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where the queries were plotted last.
+    figure_ : matplotlib Figure
+        The figure of ``ax_``.
+    scatter_ : dict of str to matplotlib PathCollection
+        Of each regime that occurs.
+
+    See Also
+    --------
+    BandwidthDisplay : The regimes against bandwidth.
+    HighDimKernelDensity.diagnose : Makes the diagnosis.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity, RegimeDisplay
+    >>> X = np.random.default_rng(0).normal(size=(500, 20))
+    >>> kde = HighDimKernelDensity().fit(X)
+    >>> display = RegimeDisplay.from_estimator(kde)
+    >>> plt.show()
+    >>> sorted(display.scatter_)
+    ['extreme', 'stable']
+    """
+
+    def __init__(self, *, diagnosis, y):
+        self.diagnosis = diagnosis
+        self.y = y
+
+    @classmethod
+    def from_estimator(cls, estimator, X=None, *, y="auto", ax=None, **scatter_kw):
+        """Diagnose with a fitted estimator, and plot it.
+
+        Parameters
+        ----------
+        estimator : HighDimKernelDensity, or Pipeline that ends in one
+            Fitted.
+
+        X : array-like of shape (n_queries, n_features), default=None
+            Queries. None stands for the training points, each without itself.
+
+        y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
+            What to plot upwards. "auto" is the tail index, except for compact kernels,
+            which have none.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+            With the diagnosis, plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If the estimator is none of these.
+        ValueError
+            If ``y`` is none of these.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        kde, X = _last_step(estimator, X)
+        return cls.from_diagnosis(kde.diagnose(X), y=y, ax=ax, **scatter_kw)
+
+    @classmethod
+    def from_diagnosis(cls, diagnosis, *, y="auto", ax=None, **scatter_kw):
+        """Plot a diagnosis.
+
+        Parameters
+        ----------
+        diagnosis : Diagnosis
+            What :meth:`HighDimKernelDensity.diagnose` returned.
+
+        y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
+            What to plot upwards, as in :meth:`from_estimator`.
+
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+            With this diagnosis, plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If ``diagnosis`` is no Diagnosis.
+        ValueError
+            If ``y`` is none of these.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_diagnosis")
+        if not isinstance(diagnosis, Diagnosis):
+            raise TypeError(
+                "diagnosis must be what HighDimKernelDensity.diagnose returns, got "
+                f"{type(diagnosis).__name__}."
+            )
+        if isinstance(y, str) and y == "auto":
+            finite = np.isfinite(diagnosis.tail_index).any()
+            y = "tail_index" if finite else "effective_sample_size"
+        if y not in list(LABELS):
+            raise ValueError(f"y must be 'auto' or one of {sorted(LABELS)}, got {y!r}.")
+        return cls(diagnosis=diagnosis, y=y).plot(ax=ax, **scatter_kw)
+
+    def plot(self, ax=None, **scatter_kw):
+        """Plot the queries.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to plot; None for a new figure.
+
+        **scatter_kw : dict
+            Passed to ``ax.scatter``.
+
+        Returns
+        -------
+        display : RegimeDisplay
+            Itself.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_ = ax = _axes(ax)
+        self.figure_ = ax.figure
+        self.scatter_ = {}
+        log_density = self.diagnosis.log_density
+        values = getattr(self.diagnosis, self.y)
+        shown = np.isfinite(log_density) & np.isfinite(values) & (values > 0.0)
+        size = float(np.clip(3e4 / max(shown.sum(), 1), 8.0, 36.0))
+        for name, share in self.diagnosis.shares.items():
+            rows = shown & (self.diagnosis.regime == name)
+            if rows.any():
+                kw = {
+                    "s": size,
+                    "marker": MARKERS[name],
+                    "color": COLORS[name],
+                    "alpha": 0.7,
+                    "linewidths": 0,
+                    "label": f"{name} ({share:.0%})",
+                    "rasterized": shown.sum() > 5000,
+                    **scatter_kw,
+                }
+                self.scatter_[name] = ax.scatter(log_density[rows], values[rows], **kw)
+        ax.set(xlabel="log density (nats)", ylabel=LABELS[self.y], yscale="log")
+        if self.y == "tail_index":
+            for level, style in [(1.0, "--"), (2.0, ":")]:
+                ax.axhline(level, color="0.3", linestyle=style, lw=1, zorder=-1)
+        _plain_ticks(ax.yaxis)
+        if self.scatter_:
+            ax.legend(
+                title=self._note(shown),
+                fontsize="small",
+                title_fontsize="small",
+                markerscale=np.sqrt(36.0 / size),
+            )
+        else:
+            text = f"no query has a finite\nlog density and {LABELS[self.y]}"
+            ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center")
+        return self
+
+    def _note(self, shown):
+        hidden = int(np.sum(~shown))
+        return f"{hidden} out of reach" if hidden else None
+
+
+def _last_step(estimator, X):
+    """The density at the end of a pipeline, and X as it gets there."""
+    if isinstance(estimator, Pipeline):
+        if X is not None and len(estimator) > 1:
+            X = estimator[:-1].transform(X)
+        estimator = estimator[-1]
+    if not isinstance(estimator, HighDimKernelDensity):
+        raise TypeError(
+            "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one "
+            f"(of a search, its best_estimator_), got {type(estimator).__name__}."
+        )
+    check_is_fitted(estimator)
+    return estimator, X
+
+
+def _truth(true_log_density, X):
+    if not callable(true_log_density):
+        raise TypeError(
+            "true_log_density must be a function of X, got "
+            f"{type(true_log_density).__name__}."
+        )
+    truth = np.asarray(true_log_density(X), dtype=np.float64)
+    if truth.shape != (len(X),) or np.isnan(truth).any():
+        raise ValueError(
+            f"true_log_density must return an array of shape {(len(X),)} without NaN, "
+            f"got {truth.shape}, {int(np.isnan(truth).sum())} NaN."
+        )
+    return truth
+
+
+def _axes(ax):
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def _plain_ticks(axis):
+    """Ticks of a logarithmic axis as plain numbers, enough of them to read it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high / low > 50.0:
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,450 @@
+"""Blocks of training points on a Dask cluster: tasks over them as graphs.
+
+The only file that imports dask. Blocks stay where they are; what is sent to them are
+the tasks of ``_blocks.py``, and what they say of a block is merged in a tree. Where
+blocks are read from a file, a task reads its block itself: none is kept for another task,
+so that the memory of a worker holds those that it works on and no more.
+"""
+
+import contextlib
+import math
+import uuid
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from skhdkde._diagnosis.reduction import Diagnosing
+from skhdkde._distributed.tasks import Count, merged
+from skhdkde._utils.validation import check_data, check_points, check_weights
+
+# Results that are merged at once.
+FAN = 8
+# Queries in a task at most, elements of them, and tasks for each thread at least.
+MOST_QUERIES, QUERY_SIZE, TASKS_PER_THREAD = 2**15, 2**23, 8
+# Bytes that reading a block may take to write down: more are the data themselves.
+LARGEST_RECIPE = 2**16
+# Elements of a block that is made of an array in memory.
+BLOCK_SIZE = 2**23
+# Share of a worker's memory that blocks may take.
+LARGEST_SHARE = 0.9
+# No warning, since what is in memory has to be sent.
+LARGE_GRAPHS = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
+
+
+try:
+    import cloudpickle
+    import dask
+    import dask.array as da
+    import distributed
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph
+except ImportError as error:
+    raise ImportError(
+        f"skhdkde.dask needs {error.name}: pip install 'skhdkde[dask]'."
+    ) from error
+
+
+class DaskTraining:
+    """The blocks of training points and their weights, wherever they are."""
+
+    def __init__(self, X, weights, verbose):
+        self.X, self.weights, self.verbose = X, weights, verbose
+        self._blocks = self._counted = None
+
+    def __getstate__(self):
+        return {**vars(self), "_blocks": None}
+
+    def blocks(self):
+        """For each block, the points and weights as a task takes them; what it needs."""
+        if self._blocks is None:
+            points, needs = _block_arguments(self.X)
+            weights, more = [None] * len(points), []
+            if self.weights is not None:
+                weights, more = _block_arguments(self.weights)
+            self._blocks = list(zip(points, weights, strict=True)), needs + more
+        return self._blocks
+
+    def run(self, task, extras=None):
+        """Results of a task for all blocks, merged."""
+        name = _name(type(task).__name__.lower())
+        blocks, needs = self.blocks()
+        graph, parts = {f"{name}-task": task}, []
+        for j, block in enumerate(blocks):
+            more = () if extras is None else extras[j]
+            if more is not None:
+                parts.append((f"{name}-block", j))
+                graph[parts[-1]] = (_of, f"{name}-task", j, *block, *more)
+        _add_tree(graph, f"{name}-task", name, parts)
+        graph = HighLevelGraph.from_collections(name, graph, dependencies=needs)
+        return computed(Delayed(name, graph), self.verbose, name.split("-")[0])
+
+    def sizes(self):
+        """Rows, and rows of positive weight, of each block."""
+        if self._counted is None:
+            rows = np.array(self.X.chunks[0], dtype=np.float64)
+            if self.weights is not None or np.isnan(rows).any():
+                self._counted = self.run(Count())
+            else:
+                self._counted = np.column_stack([rows, rows]).astype(int)
+        return self._counted
+
+    def at(self, estimate, kind, Q):
+        """Results at the queries, a dask array."""
+        check_memory(Q)
+        known, chunks = not math.isnan(Q.shape[0]), Q.chunks[0]
+        if known and Q.shape[0]:
+            Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
+        pairs = estimate.pairs(kind, float_dtype(Q))
+        result = self._result(estimate, kind, pairs, Q, None)
+        return result.rechunk({0: chunks}) if known else result
+
+    def at_own(self, estimate, kind):
+        """Results at the training points, each without itself, in blocks like theirs."""
+        rows = self.sizes()[:, 0].tolist()
+        X = da.Array(
+            self.X.dask, self.X.name, (tuple(rows), self.X.chunks[1]), self.X.dtype
+        )
+        step = self._rows_of_queries(sum(rows), X.shape[1])
+        own = [
+            (start, min(start + step, n), j)
+            for j, n in enumerate(rows)
+            for start in range(0, max(n, 1), step)
+        ]
+        Q = X.rechunk((tuple(stop - start for start, stop, _ in own), -1))
+        pairs = estimate.pairs(kind, estimate.dtype, n_hidden=1)
+        return self._result(estimate, kind, pairs, Q, own).rechunk({0: tuple(rows)})
+
+    def _rows_of_queries(self, n_queries, n_features):
+        """As many as keep all threads busy, within bounds."""
+        wanted = TASKS_PER_THREAD * _n_threads()
+        groups = -(-wanted // self.X.numblocks[0])
+        most = min(MOST_QUERIES, QUERY_SIZE // n_features)
+        return max(1, min(-(-n_queries // groups), most))
+
+    def _result(self, estimate, kind, pairs, Q, own):
+        """All blocks of queries against all blocks of training points, lazily."""
+        name, (blocks, needs) = _name(kind), self.blocks()
+        graph = {f"{name}-pairs": pairs, f"{name}-estimate": estimate}
+        finish = getattr(type(estimate), f"{kind}_from")
+        columns = {
+            "density": 0,
+            "diagnosis": 1 + len(Diagnosing.COLUMNS),
+            "gradient": Q.shape[1],
+        }[kind]
+        tail = (0,) if columns else ()
+        for i in range(Q.numblocks[0]):
+            query, parts = (f"{name}-queries", i), []
+            graph[query] = (_checked_queries, (Q.name, i, 0), i, Q.shape[1])
+            for j, block in enumerate(blocks):
+                parts.append((f"{name}-block", i, j))
+                mine = own[i][:2] if own and own[i][2] == j else ()
+                graph[parts[-1]] = (_of, f"{name}-pairs", j, *block, query, *mine)
+            _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
+            known = (blocks[own[i][2]][1], *own[i]) if own else ()
+            last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), float_dtype(Q)
+            graph[(name, i, *tail)] = (_finished, finish, *last, *known)
+        graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
+        dtype = np.result_type(float_dtype(Q), estimate.dtype)
+        dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
+        chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
+        return da.Array(graph, name, chunks, dtype)
+
+
+class _Recipe:
+    """How a block is made, by the task that needs it."""
+
+    def __init__(self, graph, key):
+        self.graph, self.key = graph, key
+
+    def make(self):
+        return dask.get(self.graph, self.key)
+
+
+def _block_arguments(array):
+    """What stands for each block of an array in a graph, and what that depends on.
+
+    Recipes, if there are any; else keys of the array.
+    """
+    keys = list(dask.core.flatten(array.__dask_keys__()))
+    if distributed.futures_of(array):
+        return keys, [array]
+    (array,) = dask.optimize(array)
+    recipes = _recipes(*_graph_and_needs(array), keys)
+    return (keys, [array]) if recipes is None else (recipes, [])
+
+
+def _in_memory(array):
+    """Whether the graph of an array holds its data."""
+    if distributed.futures_of(array):
+        return False
+    (array,) = dask.optimize(array)
+    graph, needs = _graph_and_needs(array)
+    key = next(dask.core.flatten(array.__dask_keys__()))
+    size = _size(_Recipe({k: graph[k] for k in _closure(key, needs)}, key))
+    return size is not None and size > LARGEST_RECIPE
+
+
+def _graph_and_needs(array):
+    """The graph of an optimised array, and the keys that each key needs."""
+    graph = dict(array.__dask_graph__())
+    layer = HighLevelGraph.from_collections("blocks", graph, ())
+    return graph, layer.get_all_dependencies()
+
+
+def _recipes(graph, needs, keys):
+    """A recipe for each block, or None.
+
+    There are some if every block is read or made by itself, from what takes little to
+    write down.
+    """
+    if _refers_to_cluster(graph):
+        return None
+    recipes, used = [], set()
+    for key in keys:
+        found = _closure(key, needs)
+        if any(needs[k] for k in found & used):  # a mean of all, say: to be made once
+            return None
+        used |= found
+        recipes.append(_Recipe({k: graph[k] for k in found}, key))
+    size = _size(recipes[0])
+    return recipes if size is not None and size <= LARGEST_RECIPE else None
+
+
+def _size(recipe):
+    """Bytes of a recipe; None if it cannot be sent anywhere, as an open file."""
+    try:
+        return len(cloudpickle.dumps(recipe))
+    except Exception:  # of any kind: what an object does is its own affair
+        return None
+
+
+def _refers_to_cluster(graph):
+    """Whether tasks of a graph need results that only the cluster has."""
+    tasks = list(graph.values())
+    needed = set().union(*(getattr(task, "dependencies", ()) for task in tasks))
+    return bool(distributed.futures_of(tasks)) or not needed <= graph.keys()
+
+
+def _closure(key, needs):
+    """A key and all that it needs, directly or not."""
+    found, todo = set(), [key]
+    while todo:
+        last = todo.pop()
+        if last not in found:
+            found.add(last)
+            todo += needs[last]
+    return found
+
+
+def _of(task, j, X, weights, *more):
+    """Result of a task for block ``j``."""
+    with _noted(f"in block {j} of X"):
+        X, weights = (b.make() if isinstance(b, _Recipe) else b for b in (X, weights))
+        return task.of(X, weights, *more)
+
+
+def _checked_queries(Q, i, n_features):
+    with _noted(f"in block {i} of the queries X"):
+        if Q.shape[1:] != (n_features,):
+            raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
+        return check_points(Q) if len(Q) else np.asarray(Q)
+
+
+@contextlib.contextmanager
+def _noted(where):
+    """An error is told where it came about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{error} ({where})") from error
+    except Exception as error:
+        error.add_note(where)
+        raise
+
+
+def _merged(task, results):
+    return merged(task.merge, results)
+
+
+def _finished(finish, estimate, pairs, result, dtype, *own):
+    if own:
+        weights, *rows = own
+        own = weights.make() if isinstance(weights, _Recipe) else weights, *rows
+    return finish(estimate, pairs, result, dtype, *own)
+
+
+def _add_tree(graph, task, root, parts):
+    """Add to a graph the merges of ``parts``, up to the key ``root``."""
+    level, base = 0, root if isinstance(root, tuple) else (root,)
+    while len(parts) > FAN:
+        groups = [parts[k : k + FAN] for k in range(0, len(parts), FAN)]
+        level, parts = level + 1, []
+        for k, group in enumerate(groups):
+            parts.append((f"{base[0]}-merge", *base[1:], level, k))
+            graph[parts[-1]] = (_merged, task, group)
+    graph[root] = (_merged, task, parts)
+
+
+def training_arrays(estimator, X, sample_weight):
+    """Points and weights as dask arrays whose blocks go together."""
+    if is_dask(X):
+        X = checked(estimator, X, reset=True)
+        check_memory(X)
+        X = _sent(X) if _in_memory(X) else X
+    else:
+        X = check_data(estimator, X, reset=True)
+        sample_weight = check_weights(sample_weight, X)
+        rows = min(-(-len(X) // _n_threads()), max(1, BLOCK_SIZE // X.shape[1]))
+        X = _sent(da.from_array(X, chunks=(rows, -1), name=False))
+    if sample_weight is None:
+        return X, None
+    if not is_dask(sample_weight):
+        if math.isnan(X.shape[0]):
+            X = X.compute_chunk_sizes()
+        weights = check_weights(sample_weight, range(X.shape[0]))
+        return X, _sent(da.from_array(weights, chunks=(X.chunks[0],), name=False))
+    weights = _as_array(sample_weight)
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must be 1D, got shape {weights.shape}.")
+    known = not (math.isnan(X.shape[0]) or math.isnan(weights.shape[0]))
+    if known and len(weights) != len(X):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(X.shape[0],)}!"
+        )
+    if known:
+        return X, weights.rechunk((X.chunks[0],))
+    if weights.numblocks[0] != X.numblocks[0]:
+        raise ValueError(
+            f"sample_weight has {weights.numblocks[0]} blocks and X {X.numblocks[0]}; "
+            "where their sizes are not known they must go together one by one."
+        )
+    return X, weights
+
+
+def _sent(array):
+    """An array in memory, sent to the workers once."""
+    with dask.config.set(LARGE_GRAPHS):
+        return array if _client() is None else array.persist()
+
+
+def checked(estimator, X, *, reset):
+    """A dask array or DataFrame as an array with all features in one block.
+
+    What its blocks hold is checked where they are.
+    """
+    array = _as_array(X)
+    names = X if array is X else X._meta
+    if array.ndim != 2:
+        raise ValueError(
+            f"Expected 2D array for X, got {array.ndim}D array instead, of shape "
+            f"{array.shape}."
+        )
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported, got X of dtype {array.dtype}.")
+    validate_data(estimator, names, reset=reset, skip_check_array=True)
+    if 0 in array.shape:
+        raise ValueError(
+            f"X has shape {array.shape}; at least one row and one feature are required."
+        )
+    return array.rechunk({1: -1}) if array.numblocks[1] > 1 else array
+
+
+def check_memory(array):
+    """Raise ValueError if a worker cannot hold the blocks that it has to work on."""
+    client, rows = _client(), max(array.chunks[0], default=0)
+    if client is None or math.isnan(rows):
+        return
+    size = rows * array.shape[1] * array.dtype.itemsize
+    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+        needed, limit = size * worker["nthreads"], worker["memory_limit"]
+        if limit and needed > LARGEST_SHARE * limit:
+            raise ValueError(
+                f"X has blocks of up to {rows} rows, {_mib(size)}: a worker with "
+                f"{worker['nthreads']} threads works on as many at once, and has "
+                f"{_mib(limit)} of memory. Make blocks smaller, as by X.rechunk, or "
+                "give workers fewer threads."
+            )
+
+
+def computed(collection, verbose, label):
+    """The result, or an error that says what happened on the cluster."""
+    try:
+        with dask.config.set(LARGE_GRAPHS):
+            return _shown(collection, label) if verbose else collection.compute()
+    except distributed.KilledWorker as error:
+        raise RuntimeError(
+            "a task failed since workers died on it again and again. Most often they ran "
+            "out of memory: make blocks smaller, as by X.rechunk, or give workers fewer "
+            "threads or more memory."
+        ) from error
+    except (distributed.client.FutureCancelledError, ValueError) as error:
+        if isinstance(error, ValueError) and "Missing dependency" not in str(error):
+            raise
+        raise RuntimeError(
+            "work was cancelled, or blocks are gone from the cluster: their client "
+            "closed, or the worker that had them died and they cannot be made again. "
+            "Fit again, to data from files or persisted anew."
+        ) from error
+
+
+def from_memory(X):
+    """Queries in memory as a dask array."""
+    return da.from_array(X, chunks=(MOST_QUERIES, -1), name=False)
+
+
+def _shown(collection, label):
+    """The same with a progress bar."""
+    client = _client()
+    if client is None:
+        from tqdm.dask import TqdmCallback
+
+        with TqdmCallback(desc=label, unit="task"):
+            return collection.compute()
+    future = client.compute(collection)
+    distributed.progress(future, notebook=False)
+    return future.result()
+
+
+def _client():
+    """The active client, or None."""
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _n_threads():
+    """Of the cluster, or of this machine."""
+    client = _client()
+    if client is None:
+        return dask.system.CPU_COUNT
+    return max(sum(client.nthreads().values()), 1)
+
+
+def float_dtype(array):
+    """float32 for arrays of that, float64 for others."""
+    return np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
+
+
+def is_dask(X):
+    return dask.is_dask_collection(X)
+
+
+def _as_array(X):
+    """A dask array, DataFrame or Series as an array."""
+    if isinstance(X, da.Array):
+        return X
+    if isinstance(X, Delayed) or not hasattr(X, "to_dask_array"):
+        kind = type(X).__name__
+        raise TypeError(
+            f"X and sample_weight may be dask arrays or DataFrames, got {kind}."
+        )
+    return X.to_dask_array()
+
+
+def _name(kind):
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def _mib(size):
+    return f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,496 @@
+"""The estimator."""
+
+import copy
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from skhdkde._approximation.approximation import Report
+from skhdkde._base import CONSTRAINTS
+from skhdkde._density.sampling import draw
+from skhdkde._diagnosis.diagnosis import Diagnosis
+from skhdkde._fit import check_combination, fit_estimate
+from skhdkde._pairwise.backends import resolve_backend
+from skhdkde._utils.arrays import like, local, prototype, select
+from skhdkde._utils.validation import check_data, check_n_jobs, check_weights, interleaved
+
+
+class HighDimKernelDensity(DensityMixin, BaseEstimator):
+    """Kernel density estimate for data with many features.
+
+    The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
+    over the training points ``y_j`` in ``d`` dimensions. It is computed in logs, over all
+    pairs, so that log densities are right in any dimension. The default bandwidth is
+    the one that is best in Kullback-Leibler divergence; in high dimension it lies where
+    a few nearest points decide the estimate [1]_.
+
+    With ``covariance_type="auto"`` kernels take shape, place and tail from the data, each
+    as far as held-out points are the likelier for it: on most data with correlated
+    features that is the better density by tens or hundreds of nats.
+
+    Parameters
+    ----------
+    bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
+        The bandwidth, or the rule that chooses it. It is in the units of the data; or,
+        for a `covariance_type` other than "spherical", in those of the frame in which
+        that covariance is the identity. The rules are those of :func:`select_bandwidth`;
+        "kl" maximises the mean log density of training points left out, one by one, or
+        in up to five folds where they have a part in a covariance, a mixture or a local
+        scale. Of more than 4096 points (2000 in folds) about that many are left out in
+        turn, drawn at random.
+
+    kernel : str, default="gaussian"
+        The kernel, a function of ``r = |x - y| / h``:
+
+        - "gaussian": ``exp(-r^2 / 2)``
+        - "student": ``(1 + r^2 / nu)^(-(nu + d) / 2)``
+        - "exponential": ``exp(-r)``
+        - "tophat": ``1`` for ``r < 1``
+        - "epanechnikov": ``1 - r^2`` for ``r < 1``
+        - "linear": ``1 - r`` for ``r < 1``
+        - "cosine": ``cos(pi r / 2)`` for ``r < 1``
+
+        The last four are zero beyond. With them "kl" must reach the nearest point of
+        every point, so that in high dimension one outlier decides the bandwidth.
+
+    degrees_of_freedom : float or "auto", default="auto"
+        ``nu`` of "student"; above 1e8 it is "gaussian". "auto" takes the best of 3, 5,
+        10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
+        ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
+        Gaussian kernel with these tails unless given as infinity.
+
+    covariance_type : {"spherical", "diag", "full", "local", "auto"}, default="spherical"
+        Shape of the kernel, in which the bandwidth is a factor:
+
+        - "spherical": the identity, in data units
+        - "diag": the variance of each feature
+        - "full": the covariance matrix of the points
+        - "local": for each point the covariance of its component of a Gaussian mixture
+        - "auto": the best of all four, with variance preserved, by "kl"
+
+    preserve_variance : bool, default=False
+        Whether to pull training points to the mean (of their component, if "local") by
+        ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so
+        that the estimate has the covariance of the points. At the largest ``h`` it is
+        one kernel at the mean, or the mixture. For "spherical" the mean variance
+        of the features takes the place of 1. "auto" always does.
+
+    adaptive : bool or int, default=False
+        Whether each point's bandwidth is proportional to the distance to its ``k``-th
+        nearest neighbour, ``k`` being 5 if True; its factors have a mean square of 1.
+
+    covariance_estimator : estimator, default=None
+        Covariance estimator of scikit-learn for "full", fitted to standardised features.
+        None is that of Ledoit and Wolf, so that fewer points than features suffice.
+
+    mixture : estimator, default=None
+        :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
+        "local". It is fitted to X unless fitted; the search fits it to each fold in any
+        case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
+        search and in clones: for one fitted to other data. None compares a few mixtures
+        of full and of many diagonal components.
+
+    algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
+        What :meth:`score_samples` sums over:
+
+        - "exact": all training points
+        - "neighbors": the nearest one by one, and a random sample of the others
+        - "sampling": a random sample, as large as `tol` asks for, up to an eighth
+        - "auto": the first that states an error within `tol`, query by query: a sample,
+          neighbours, more neighbours, all points
+
+        The user guide, "Millions of points", says when each pays. Gradients, and what
+        :meth:`diagnose` adds to the log density, are always over all points.
+
+    tol : float, default=0.01
+        Error of a log density against the sum over all points, in nats, that is accepted
+        unless `algorithm` is "exact"; errors stated hold for about 95 % of queries like
+        the training points. Where one is larger a warning says so.
+
+    n_neighbors : int, default=None
+        For "neighbors" and "auto": how many are summed one by one; more make the error
+        smaller. None chooses from 8 to 128 by `tol`, at 512 training points.
+
+    neighbors_index : {"hnsw", "ivf", "exact"} or transformer, default=None
+        For "neighbors" and "auto": what finds neighbours.
+
+        - "hnsw": a graph, by faiss; "ivf": lists, by faiss
+        - "exact": comparison with all points
+        - a neighbours transformer in scikit-learn's manner with ``mode="distance"``, such
+          as :class:`~sklearn.neighbors.KNeighborsTransformer`; its `n_neighbors` is the
+          most that can be used
+        - None: from 100,000 points on, if faiss is installed, whichever of the first
+          two suits the data; otherwise "exact" for "neighbors", none for "auto"
+
+    backend : {"auto", "numpy", "keops", "torch"}, default="auto"
+        What visits the pairs of queries and training points:
+
+        - "numpy": tiles of matrix products on threads of the CPU
+        - "keops": PyKeOps lazy tensors, on the GPU if there is one; compiles on first
+          use, which takes seconds for each number of features
+        - "torch": tiles of matrix products by torch, on the GPU if there is one
+        - "auto": numpy, unless there is a CUDA GPU and one of the others is installed:
+          then keops up to 100 features, torch above
+
+    n_jobs : int, default=None
+        Number of threads. None means as many as the BLAS would use, which is all cores
+        unless the environment, ``threadpoolctl`` or joblib says otherwise. -1 means all
+        cores.
+
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    random_state : int, RandomState instance or None, default=None
+        Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
+        start of mixtures, and the samples that `algorithm` sums over. Pass an int for the
+        same estimate each time. :meth:`sample` has its own.
+
+    Attributes
+    ----------
+    bandwidth_ : float
+        The bandwidth in use.
+
+    kernel_ : str
+        The kernel in use, "gaussian" or "student" if chosen by "auto".
+
+    degrees_of_freedom_ : float
+        Of the kernel in use; infinite unless it is "student".
+
+    covariance_type_ : {"spherical", "diag", "full", "local"}
+        The covariance in use.
+
+    preserve_variance_ : bool
+        Whether the estimate has the covariance of the training points.
+
+    backend_ : {"numpy", "keops", "torch"}
+        The backend in use.
+
+    bandwidth_search_ : BandwidthSearch or None
+        For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
+        ``candidates`` the structures and degrees of freedom compared; otherwise None.
+
+    n_neighbors_ : int
+        Number of neighbours that are summed one by one; 0 if none are.
+
+    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer"} or None
+        What finds neighbours; None if nothing does.
+
+    approximation_ : Report or None
+        What the last :meth:`score_samples` used for each query: arrays ``algorithm``,
+        ``error`` (stated, in nats), ``n_evaluations``. None before, and for "exact".
+
+    n_features_in_ : int
+        Number of features seen during :meth:`fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of features, defined only when `X` has names that are all strings.
+
+    See Also
+    --------
+    select_bandwidth : The bandwidth rules as a function, with more control.
+    kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
+    skhdkde.dask.DaskHighDimKernelDensity : The same on a Dask cluster.
+    sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
+    sklearn.mixture.GaussianMixture : What "local" becomes at its largest bandwidth.
+
+    Notes
+    -----
+    float32 data are computed in float32, where that is precise enough, and give float32
+    results; everything else is float64. By ``algorithm="exact"`` log densities are
+    within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
+    rounding of the result itself where that is more; with a structure, of the sum over
+    coordinates rounded to the dtype in its frame. Where inner products would lose that
+    precision, the pairs that matter are computed in float64 or from differences.
+
+    With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
+    as a torch tensor, and results are arrays of that library, on the device of X.
+    Training points on a CUDA GPU stay there for the textbook's estimate.
+
+    Fitting stores up to two copies of the data, with a structure three. Methods need at
+    most 64 MiB per thread beside their result and a few numbers per query. The user
+    guide, "Structures", has the formulas and what they cost.
+
+    References
+    ----------
+    .. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
+       arXiv:2408.05807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity
+    >>> X = np.random.default_rng(0).normal(size=(1000, 50))
+    >>> kde = HighDimKernelDensity().fit(X)
+    >>> round(kde.bandwidth_, 3)
+    1.042
+    >>> kde.score_samples(np.zeros((1, 50))).round(2)
+    array([-64.23])
+    >>> kde.score_samples(None)[:3].round(2)  # each training point, without itself
+    array([-77.25, -80.38, -76.39])
+    >>> kde.diagnose(None).standard_error[:3].round(1)  # of these, in nats
+    array([0.9, 1.2, 1.6])
+    >>> kde.sample(2, random_state=0).shape
+    (2, 50)
+    >>> kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    >>> kde.covariance_type_
+    'spherical'
+    >>> kde.score_samples(np.zeros((1, 50))).round(2)  # the truth is -45.95
+    array([-46.02])
+    """
+
+    _parameter_constraints: dict = CONSTRAINTS
+
+    def __init__(
+        self,
+        *,
+        bandwidth="kl",
+        kernel="gaussian",
+        degrees_of_freedom="auto",
+        covariance_type="spherical",
+        preserve_variance=False,
+        adaptive=False,
+        covariance_estimator=None,
+        mixture=None,
+        algorithm="exact",
+        tol=0.01,
+        n_neighbors=None,
+        neighbors_index=None,
+        backend="auto",
+        n_jobs=None,
+        verbose=0,
+        random_state=None,
+    ):
+        self.bandwidth = bandwidth
+        self.kernel = kernel
+        self.degrees_of_freedom = degrees_of_freedom
+        self.covariance_type = covariance_type
+        self.preserve_variance = preserve_variance
+        self.adaptive = adaptive
+        self.covariance_estimator = covariance_estimator
+        self.mixture = mixture
+        self.algorithm = algorithm
+        self.tol = tol
+        self.n_neighbors = n_neighbors
+        self.neighbors_index = neighbors_index
+        self.backend = backend
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Store the training points and choose the bandwidth.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training points.
+
+        y : None
+            Ignored; present by convention.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights. A point of weight ``k`` counts as ``k`` points; a common
+            factor has no effect.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. If fitting fails, it is as it was before.
+
+        Raises
+        ------
+        ValueError
+            If X or the weights are not as described, or if a bandwidth rule is asked for
+            and X has fewer than two distinct points.
+        ImportError
+            If `backend` or `neighbors_index` needs a package that is not installed.
+        """
+        check_n_jobs(self.n_jobs)
+        check_combination(self)
+        fitted = copy.copy(self)  # a fit that fails leaves self alone
+        X = check_data(fitted, X, reset=True)
+        fitted._like, X = prototype(X), local(X)
+        tiles = self.algorithm != "exact"
+        X = np.asarray(X) if tiles else X  # an index is on the host
+        engine = self._engine(X.shape[1], not isinstance(X, np.ndarray), tiles)
+        fitted.backend_ = engine["backend"]
+        weights = check_weights(sample_weight, X)
+        fitted._weightless = None
+        if weights is not None and not weights.all():
+            zero = weights == 0.0
+            fitted._weightless = zero, X[zero]
+            X, weights = select(X, ~zero), weights[~zero]
+        found = fit_estimate(X, weights, self, **engine)
+        fitted._estimate, fitted._approximation = found.estimate, found.approximation
+        vars(fitted).update(found.attributes())
+        fitted.approximation_ = None
+        self.__dict__ = fitted.__dict__
+        return self
+
+    def score_samples(self, X):
+        """Log density at each point.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features), or None
+            Points. None stands for the training points, each without itself but not
+            without its copies: the leave-one-out log density. Training points passed as
+            X count themselves, and score far too high. In a Pipeline None cannot pass the
+            other steps: ask its last step.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_queries,)
+            Natural logarithm of the density, in nats; -inf where no training point is in
+            reach of a compact kernel.
+        """
+        check_is_fitted(self)
+        log_density, used = self._at(X, self._log_density)
+        if self._approximation is not None:
+            self.approximation_ = Report(used, self._approximation.tol)
+            self.approximation_.warn(self._approximation.algorithm)
+        return like(log_density, self._like if X is None else X)
+
+    def diagnose(self, X=None):
+        """What stands behind each log density: regime, error bar, number of points.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features), default=None
+            Points. None stands for the training points, each without itself, as in
+            :meth:`score_samples`.
+
+        Returns
+        -------
+        diagnosis : Diagnosis
+            With arrays of shape (n_queries,): ``log_density`` and its ``standard_error``
+            over fresh data sets, in nats, ``tail_index``, ``h_g`` and ``h_clt``,
+            ``regime``, ``effective_sample_size``, ``max_weight``; unless `algorithm` is
+            "exact" ``approximation_error``; and ``shares``, those of the regimes.
+
+        Notes
+        -----
+        All comes from one pass over all pairs, but ``log_density``, which is as
+        :meth:`score_samples` has it. The standard error is the spread over data sets
+        redrawn from a law that is fitted to the 32 nearest points and completed by the
+        sum over the rest; from a tail index of 4 on it is that of the central limit
+        theorem. "Regimes and error bars" in the user guide derives and tests it.
+
+        With ``sample_weight`` the fresh data sets have as many points, and each point
+        brings a weight drawn from those of its surroundings.
+
+        Covariances, mixture, pull and local scales stay as they are in fresh data sets
+        and thresholds. With several components or local scales a distance is one of the
+        same value of the kernel in the frame of the point that contributes most.
+        """
+        check_is_fitted(self)
+        log_density, columns = self._at(X, self._estimate.diagnose)
+        report = None
+        if self._approximation is not None:
+            log_density, used = self._at(X, self._log_density)
+            report = Report(used, self._approximation.tol)
+        return Diagnosis.from_columns(
+            log_density, columns, self.bandwidth_, self.kernel_, report
+        )
+
+    def _log_density(self, X, engine):
+        if self._approximation is not None:
+            return self._approximation.log_density(X, engine)
+        log_density = self._estimate.log_density(X, engine)
+        return log_density, log_density[:, None]
+
+    def _at(self, X, method):
+        """Log density and columns of a method of the estimate, at X or left out."""
+        if X is not None:
+            X = local(check_data(self, X, reset=False))
+            return method(X, self._options)
+        both = method(None, self._options)
+        if self._weightless is None:
+            return both
+        zero, X = self._weightless
+        return interleaved(zero, both, method(X, self._options))
+
+    def score(self, X, y=None):
+        """Total log density of the points.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features)
+            Points.
+
+        y : None
+            Ignored; present by convention.
+
+        Returns
+        -------
+        log_likelihood : float
+            Sum of :meth:`score_samples`, in nats. It grows with the number of points;
+            :func:`kl_scorer` does not.
+        """
+        return float(np.sum(local(self.score_samples(X)), dtype=np.float64))
+
+    def log_density_gradient(self, X):
+        """Gradient of the log density at each point.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features)
+            Points.
+
+        Returns
+        -------
+        gradient : ndarray of shape (n_queries, n_features)
+            In nats per data unit. NaN where the density is zero. Where a kernel has a
+            kink (exponential and linear at a training point) that point adds nothing.
+        """
+        check_is_fitted(self)
+        checked = check_data(self, X, reset=False)
+        X = local(checked)
+        return like(self._estimate.gradient(X, self._options), checked)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw random points from the estimated density.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of points, at least 1.
+
+        random_state : int, RandomState instance or None, default=None
+            Pass an int for the same points each time.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            Points, in data units.
+        """
+        check_is_fitted(self)
+        rng = check_random_state(random_state)
+        return like(draw(self._estimate, n_samples, rng), self._like)
+
+    def __getstate__(self):
+        # a pickle is for any machine: without the device of the training points
+        state = super().__getstate__()
+        return {**state, "_like": None} if "_like" in state else state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+    @property
+    def _options(self):
+        """How pairs are visited, for `reduce_pairs`."""
+        # again, as the estimator may have been loaded on another machine
+        tiles = self._approximation is not None
+        return self._engine(self.n_features_in_, self._estimate.on_gpu, tiles)
+
+    def _engine(self, n_features, on_gpu, tiles):
+        return {
+            "backend": resolve_backend(self.backend, n_features, on_gpu, tiles=tiles),
+            "n_jobs": self.n_jobs,
+            "verbose": self.verbose,
+        }

@@ -1,0 +1,219 @@
+"""Compact profiles."""
+
+import numpy as np
+
+from skhdkde._kernels.volumes import log_ball_volume, log_sphere_area
+from skhdkde._utils.arrays import namespace, number
+
+# Error of squared distances, relative to h^2, that the curve of a compact kernel over
+# many bandwidths may have.
+SHARP_CURVE = 1e-9
+# Points in reach of a compact kernel from which on their sum is nearly normal.
+N_FOR_CLT = 30
+
+
+def _cosine_moment(m):
+    """Integral of ``r^(m - 1) cos(pi r / 2)`` over [0, 1], for any ``m >= 1``.
+
+    With ``s = 1 - r`` the cosine is a sine, whose power series integrates term by
+    term against ``(1 - s)^(m - 1)`` to Beta functions. From one term to the next
+    the size falls by at least ``(pi/2)^2 / ((m + 2) (m + 3)) <= 0.21``, so no
+    digits cancel at any ``m``. (The usual integration by parts loses them all
+    from about 15 dimensions on.)
+    """
+    term = 0.5 * np.pi / (m * (m + 1.0))
+    total, k = 0.0, 0
+    while abs(term) > 1e-18 * abs(total):
+        total += term
+        k += 1
+        term *= -((0.5 * np.pi) ** 2) / ((m + 2.0 * k) * (m + 2.0 * k + 1.0))
+    return total
+
+
+class _Compact:
+    """Profiles that vanish for ``r >= h``: the numerics that four kernels share."""
+
+    compact = True
+    affine = False
+    squaring_ratio = None
+    singular = False
+
+    def shift(self, energy, lowest):
+        return energy
+
+    def log_peak(self, lowest, bandwidths):
+        return np.zeros((len(lowest), len(bandwidths)))
+
+    def thresholds(self, law, nearest):
+        """Distances of the second and of the 30th nearest point, per query.
+
+        Values are bounded: there is no tail, and the number of points in reach
+        decides. One point is not a sum, and 30 are enough for its central limit.
+        """
+        far = np.full(len(nearest), np.inf)
+        return tuple(
+            np.sqrt(nearest[:, k - 1]) if k <= nearest.shape[1] else far
+            for k in (2, N_FOR_CLT)
+        )
+
+    def tail_index(self, h, law):
+        return np.full_like(law.outer, np.inf)
+
+    def reach(self, nearest, margin, h):
+        return np.full_like(nearest, h**2)
+
+    def suspect_rows(self, nearest, delta, bandwidths, tol):
+        if len(bandwidths) > 1:
+            # A curve averages over queries: single pairs at a rim do not matter to it,
+            # only errors as large as the distances.
+            return ~(delta <= SHARP_CURVE * np.min(bandwidths) ** 2)
+        return ~(nearest > np.max(bandwidths) ** 2 + delta)
+
+    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
+        """Pairs at the rim, where the profile is small or jumps (and at the centre)."""
+        suspect = np.zeros(sq.shape, dtype=bool)
+        for h in bandwidths:
+            suspect |= np.fabs(sq - h**2) <= (delta / tol)[:, None]
+        if self.singular:
+            suspect |= sq <= ((delta / (2.0 * tol * np.min(bandwidths))) ** 2)[:, None]
+        return suspect
+
+
+class Tophat(_Compact):
+    """``k(r) = 1`` for ``r < 1``."""
+
+    name = "tophat"
+
+    def log_normalizer(self, n_features):
+        return log_ball_volume(n_features)
+
+    def variance(self, n_features):
+        return 1.0 / (n_features + 2.0)
+
+    def energy(self, sq):
+        return sq
+
+    def values(self, energy, h, out, lowest):
+        return namespace(out).less(energy, number(h**2, energy), out=out)
+
+    def slopes(self, energy, values, h):
+        return namespace(values).zeros_like(values)
+
+    def radii(self, n_features, size, rng):
+        return rng.uniform(size=size) ** (1.0 / n_features)
+
+
+class Epanechnikov(_Compact):
+    """``k(r) = 1 - r^2`` for ``r < 1``."""
+
+    name = "epanechnikov"
+
+    def log_normalizer(self, n_features):
+        return log_ball_volume(n_features) + np.log(2.0 / (n_features + 2.0))
+
+    def variance(self, n_features):
+        return 1.0 / (n_features + 4.0)
+
+    def energy(self, sq):
+        return sq
+
+    def values(self, energy, h, out, lowest):
+        xp = namespace(out)
+        out = xp.multiply(energy, number(-1.0 / h**2, out), out=out)
+        out += 1.0
+        return xp.clip(out, 0.0, None, out=out)
+
+    def slopes(self, energy, values, h):
+        return 2.0 * namespace(values).sign(values)
+
+    def radii(self, n_features, size, rng):
+        return np.sqrt(rng.beta(0.5 * n_features, 2.0, size=size))
+
+
+class Linear(_Compact):
+    """``k(r) = 1 - r`` for ``r < 1``."""
+
+    name = "linear"
+    singular = True
+
+    def log_normalizer(self, n_features):
+        return log_ball_volume(n_features) - np.log(n_features + 1.0)
+
+    def variance(self, n_features):
+        return (n_features + 1.0) / ((n_features + 2.0) * (n_features + 3.0))
+
+    def energy(self, sq):
+        return _root(sq)
+
+    def values(self, energy, h, out, lowest):
+        xp = namespace(out)
+        out = xp.multiply(energy, number(-1.0 / h, out), out=out)
+        out += 1.0
+        return xp.clip(out, 0.0, None, out=out)
+
+    def slopes(self, energy, values, h):
+        return _divide_by_radius(
+            namespace(values).sign(values), energy / number(h, energy)
+        )
+
+    def radii(self, n_features, size, rng):
+        return rng.beta(n_features, 2.0, size=size)
+
+
+class Cosine(_Compact):
+    """``k(r) = cos(pi r / 2)`` for ``r < 1``."""
+
+    name = "cosine"
+
+    def log_normalizer(self, n_features):
+        return log_sphere_area(n_features) + np.log(_cosine_moment(n_features))
+
+    def variance(self, n_features):
+        moments = _cosine_moment(n_features + 2), _cosine_moment(n_features)
+        return moments[0] / moments[1] / n_features
+
+    def energy(self, sq):
+        return _root(sq)
+
+    def values(self, energy, h, out, lowest):
+        # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
+        xp = namespace(out)
+        out = xp.multiply(energy, number(-0.5 * np.pi / h, out), out=out)
+        out += 0.5 * np.pi
+        out = xp.clip(out, 0.0, None, out=out)
+        return xp.sin(out, out=out)
+
+    def slopes(self, energy, values, h):
+        xp, radius = namespace(values), energy / number(h, energy)
+        slopes = 0.5 * np.pi * xp.sin(0.5 * np.pi * radius)
+        return _divide_by_radius(slopes, radius, (0.5 * np.pi) ** 2) * xp.sign(values)
+
+    def radii(self, n_features, size, rng):
+        """Draw from ``r^(d-1) (1 - r)`` and accept with the ratio to the cosine."""
+        radii = np.empty(size)
+        todo = np.arange(size)
+        while len(todo):
+            draw = rng.beta(n_features, 2.0, size=len(todo))
+            gap = np.maximum(1.0 - draw, np.finfo(float).tiny)
+            ratio = np.sin(0.5 * np.pi * gap) / (0.5 * np.pi * gap)
+            accept = rng.uniform(size=len(todo)) < ratio
+            radii[todo[accept]] = draw[accept]
+            todo = todo[~accept]
+        return radii
+
+
+def _root(sq):
+    """Square root in place; rounding may have left ``sq`` a little below zero."""
+    xp = namespace(sq)
+    return xp.sqrt(xp.abs(sq, out=sq), out=sq)
+
+
+def _divide_by_radius(values, radius, at_zero=0.0):
+    """``values / radius``; ``at_zero``, where a gradient is undefined, it is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return namespace(values).where(radius == 0.0, at_zero, values / radius)
+
+
+def _root_resolution(nearest, delta, h, tol):
+    """The error of ``r^2`` that moves ``r`` by ``tol h`` at the row's nearest point."""
+    return 2.0 * tol * h * np.sqrt(np.maximum(nearest - delta, 0.0))

@@ -1,0 +1,107 @@
+"""The kernel with a heavy tail; what a kernel offers is in ``_kernels.py``."""
+
+import numpy as np
+from scipy.special import betaln, gammaln
+
+from skhdkde._utils.arrays import column, namespace, number
+
+
+class Student:
+    """``k(r) = (1 + r^2 / nu)^(-(nu + d) / 2)``, the multivariate t distribution.
+
+    Parameters
+    ----------
+    degrees_of_freedom : float
+        ``nu``.
+    n_features : int
+        ``d``, on which the profile depends.
+    """
+
+    name = "student"
+    compact = False
+    affine = True
+    singular = False
+    squaring_ratio = None
+
+    def __init__(self, degrees_of_freedom, n_features):
+        self.degrees_of_freedom = float(degrees_of_freedom)
+        self.exponent = 0.5 * (self.degrees_of_freedom + n_features)
+
+    def log_normalizer(self, n_features):
+        # by the beta function, which does not cancel where nu is large
+        nu, half = self.degrees_of_freedom, 0.5 * n_features
+        return betaln(0.5 * nu, half) - gammaln(half) + half * np.log(nu * np.pi)
+
+    def variance(self, n_features):
+        nu = self.degrees_of_freedom
+        return nu / (nu - 2.0) if nu > 2.0 else np.inf
+
+    def energy(self, sq):
+        return sq
+
+    def shift(self, energy, lowest):
+        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
+
+    def _core(self, h):
+        return self.degrees_of_freedom * h**2
+
+    def values(self, shifted, h, out, lowest):
+        """``((c + E) / (c + E_lowest))^-exponent`` with ``c = nu h^2``."""
+        factor = column(-1.0 / (self._core(h) + lowest), out)
+        out = namespace(out).multiply(shifted, factor, out=out)
+        out += 1.0
+        return self.values_from_product(out)
+
+    def product_terms(self, lowest, h):
+        core = self._core(h)
+        return -1.0 / (core + lowest), -core
+
+    def values_from_product(self, product):
+        """From ``(c + E) / (c + E_lowest)``."""
+        xp = namespace(product)
+        product = xp.log(product, out=product)
+        product *= -self.exponent
+        return xp.exp(product, out=product)
+
+    def log_peak(self, lowest, bandwidths):
+        with np.errstate(over="ignore"):
+            ratio = np.multiply.outer(lowest, 1.0 / self._core(bandwidths))
+        return -self.exponent * np.log1p(ratio)
+
+    def slopes(self, energy, values, h):
+        nu = self.degrees_of_freedom
+        return values * (2.0 * self.exponent) / (energy * number(1.0 / h**2, energy) + nu)
+
+    def radii(self, n_features, size, rng):
+        nu = self.degrees_of_freedom
+        gaussian = np.sqrt(rng.chisquare(n_features, size=size))
+        return gaussian / np.sqrt(rng.chisquare(nu, size=size) / nu)
+
+    def reach(self, nearest, margin, h):
+        core, nearest = self._core(h), np.maximum(nearest, 0.0)  # rounding made it less
+        with np.errstate(over="ignore"):
+            return (core + nearest) * np.exp(margin / self.exponent) - core
+
+    def suspect_rows(self, nearest, delta, bandwidths, tol):
+        core = self._core(np.min(bandwidths))
+        lowest = np.maximum(nearest - delta, 0.0)
+        return ~(delta * self.exponent <= tol * (core + lowest))
+
+    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
+        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
+        return sq <= (reach + 2.0 * delta)[:, None]
+
+    def thresholds(self, law, nearest):
+        """As for the exponential family: ``mu = m (c + r^2) / ((nu + d) r^2)``."""
+        level = np.arange(1.0, 3.0)[:, None] * 2.0 * self.exponent / law.dimension(1.0)
+        sq = law.squared_distance(1.0) * (level - 1.0) / self.degrees_of_freedom
+        return tuple(np.sqrt(np.maximum(sq, 0.0)))
+
+    def tail_index(self, h, law):
+        with np.errstate(divide="ignore"):
+            ratio = 1.0 + self._core(h) / law.squared_distance(1.0)
+        return law.dimension(1.0) * ratio / (2.0 * self.exponent)
+
+    def discount(self, logs, h):
+        stretch = np.exp(-logs / self.exponent)
+        return stretch, self._core(h) * (stretch - 1.0)

@@ -1,0 +1,108 @@
+"""Tiles by torch, on a GPU if there is one."""
+
+import contextlib
+
+import numpy as np
+
+from skhdkde._pairwise.backends import visit_pairs
+from skhdkde._pairwise.gpu_points import augment
+from skhdkde._utils.threads import n_threads_for
+
+# Smallest tiles to try when memory runs out.
+SMALLEST_ROWS = 64
+
+
+class TorchDevice:
+    """Where tiles are and how large.
+
+    On a GPU a tile of float32 is 256 MiB: large enough to keep all of it busy. On the
+    CPU it stays in the shared cache, and torch's own threads work on each.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda"}
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.tile_rows, self.tile_cols = (4096, 16384) if name == "cuda" else (1024, 2048)
+        self._blocks, self._keep = {}, name == "cuda"
+
+    def n_tasks(self, n_threads):
+        """One task at a time: torch divides the work within a tile."""
+        return 1
+
+    def put(self, array):
+        """A small array from the host."""
+        import torch
+
+        return torch.as_tensor(array, device=self.name)
+
+    def block(self, points, cols, dtype):
+        """Augmented points ``cols``, kept on a GPU for the next block of queries."""
+        key = (id(points), cols.start, cols.stop, np.dtype(dtype).str)
+        if key in self._blocks:
+            return self._blocks[key]
+        if points.on_gpu:
+            return self._on_gpu(points, cols, dtype)
+        block = self.put(points.block(cols, dtype))
+        if self._keep:
+            self._blocks[key] = block
+        return block
+
+    def _on_gpu(self, points, cols, dtype):
+        if dtype == points.dtype:
+            return points.augmented.tensor[cols]
+        return augment(points.exact.tensor[cols].double(), points.center)
+
+    def product(self, queries, block):
+        """``queries @ block.T``, without the shortcuts of tensor cores."""
+        import torch
+
+        return torch.matmul(self.put(queries), block.T)
+
+    def shrink(self):
+        """Take smaller tiles, and keep no points: memory ran out."""
+        import torch
+
+        self.tile_rows, self.tile_cols = self.tile_rows // 2, self.tile_cols // 2
+        self._blocks, self._keep = {}, False
+        torch.cuda.empty_cache()
+
+    def scratch(self, like):
+        """An uninitialised array."""
+        import torch
+
+        return torch.empty_like(like)
+
+
+def reduce_pairs(reduction, queries, points, *, n_jobs=None, **options):
+    """See :func:`skhdkde._backends.reduce_pairs`."""
+    import torch
+
+    device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
+    if points.on_gpu:
+        device.name = points.exact.tensor.device
+    with _settings(n_threads_for(n_jobs)):
+        while True:
+            try:
+                return visit_pairs(device, reduction, queries, points, **options)
+            except torch.OutOfMemoryError:
+                if device.tile_rows < 2 * SMALLEST_ROWS:
+                    raise
+                device.shrink()
+
+
+@contextlib.contextmanager
+def _settings(n_threads):
+    """Threads of torch, and products in full precision, while a pass runs."""
+    import torch
+
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(n_threads)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])

@@ -1,0 +1,224 @@
+"""Bandwidth rules."""
+
+import functools
+import warnings
+
+import numpy as np
+
+from skhdkde._density.covariance import covariance_spectrum
+from skhdkde._pairwise.backends import reduce_pairs
+from skhdkde._pairwise.points import TrainingPoints, distinct_rows
+from skhdkde._pairwise.reductions import KSmallest, LogSumExp
+from skhdkde._selection.curve import search_bandwidth
+from skhdkde._utils.random import lowest, priorities, seed_from
+from skhdkde._utils.warnings import levels_to_caller
+from skhdkde.regimes import gaussian_thresholds
+
+RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
+REFERENCE_RULES = RULES[2:]  # from moments; the others compare points
+N_BANDWIDTHS = 32
+N_QUERIES = 4096
+N_PILOT = 64
+# Below this many features a pass costs no more in float64, and the optimum is so
+# flat that float32 would not find it to three digits.
+FLOAT64_BELOW = 16
+# Squared distances that float32 has all its digits for.
+SMALLEST_FLOAT32 = 1e-30
+# Least ratio of the ends of the first grid, where points nearly coincide.
+SMALLEST_RATIO = 1e-12
+
+
+def bandwidth_by_rule(
+    points,
+    rule,
+    kernel,
+    *,
+    parameter="bandwidth",
+    n_queries=N_QUERIES,
+    bandwidths=N_BANDWIDTHS,
+    random_state=None,
+    **engine,
+):
+    """Bandwidth of ``rule`` for prepared points, and the search if it made one.
+
+    The parameters are those of :func:`select_bandwidth`, and what messages call the rule;
+    ``engine`` goes to :func:`~skhdkde._backends.reduce_pairs`.
+    """
+    if rule in REFERENCE_RULES:
+        spectrum = functools.partial(covariance_spectrum, points)
+        return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
+    queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, **engine)
+    return queried_bandwidth(queries, rule, parameter, bandwidths, n_copies)
+
+
+def reference_bandwidth(points, rule, kernel, parameter, spectrum):
+    """Bandwidth of a rule that needs no pairs.
+
+    ``spectrum`` returns the eigenvalues of the covariance, in scaled units.
+    """
+    if not points.mean_square_spread() > 0.0:
+        raise _too_few(points.shape[0], rule, parameter)
+    if rule == "gaussian":
+        return _gaussian_theory(points, kernel, spectrum())
+    return _normal_reference(points, rule, kernel)
+
+
+def queried_bandwidth(queries, rule, parameter, bandwidths, n_copies):
+    """Bandwidth of a rule that compares points, and the search if it made one."""
+    n_distinct = queries.points.shape[0]
+    if n_distinct < 2:
+        raise _too_few(n_distinct + n_copies, rule, parameter)
+    if n_copies:
+        warn_of_copies(n_distinct + n_copies, n_copies, rule, parameter)
+    if rule == "nearest":
+        return queries.nearest_rule() / queries.points.scale, None
+    search = search_bandwidth(queries, bandwidths, n_copies)
+    return search.bandwidth, search
+
+
+def leave_one_out(points, kernel, n_queries, random_state, **engine):
+    """Distinct training points as queries, at most ``n_queries``; number of copies."""
+    distinct, n_copies, index = distinct_points(points)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, index, **engine)
+    return queries, n_copies
+
+
+def _normal_reference(points, rule, kernel):
+    """Scott's and Silverman's rules times the scale of the data.
+
+    The scale is the root mean variance of the features, the number of points is
+    Kish's effective one, and a kernel other than the Gaussian gets the bandwidth at
+    which it has the variance of the Gaussian.
+    """
+    d = points.shape[1]
+    n_points = points.effective_number()
+    scale = np.sqrt(points.mean_square_spread() / d) / points.scale
+    base = n_points if rule == "scott" else n_points * (d + 2) / 4.0
+    return float(scale * base ** (-1.0 / (d + 4)) / np.sqrt(kernel.variance(d)))
+
+
+def _gaussian_theory(points, kernel, spectrum):
+    """The KL-optimal bandwidth of Gaussian data with the covariance of the points."""
+    n_points = max(points.effective_number(), 1.0 + 1e-9)  # one weight may be all
+    theory = gaussian_thresholds(n_points, spectrum)
+    h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
+    return float(h_kl / points.scale)
+
+
+def _too_few(n_points, rule, parameter):
+    equal = ", all equal" if n_points > 1 else ""
+    return ValueError(
+        f"{parameter}={rule!r} needs at least two distinct points of positive weight "
+        f"in X; got n_samples={n_points}{equal}."
+    )
+
+
+def warn_of_copies(n_points, n_copies, rule, parameter):
+    """Warn, in the name of the line that called the package."""
+    warnings.warn(
+        f"{n_copies} of the {n_points} training points are exact copies of "
+        f"others. {parameter}={rule!r} leaves out a point together with its copies; "
+        "otherwise the leave-one-out likelihood would grow without bound as the "
+        "bandwidth goes to 0.",
+        UserWarning,
+        stacklevel=levels_to_caller(),
+    )
+
+
+def distinct_points(points):
+    """Points with exact copies made one, their weights added; how many copies; which.
+
+    A copy of the query would make the leave-one-out density unbounded as h -> 0. The last
+    says which point each is, the first of its copies.
+    """
+    first, group = distinct_rows(points)
+    n_copies = points.shape[0] - len(first)
+    if n_copies:
+        weights = np.bincount(group, weights=points.weights)
+        points = TrainingPoints(points.in_data_units(first), weights)
+    return points, n_copies, first
+
+
+class LeaveOneOut:
+    """Distinct training points as queries, each without itself. All in scaled units.
+
+    If there are more than ``n_queries`` points they are drawn at random, by the ``index``
+    of each in the data.
+    """
+
+    def __init__(self, points, kernel, n_queries, random_state, index=None, **engine):
+        rows = np.arange(points.shape[0])
+        index = rows if index is None else index
+        if len(rows) > n_queries:
+            rows = lowest(priorities(index, seed_from(random_state)), n_queries)
+        weights = np.ones(len(rows)) if points.weights is None else points.weights[rows]
+        others = points.total_weight_without_each()[rows]
+        self._set(points, kernel, rows, index[rows], weights, others, engine)
+
+    def _set(self, points, kernel, rows, index, weights, others, engine):
+        self.points, self.kernel, self.engine = points, kernel, engine
+        self.rows, self.weights = rows, weights
+        # the heaviest are the pilots; of those that weigh the same any
+        order = np.lexsort((priorities(index, 0), -weights))
+        self.pilots = rows[order[:N_PILOT]]
+        with np.errstate(divide="ignore"):
+            self.log_others = np.log(others)
+        wide = kernel.compact or points.shape[1] < FLOAT64_BELOW
+        self.dtype = np.dtype(np.float64) if wide else points.dtype
+        self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
+
+    def _reduce(self, reduction, rows, dtype):
+        return reduce_pairs(
+            reduction,
+            self.points.rows_as_queries(rows),
+            self.points,
+            leave_out=rows,
+            dtype=dtype,
+            **self.engine,
+            label="bandwidth",
+        )
+
+    def nearest_sq(self, rows):
+        """Squared distance of the points ``rows`` to the nearest other point."""
+        if self.dtype == np.float32:
+            nearest = self._reduce(KSmallest(1, 1e-5), rows, self.dtype)[:, 0]
+            if nearest.min() > SMALLEST_FLOAT32:
+                return nearest
+        return self._reduce(KSmallest(1, 1e-9), rows, np.float64)[:, 0]
+
+    def nearest_rule(self):
+        """``h^2`` = mean squared distance to the nearest point / ``d``."""
+        mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
+        d = self.points.shape[1]
+        return float(np.sqrt(mean / d / self.kernel.variance(d)))
+
+    def log_density(self, bandwidths):
+        """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
+        d = self.points.shape[1]
+        reduction = LogSumExp(self.kernel, bandwidths, self.points, self.tol)
+        log_sums = self._reduce(reduction, self.rows, self.dtype)
+        log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
+        return log_sums - log_norm - self.log_others[:, None]
+
+    def search_range(self):
+        """Bandwidths between which the optimum lies.
+
+        For the exponential profiles stationarity reads ``h^p = <r^p> / d`` with the
+        mean over the kernel's own weights: not below the mean of the nearest points'
+        ``r^p``, hence not below half their median, which a pilot gives reliably whatever
+        the tails; and not above the mean over all points. With weights, one point may
+        be most of either mean, and the bounds are the extremes. A compact kernel must
+        reach the nearest point of every query, and is past its optimum when it covers
+        all points twice over.
+        """
+        nearest = self.nearest_sq(self.pilots)
+        largest = self.points.largest_norm
+        if self.kernel.compact:
+            return np.sqrt(nearest.max()), 4.0 * largest
+        p, d = self.kernel.power, self.points.shape[1]
+        low = np.median(nearest ** (p / 2.0)) / 2.0
+        high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0)
+        if self.points.weights is not None:
+            low, high = nearest.min() ** (p / 2.0), (2.0 * largest) ** p
+        low, high = (low / d) ** (1.0 / p), 1.1 * (high / d) ** (1.0 / p)
+        return max(low, SMALLEST_RATIO * high), high

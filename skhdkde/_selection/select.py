@@ -1,0 +1,181 @@
+"""The bandwidth rules as a function."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from skhdkde._kernels import KERNELS
+from skhdkde._pairwise.backends import BACKENDS, resolve_backend
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
+from skhdkde._utils.arrays import local, select
+from skhdkde._utils.validation import (
+    check_bandwidth,
+    check_n_jobs,
+    check_points,
+    check_weights,
+)
+
+
+@validate_params(
+    {
+        "rule": [StrOptions(set(RULES))],
+        "kernel": [StrOptions(set(KERNELS))],
+        "n_queries": [Interval(Integral, 2, None, closed="left")],
+        "bandwidths": [Interval(Integral, 3, None, closed="left"), "array-like"],
+        "random_state": ["random_state"],
+        "backend": [StrOptions(set(BACKENDS))],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+        "return_search": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def select_bandwidth(
+    X,
+    *,
+    rule="kl",
+    kernel="gaussian",
+    sample_weight=None,
+    n_queries=N_QUERIES,
+    bandwidths=N_BANDWIDTHS,
+    random_state=None,
+    backend="auto",
+    n_jobs=None,
+    verbose=0,
+    return_search=False,
+):
+    """Choose a bandwidth from the data.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Training points.
+
+    rule : {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
+        - "kl" maximises the mean leave-one-out log density, which is the estimate's
+          Kullback-Leibler divergence from the true density up to sign and a constant.
+          For the Gaussian kernel the result solves ``h^2 = mean_i sum_j w_ij
+          |x_i - x_j|^2 / n_features``, ``w_ij`` being the share of point ``j`` in the
+          density at point ``i``.
+        - "nearest": ``h^2`` is the mean squared distance to the nearest other point
+          divided by ``n_features``, what "kl" tends to in high dimension [1]_.
+        - "gaussian": the ``h_kl`` of :func:`~skhdkde.regimes.gaussian_thresholds`: best
+          for normal data of the same covariance (Ledoit-Wolf estimate) in high dimension;
+          too small in few. It takes the eigenvalues of a matrix of size min(n_samples,
+          n_features).
+        - "scott", "silverman": the normal reference rules ``s n^(-1/(d+4))`` and
+          ``s (n (d+2)/4)^(-1/(d+4))`` with ``s^2`` the mean variance of the features and
+          ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike
+          scikit-learn's, they use the scale of the data.
+
+        For a kernel other than the Gaussian all but "kl" are divided by the standard
+        deviation per coordinate of the kernel, so that all kernels smooth alike.
+
+    kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
+            "cosine"}, default="gaussian"
+        The kernel for which the bandwidth is.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights.
+
+    n_queries : int, default=4096
+        "kl" and "nearest" average over at most this many of the training points, drawn
+        at random. Each is compared to all training points.
+
+    bandwidths : int or array-like, default=32
+        For "kl": the number of bandwidths of the first grid, chosen around "nearest", or
+        a grid of one's own in data units. Of a grid of one's own the best is refined
+        between its neighbours, for kernels without compact support; beyond the ends it
+        is not sought, and a warning says so.
+
+    random_state : int, RandomState instance or None, default=None
+        Draws the queries when there are more than ``n_queries`` training points.
+
+    backend : {"auto", "numpy", "keops", "torch"}, default="auto"
+        What visits the pairs; see :class:`HighDimKernelDensity`.
+
+    n_jobs : int, default=None
+        Number of threads; None for as many as the BLAS would use.
+
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    return_search : bool, default=False
+        Whether to return the curve of "kl" too.
+
+    Returns
+    -------
+    bandwidth : float
+        In data units.
+
+    search : BandwidthSearch or None
+        Only if ``return_search``. The bandwidths tried and their mean leave-one-out log
+        densities; None for rules that do not search.
+
+    Raises
+    ------
+    ValueError
+        If X has fewer than two distinct points, or no bandwidth of the grid leaves a
+        point in reach of every query.
+
+    See Also
+    --------
+    HighDimKernelDensity : Has these rules, and shapes of kernel, as parameters.
+    BandwidthDisplay : Draws the curve of "kl".
+    regimes.gaussian_thresholds : The theory behind "gaussian".
+
+    Notes
+    -----
+    Exact copies of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
+    "kl" and "nearest" treat copies as one point with their total weight, which is left
+    out as a whole, and warn.
+
+    References
+    ----------
+    .. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
+       arXiv:2408.05807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import select_bandwidth
+    >>> X = np.random.default_rng(0).normal(size=(1000, 50))
+    >>> round(select_bandwidth(X), 3)
+    1.042
+    >>> round(select_bandwidth(X, rule="nearest"), 3)
+    1.025
+    >>> round(select_bandwidth(X, rule="silverman"), 3)
+    0.84
+    """
+    check_n_jobs(n_jobs)
+    X = local(check_points(X))
+    backend = resolve_backend(backend, X.shape[1], not isinstance(X, np.ndarray))
+    weights = check_weights(sample_weight, X)
+    if not isinstance(bandwidths, Integral):
+        bandwidths = check_array(
+            bandwidths, dtype=np.float64, ensure_2d=False, input_name="bandwidths"
+        ).ravel()
+        if not (bandwidths > 0).all():
+            raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
+    if weights is not None:
+        X, weights = select(X, weights > 0), weights[weights > 0]
+    points = TrainingPoints(X, weights)
+    if not isinstance(bandwidths, Integral):
+        for bandwidth in bandwidths:
+            check_bandwidth(bandwidth, points)
+    bandwidth, search = bandwidth_by_rule(
+        points,
+        rule,
+        KERNELS[kernel],
+        parameter="rule",
+        n_queries=n_queries,
+        bandwidths=bandwidths,
+        random_state=random_state,
+        backend=backend,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return (bandwidth, search) if return_search else bandwidth

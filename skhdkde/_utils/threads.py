@@ -1,0 +1,161 @@
+"""Threads over independent tasks, with the BLAS kept to one thread in each."""
+
+import os
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from joblib import cpu_count
+from threadpoolctl import ThreadpoolController
+
+
+class _BlasCap:
+    """One thread per BLAS call while any pass runs, and what it was afterwards.
+
+    The number of BLAS threads belongs to the process: with several passes at once,
+    the first to come sets it and the last to leave restores it.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self._lock = threading.Lock()
+        self._n_passes = 0
+        self._controller = None
+        self._limiter = None
+        self._n_threads_before = 1
+
+    def after_fork(self):
+        """In a child forked during a pass of its parent: no lock held, no cap left."""
+        limiter = self._limiter if self._n_passes else None
+        self.reset()
+        if limiter is not None:
+            limiter.__exit__(None, None, None)
+
+    def n_threads(self):
+        """Threads that a BLAS call would use, were it not for our own cap."""
+        with self._lock:
+            if self._n_passes == 0:
+                self._n_threads_before = self._current()
+            return self._n_threads_before
+
+    def _current(self):
+        if self._controller is None:
+            self._controller = ThreadpoolController().select(user_api="blas")
+        pools = [lib["num_threads"] for lib in self._controller.info()]
+        return max(pools) if pools else cpu_count()
+
+    def __enter__(self):
+        with self._lock:
+            if self._n_passes == 0:
+                self._n_threads_before = self._current()
+                self._limiter = self._controller.limit(limits=1)
+                self._limiter.__enter__()
+            self._n_passes += 1
+
+    def __exit__(self, *exc_info):
+        with self._lock:
+            self._n_passes -= 1
+            if self._n_passes == 0:
+                self._limiter.__exit__(*exc_info)
+
+
+_blas_cap = _BlasCap()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_blas_cap.after_fork)
+
+
+class ForkWatch:
+    """Tells whether this process was forked since the watch was made.
+
+    Threads of OpenMP are not forked: a child that asks for more than one waits for ever.
+    """
+
+    def __init__(self):
+        self.forked = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._note)
+
+    def _note(self):
+        self.forked = True
+
+
+def n_threads_for(n_jobs):
+    """Number of threads for ``n_jobs``.
+
+    None: as many as the BLAS would use, which follows the machine, the environment,
+    ``threadpool_limits`` and, inside joblib's processes, their share of the cores.
+    Negative: counted from the number of cores, as joblib does.
+    """
+    if n_jobs is None:
+        return _blas_cap.n_threads()
+    if n_jobs < 0:
+        return max(1, cpu_count() + 1 + n_jobs)
+    return n_jobs
+
+
+def run_tasks(work, tasks, n_threads, progress):
+    """``[work(task, check) for task in tasks]`` on threads.
+
+    ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
+    if another task failed or the user interrupted, so that all stop promptly.
+    """
+    stop = threading.Event()
+
+    def check(amount):
+        if stop.is_set():
+            raise _Stopped
+        progress(amount)
+
+    with _blas_cap:
+        if n_threads == 1 or len(tasks) == 1:
+            return [work(task, check) for task in tasks]
+        with ThreadPoolExecutor(min(n_threads, len(tasks))) as executor:
+            futures = [executor.submit(work, task, check) for task in tasks]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                return [future.result() for future in _failures_first(futures)]
+            finally:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+
+
+def _failures_first(futures):
+    """The futures, or only the one that failed if one did."""
+    for future in futures:
+        if future.done() and future.exception() is not None:
+            return [future]
+    return futures
+
+
+class _Stopped(Exception):
+    """Another task failed, or the user interrupted; this one need not go on."""
+
+
+class progress_bar:
+    """Counts pairs or other units: a tqdm bar if ``verbose``, else nothing."""
+
+    def __init__(self, total, verbose, label, unit="pair"):
+        self.total, self.verbose, self.label = total, verbose, label
+        self.unit = unit
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        if not self.verbose:
+            return lambda amount: None
+        from tqdm.auto import tqdm
+
+        options = {"total": self.total, "unit": self.unit, "unit_scale": True}
+        self.bar = tqdm(desc=self.label, **options)
+        return self.advance
+
+    def advance(self, amount):
+        with self.lock:
+            self.bar.update(amount)
+
+    def __exit__(self, *exc_info):
+        if self.verbose:
+            self.bar.close()
