@@ -162,7 +162,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             self,
         )
         found = fit_blocks(known, self)
-        fitted._estimate = found.estimate
+        fitted._density = found.estimate
         vars(fitted).update(found.attributes())
         fitted.backend_ = "+".join(sorted(known.backends))
         fitted.approximation_ = None
@@ -202,7 +202,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             of X. It is computed at once.
         """
         check_is_fitted(self)
-        dtype = self._estimate.dtype
+        dtype = self._density.dtype
         if X is not None:
             X, _ = self._queries(X)
             dtype = np.result_type(dtype, float_dtype(X))
@@ -273,7 +273,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         """
         check_is_fitted(self)
         rng = check_random_state(random_state)
-        return self._estimate.draw(n_samples, rng, self._training.run)
+        return self._density.draw(n_samples, rng, self._training.run)
 
     def _at(self, X, kind):
         """Results at X, computed unless X is of dask."""
@@ -292,8 +292,8 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
 
     def _results(self, X, kind):
         if X is None:
-            return self._training.at_own(self._estimate, kind)
-        return self._training.at(self._estimate, kind, X)
+            return self._training.at_own(self._density, kind)
+        return self._training.at(self._density, kind, X)
 
     def _compute(self, result, label):
         return computed(result, self.verbose, label) if is_dask(result) else result

@@ -3,8 +3,6 @@
 The only file that uses matplotlib, and only when something is plotted.
 """
 
-import warnings
-
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -15,6 +13,7 @@ from skhdkde._estimator import HighDimKernelDensity
 from skhdkde._selection.profile import around_peak, bandwidth_curve, peak
 from skhdkde._utils.arrays import local
 from skhdkde._utils.validation import check_data
+from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import REGIMES
 
 # Colours of Okabe and Ito, told apart by the colour-blind and, by their lightness, in
@@ -151,7 +150,7 @@ class BandwidthDisplay:
             )
         if X is not None:
             X = local(check_data(kde, X, reset=False))
-        curve = bandwidth_curve(kde._estimate, X, kde.random_state, kde._options)
+        curve = bandwidth_curve(kde._density, X, kde.random_state, kde._options)
         h_g, h_clt = curve.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
         bandwidths, log_density = around_peak(curve, bandwidths, marks)
@@ -162,13 +161,11 @@ class BandwidthDisplay:
             quantity, sign = "KL divergence", -1.0
         mean, standard_error = curve.mean(log_density)
         if sign < 0.0 and np.nanmax(mean - 5.0 * standard_error) > 0.0:
-            warnings.warn(
+            warn_user(
                 "The KL divergence from true_log_density is negative, which no density "
                 "allows: is it that of the space after all transformations, and "
-                "normalised?",
-                UserWarning,
-                stacklevel=2,
-            )
+                "normalised?"
+    )
         display = cls(
             bandwidths=bandwidths,
             values=sign * mean,

@@ -11,7 +11,7 @@ from skhdkde._approximation.approximation import Report
 from skhdkde._base import CONSTRAINTS
 from skhdkde._density.sampling import draw
 from skhdkde._diagnosis.diagnosis import Diagnosis
-from skhdkde._fit import check_combination, fit_estimate
+from skhdkde._fit import check_combination, fit_density
 from skhdkde._pairwise.backends import resolve_backend
 from skhdkde._utils.arrays import like, local, prototype, select
 from skhdkde._utils.validation import check_data, check_n_jobs, check_weights, interleaved
@@ -34,7 +34,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     ----------
     bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
         The bandwidth, or the rule that chooses it. It is in the units of the data; or,
-        for a `covariance_type` other than "spherical", in those of the frame in which
+        for a `covariance_type` other than "spherical", in those of the whitening in which
         that covariance is the identity. The rules are those of :func:`select_bandwidth`;
         "kl" maximises the mean log density of training points left out, one by one, or
         in up to five folds where they have a part in a covariance, a mixture or a local
@@ -201,7 +201,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     results; everything else is float64. By ``algorithm="exact"`` log densities are
     within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
     rounding of the result itself where that is more; with a structure, of the sum over
-    coordinates rounded to the dtype in its frame. Where inner products would lose that
+    coordinates rounded to the dtype in its whitening. Where inner products would lose that
     precision, the pairs that matter are computed in float64 or from differences.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
@@ -323,8 +323,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        found = fit_estimate(X, weights, self, **engine)
-        fitted._estimate, fitted._approximation = found.estimate, found.approximation
+        found = fit_density(X, weights, self, **engine)
+        fitted._density, fitted._approximation = found.estimate, found.approximation
         vars(fitted).update(found.attributes())
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
@@ -384,10 +384,10 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
 
         Covariances, mixture, pull and local scales stay as they are in fresh data sets
         and thresholds. With several components or local scales a distance is one of the
-        same value of the kernel in the frame of the point that contributes most.
+        same value of the kernel in the whitening of the point that contributes most.
         """
         check_is_fitted(self)
-        log_density, columns = self._at(X, self._estimate.diagnose)
+        log_density, columns = self._at(X, self._density.diagnose)
         report = None
         if self._approximation is not None:
             log_density, used = self._at(X, self._log_density)
@@ -399,7 +399,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     def _log_density(self, X, engine):
         if self._approximation is not None:
             return self._approximation.log_density(X, engine)
-        log_density = self._estimate.log_density(X, engine)
+        log_density = self._density.log_density(X, engine)
         return log_density, log_density[:, None]
 
     def _at(self, X, method):
@@ -449,7 +449,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         checked = check_data(self, X, reset=False)
         X = local(checked)
-        return like(self._estimate.gradient(X, self._options), checked)
+        return like(self._density.gradient(X, self._options), checked)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw random points from the estimated density.
@@ -469,7 +469,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rng = check_random_state(random_state)
-        return like(draw(self._estimate, n_samples, rng), self._like)
+        return like(draw(self._density, n_samples, rng), self._like)
 
     def __getstate__(self):
         # a pickle is for any machine: without the device of the training points
@@ -486,7 +486,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """How pairs are visited, for `reduce_pairs`."""
         # again, as the estimator may have been loaded on another machine
         tiles = self._approximation is not None
-        return self._engine(self.n_features_in_, self._estimate.on_gpu, tiles)
+        return self._engine(self.n_features_in_, self._density.on_gpu, tiles)
 
     def _engine(self, n_features, on_gpu, tiles):
         return {

@@ -1,4 +1,4 @@
-"""From checked data and parameters to a fitted estimate."""
+"""From checked data and parameters to a fitted density."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ from sklearn.utils import check_random_state
 from skhdkde._approximation.approximation import Approximation
 from skhdkde._approximation.calibration import calibrated, prepare
 from skhdkde._approximation.neighbors import FEWEST_INDEXED, wanted_index
-from skhdkde._density.components import make_parts
-from skhdkde._density.density import Structure, plain_estimate, structured_estimate
+from skhdkde._density.components import whiten_components
+from skhdkde._density.density import Structure, plain_density, structured_density
 from skhdkde._kernels import KERNELS, make_kernel
 from skhdkde._pairwise.points import TrainingPoints
 from skhdkde._selection.cross_validation import (
@@ -19,7 +19,11 @@ from skhdkde._selection.cross_validation import (
     search_structures,
 )
 from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
-from skhdkde._selection.rules import bandwidth_by_rule, distinct_points, warn_of_copies
+from skhdkde._selection.rules import (
+    bandwidth_by_rule,
+    distinct_points,
+    warn_of_duplicates,
+)
 from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
 
@@ -34,26 +38,26 @@ class Fitted:
 
     Attributes
     ----------
-    estimate : Estimate
+    density : Density
     structure : Structure
     search : BandwidthSearch or None
     approximation : Approximation or None
         None for ``algorithm="exact"``.
     """
 
-    estimate: object
+    density: object
     structure: object
     search: object
     approximation: object = None
 
     def attributes(self):
         """Fitted attributes of the estimator."""
-        estimate, approximation = self.estimate, self.approximation
+        density, approximation = self.density, self.approximation
         return {
-            "bandwidth_": estimate.bandwidth,
+            "bandwidth_": density.bandwidth,
             "bandwidth_search_": self.search,
-            "kernel_": estimate.kernel.name,
-            "degrees_of_freedom_": estimate.degrees_of_freedom,
+            "kernel_": density.kernel.name,
+            "degrees_of_freedom_": density.degrees_of_freedom,
             "covariance_type_": self.structure.covariance_type,
             "preserve_variance_": self.structure.preserve_variance,
             "n_neighbors_": 0 if approximation is None else approximation.n_neighbors,
@@ -61,8 +65,8 @@ class Fitted:
         }
 
 
-def fit_estimate(X, weights, estimator, **engine):
-    """Fit the estimate that an estimator's parameters describe.
+def fit_density(X, weights, estimator, **engine):
+    """Fit the density that an estimator's parameters describe.
 
     Parameters
     ----------
@@ -91,7 +95,7 @@ def fit_estimate(X, weights, estimator, **engine):
     if structure.plain:
         points = TrainingPoints(X, weights)
         bandwidth = check_bandwidth(bandwidth, points)
-        found = Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+        found = Fitted(plain_density(points, kernel, bandwidth), structure, search)
         return _with_approximation(found, estimator, engine)
     return _structured(
         X, weights, structure, kernel, bandwidth, search, estimator, engine
@@ -130,8 +134,8 @@ def _plain(X, weights, structure, kernel, estimator, engine):
     else:
         bandwidth = search.bandwidth
         if search.n_copies:
-            warn_of_copies(points.shape[0], search.n_copies, "kl", "bandwidth")
-    found = Fitted(plain_estimate(points, kernel, bandwidth), structure, search)
+            warn_of_duplicates(points.shape[0], search.n_copies, "kl", "bandwidth")
+    found = Fitted(plain_density(points, kernel, bandwidth), structure, search)
     return _with_approximation(found, estimator, engine, prepared)
 
 
@@ -139,22 +143,22 @@ def _with_approximation(found, estimator, engine, prepared=None):
     """The same, ready for the algorithm that is asked for."""
     if estimator.algorithm == "exact":
         return found
-    estimate, algorithm, parts = found.estimate, estimator.algorithm, []
+    density, algorithm, parts = found.density, estimator.algorithm, []
     if algorithm != "neighbors" and prepared is None:
         parts = [
-            prepare(member.points, None, _seed(estimator), engine)
-            for member in estimate.members
+            prepare(component.points, None, _seed(estimator), engine)
+            for component in density.components
         ]
-        approximation = Approximation(estimate, parts, algorithm, estimator.tol)
+        approximation = Approximation(density, parts, algorithm, estimator.tol)
         # an index takes long to build: is there a need of it, and will there be one?
         need = approximation.try_samples(engine) > FEW_IN_NEED
-        possible = any(_wanted(m.points, estimator) is not None for m in estimate.members)
+        possible = any(_wanted(m.points, estimator) is not None for m in density.components)
         if not (need and possible):
             return dataclasses.replace(found, approximation=approximation)
     parts = []
-    for member in estimate.members:
-        part = prepared or _prepared(member.points, estimator, engine)
-        kernel, h, _, rounding = member.terms(estimate, member.points.exact)
+    for component in density.components:
+        part = prepared or _prepared(component.points, estimator, engine)
+        kernel, h, _, rounding = component.terms(density, component.points.exact)
         options = kernel, h, estimator.n_neighbors, estimator.tol, rounding, engine
         if part.search is not None:
             part = calibrated(part, *options)
@@ -163,7 +167,7 @@ def _with_approximation(found, estimator, engine, prepared=None):
             if estimator.neighbors_index is None:
                 part = calibrated(part.by_all(), *options)
         parts.append(part)
-    approximation = Approximation(estimate, parts, algorithm, estimator.tol)
+    approximation = Approximation(density, parts, algorithm, estimator.tol)
     if algorithm == "auto":
         approximation.try_samples(engine)
     return dataclasses.replace(found, approximation=approximation)
@@ -180,7 +184,7 @@ def _wanted(points, estimator):
     if algorithm == "neighbors":
         return "exact" if few else wanted
     # comparing with all points takes no longer, or must be
-    useless = few or algorithm == "sampling" or points.stretch is not None
+    useless = few or algorithm == "sampling" or points.sq_factor is not None
     useless |= isinstance(wanted, str) and wanted == "exact"
     return None if useless else wanted
 
@@ -238,21 +242,21 @@ def check_foldable(n_distinct, n_copies):
             f"n_samples={n_points}, {n_distinct} of them distinct."
         )
     if n_copies:
-        warn_of_copies(n_points, n_copies, "kl", "bandwidth")
+        warn_of_duplicates(n_points, n_copies, "kl", "bandwidth")
 
 
 def _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine):
     X = np.array(X)  # ours: the caller's may change
-    parts = make_parts(X, weights, structure, estimator.random_state, **engine)
-    if isinstance(bandwidth, str):  # in the one frame there is
+    parts = whiten_components(X, weights, structure, estimator.random_state, **engine)
+    if isinstance(bandwidth, str):  # in the one whitening there is
         points = parts[0].points()
         bandwidth, search = _by_rule(points, kernel, estimator, engine)
     else:
         bandwidth = check_bandwidth(bandwidth, parts[0].points())
     largest = structure.largest_bandwidth(kernel, parts)
     bandwidth = within(bandwidth, largest, search is not None, len(X))
-    estimate = structured_estimate(X, parts, structure, kernel, bandwidth)
-    return _with_approximation(Fitted(estimate, structure, search), estimator, engine)
+    density = structured_density(X, parts, structure, kernel, bandwidth)
+    return _with_approximation(Fitted(density, structure, search), estimator, engine)
 
 
 def within(bandwidth, largest, searched, n_points):

@@ -12,7 +12,6 @@ tolerance:
 4. all points.
 """
 
-import warnings
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from skhdkde._approximation.calibration import (
 )
 from skhdkde._approximation.near_far_sum import N_SAMPLED
 from skhdkde._utils.threads import progress_bar
-from skhdkde._utils.warnings import levels_to_caller
+from skhdkde._utils.warnings import warn_user
 
 # What was used for a query, by number.
 ALGORITHMS = ("exact", "neighbors", "sampling")
@@ -89,12 +88,10 @@ class Report:
             "sampling": "A fit with algorithm='auto' takes more points for them.",
             "auto": "Their sums are over all points: it is rounding.",
         }
-        warnings.warn(
+        warn_user(
             f"{np.count_nonzero(self._above)} of {len(self.error)} queries "
             f"({self.over:.2g} of all) have a stated error above tol={self.tol!r} nats, "
-            f"up to {self.error.max():.2g}. {advice[algorithm]}",
-            UserWarning,
-            stacklevel=levels_to_caller(),
+            f"up to {self.error.max():.2g}. {advice[algorithm]}"
         )
 
     def __repr__(self):
@@ -109,20 +106,20 @@ class Report:
 
 
 class Approximation:
-    """Sums of an estimate by algorithms other than "exact".
+    """Sums of an density by algorithms other than "exact".
 
     Parameters
     ----------
-    estimate : Estimate
+    density : Density
     prepared : list of Prepared
-        One for each member of the estimate.
+        One for each component of the density.
     algorithm : {"neighbors", "sampling", "auto"}
     tol : float
         Error of a log density that is accepted, in nats.
     """
 
-    def __init__(self, estimate, prepared, algorithm, tol):
-        self.estimate, self.prepared = estimate, prepared
+    def __init__(self, density, prepared, algorithm, tol):
+        self.density, self.prepared = density, prepared
         self.algorithm, self.tol = algorithm, tol
         self.surplus = 0.0  # error of sums over samples beyond the one they state
 
@@ -135,7 +132,7 @@ class Approximation:
         used : ndarray of shape (n_queries, 3)
             Number of the algorithm in ``ALGORITHMS``, error stated, kernel evaluations.
         """
-        n_queries = self.estimate.n_points if X is None else len(X)
+        n_queries = self.density.n_points if X is None else len(X)
         log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
         verbose, engine = engine["verbose"], {**engine, "verbose": 0}
         with progress_bar(n_queries, verbose, "density", unit="query") as progress:
@@ -143,7 +140,7 @@ class Approximation:
                 rows = np.arange(start, min(start + QUERIES_AT_ONCE, n_queries))
                 log_sums[rows], used[rows] = _Block(self, X, rows, engine).result()
                 progress(len(rows))
-        return self.estimate.finished(log_sums, X), used
+        return self.density.finished(log_sums, X), used
 
     def try_samples(self, engine):
         """Find ``surplus``, at training points left out; share that samples do not serve.
@@ -151,7 +148,7 @@ class Approximation:
         What no point of a sample is like, small clusters or a rare group far away, does
         not show in its variance. It shows where all points are summed.
         """
-        n, self.surplus = self.estimate.n_points, 0.0
+        n, self.surplus = self.density.n_points, 0.0
         rng = np.random.default_rng(self.prepared[0].split.seed)
         rows = np.sort(rng.choice(n, min(n, N_TRIED), replace=False))
         block = _Block(self, None, rows, {**engine, "verbose": 0})
@@ -161,7 +158,7 @@ class Approximation:
         else:
             block.by_samples(strict=False)
         if kept.any():
-            exact = self.estimate.log_sums(None, block.engine, rows[kept])
+            exact = self.density.log_sums(None, block.engine, rows[kept])
             error = differences(block.log_sums[kept], exact)
             self.surplus = excess(error, block.used[kept, 1], 1.0 - ABOVE)
         useless = np.mean(kept) < ABOVE or self.surplus > self.tol
@@ -171,29 +168,29 @@ class Approximation:
 
     @property
     def kind(self):
-        """Of the search that is used, None if none is; the first member's."""
+        """Of the search that is used, None if none is; the first component's."""
         return getattr(self.prepared[0].search, "kind", None)
 
     @property
     def n_neighbors(self):
-        """Of the first look, the most of all members."""
+        """Of the first look, the most of all components."""
         return max(p.levels[0].n_neighbors for p in self.prepared)
 
     def stages(self):
-        """Levels, one for each member, that are worth it."""
+        """Levels, one for each component, that are worth it."""
         found = [[p.levels[-1 if more else 0] for p in self.prepared] for more in (0, 1)]
         return [levels for levels in found if self._worth_it(levels)]
 
     def _worth_it(self, levels):
         pairs = list(zip(self.prepared, levels, strict=True))
-        # small members have everything in their sample
+        # small components have everything in their sample
         large = [pair for pair in pairs if len(pair[0].split.population) > N_SAMPLED]
         if any(p.search is None for p, _ in large):
             return False
         if large and np.mean([level.met for _, level in large]) < FEWEST_MET:
             return False
         cost = sum(p.cost(level) for p, level in pairs)
-        return cost <= LARGEST_COST * self.estimate.n_points
+        return cost <= LARGEST_COST * self.density.n_points
 
 
 class _Block:
@@ -264,7 +261,7 @@ class _Block:
         again : ndarray of int
             Which of ``rows`` are not good enough.
         columns : list of ndarray
-            Moments, for each member.
+            Moments, for each component.
         needed : ndarray
             Size of the sample that may be, for each of ``again``; infinite if none is.
         """
@@ -313,28 +310,28 @@ class _Block:
 
     def _by_all(self, todo):
         if len(todo):
-            log_sums = self.of.estimate.log_sums(self.X, self.engine, self.rows[todo])
-            self.used[todo, 2] += self.of.estimate.n_points
+            log_sums = self.of.density.log_sums(self.X, self.engine, self.rows[todo])
+            self.used[todo, 2] += self.of.density.n_points
             self._keep(todo, log_sums, self._rounding(log_sums), EXACT)
 
     def _stated(self, terms, missed=0.0):
         return stated_error(terms, missed) + self._rounding(terms.total())
 
     def _rounding(self, log_sums):
-        dtype = self.of.estimate.dtype
+        dtype = self.of.density.dtype
         if self.X is not None:
             dtype = np.result_type(dtype, self.X.dtype)
-        return rounding_error(log_sums, self.of.estimate.n_points, dtype)
+        return rounding_error(log_sums, self.of.density.n_points, dtype)
 
     def _members(self):
-        return zip(self.of.prepared, self.of.estimate.members, strict=True)
+        return zip(self.of.prepared, self.of.density.components, strict=True)
 
     def _n_population(self):
         return sum(len(p.split.population) for p in self.of.prepared)
 
-    def _queries(self, prepared, member, todo):
-        """Queries in the member's frame; the distinct point that each does not see."""
-        X, leave_out = self.of.estimate.queries(self.X, member, self.rows[todo])
+    def _queries(self, prepared, component, todo):
+        """Queries in the component's whitening; the distinct point that each does not see."""
+        X, leave_out = self.of.density.queries(self.X, component, self.rows[todo])
         own, copies = np.full(len(todo), -1), np.zeros(len(todo))
         if leave_out is not None:
             own, copies = prepared.own(leave_out)
@@ -342,20 +339,20 @@ class _Block:
         queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
         return queries, own, copies
 
-    def _options(self, member, queries):
-        kernel, h, _, tol = member.terms(self.of.estimate, queries)
+    def _options(self, component, queries):
+        kernel, h, _, tol = component.terms(self.of.density, queries)
         return kernel, h, tol
 
     def _terms(self, todo, levels, known=None):
-        """Parts of the sums at ``todo``, with one level for each member; moments of each.
+        """Parts of the sums at ``todo``, with one level for each component; moments of each.
 
         ``known``: the moments of each over smaller samples, and their size.
         """
         total, moments = None, []
-        for i, (prepared, member) in enumerate(self._members()):
+        for i, (prepared, component) in enumerate(self._members()):
             level, split = levels[i], prepared.split
-            queries, own, copies = self._queries(prepared, member, todo)
-            kernel, h, tol = self._options(member, queries)
+            queries, own, copies = self._queries(prepared, component, todo)
+            kernel, h, tol = self._options(component, queries)
             ids = np.empty((len(todo), 0), dtype=int)
             if level.n_neighbors:
                 search = queries, own, level.n_neighbors, level.effort, self.engine
@@ -364,7 +361,7 @@ class _Block:
             smaller = known and (known[0][i], known[1])
             columns = split.moments(*sums, split.hidden(own, ids), *last, smaller)
             terms = split.terms(*sums, own, copies, ids, columns, *last)
-            terms = terms.shifted(prepared.log_factor + member.log_scale)
+            terms = terms.shifted(prepared.log_factor + component.log_scale)
             total = terms if total is None else total.plus(terms)
             moments.append(columns)
             self.used[todo, 2] += self._n_evaluations(split, level, known)
@@ -378,12 +375,12 @@ class _Block:
 
     def _unresolved(self, todo, size):
         total = np.full((2, len(todo)), -np.inf)
-        for prepared, member in self._members():
-            queries, own, _ = self._queries(prepared, member, todo)
-            kernel, h, _ = self._options(member, queries)
+        for prepared, component in self._members():
+            queries, own, _ = self._queries(prepared, component, todo)
+            kernel, h, _ = self._options(component, queries)
             options = queries, own, size, self.engine
             bounds = prepared.split.unresolved(kernel, h, *options)
-            bounds = bounds + prepared.log_factor + member.log_scale
+            bounds = bounds + prepared.log_factor + component.log_scale
             total = np.logaddexp(total, bounds)
         return total
 

@@ -15,7 +15,7 @@ from skhdkde._approximation.index_choice import (
     nearest_unreserved,
     suitable_search,
 )
-from skhdkde._approximation.near_far_sum import N_SAMPLED, SplitSum
+from skhdkde._approximation.near_far_sum import N_SAMPLED, NearFarSum
 from skhdkde._approximation.neighbors import IndexSearch, TileSearch
 from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.points import distinct_rows
@@ -70,11 +70,11 @@ class Level:
 
 @dataclass
 class Prepared:
-    """The points of one frame, ready to be summed in parts.
+    """The points of one whitening, ready to be summed in parts.
 
     Attributes
     ----------
-    split : SplitSum
+    split : NearFarSum
     search : object or None
     group : ndarray of int of shape (n_points,)
         To which of the distinct points each training point belongs.
@@ -87,7 +87,7 @@ class Prepared:
         The one to begin with, and one that is more thorough.
     """
 
-    split: SplitSum
+    split: NearFarSum
     search: object
     group: np.ndarray
     copies: object
@@ -125,7 +125,7 @@ class Prepared:
 
     def by_all(self):
         """The same with an exact search, and nothing reserved."""
-        split = SplitSum(self.split.points, np.empty(0, dtype=int), self.split.seed)
+        split = NearFarSum(self.split.points, np.empty(0, dtype=int), self.split.seed)
         return replace(self, split=split, search=TileSearch(split.points))
 
 
@@ -162,7 +162,7 @@ def prepare(points, wanted, seed, engine):
     if wanted is not None and not (isinstance(wanted, str) and wanted == "exact"):
         rng = np.random.default_rng(seed)
         reserve = rng.choice(n, min(N_RESERVED, int(LARGEST_SHARE * n)), replace=False)
-    split = SplitSum(points, reserve, seed)
+    split = NearFarSum(points, reserve, seed)
     search = None if wanted is None else suitable_search(split, wanted, seed, engine)
     return Prepared(split, search, group, copies, float(np.log(largest)))
 

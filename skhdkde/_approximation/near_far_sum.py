@@ -1,6 +1,6 @@
 """A kernel sum split into near points, summed one by one, and a sample of the rest.
 
-For the points of one frame. A sum is known from three sides, all in logs:
+For the points of one whitening. A sum is known from three sides, all in logs:
 
 - what is *sure*: terms of the nearest points, computed one by one, and of a few points,
   the ``reserve``, that no index holds (see ``_calibration.py``);
@@ -22,7 +22,7 @@ from skhdkde._approximation.subsample import Sampler, SampleSums, sampled_sum
 from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
 from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.reductions import NEIGHBOR_TOL, KSmallest, LogSumExp, pair_dtype
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.threads import n_threads_for, run_tasks
 
 # Size of the first sample.
@@ -87,8 +87,8 @@ class Terms:
         )
 
 
-class SplitSum:
-    """Kernel sums over the points of one frame.
+class NearFarSum:
+    """Kernel sums over the points of one whitening.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class SplitSum:
         return np.where(ids >= 0, weights, 0.0)
 
     def sample(self, start, stop):
-        """Part of a sample of the population, the same in every call."""
+        """WhitenedPoints of a sample of the population, the same in every call."""
         first = start == 0 and stop == N_SAMPLED
         return self._first if first else self.sampler.draw(start, stop)
 
@@ -168,11 +168,11 @@ class SplitSum:
             check(0)
             exact, own = queries[rows], self.points.exact[ids[rows]]
             found = _squared_differences(exact, own, queries.dtype, reduction)
-            sq[rows] = self.points.stretched(found, ids[rows])
+            sq[rows] = self.points.scaled_sq(found, ids[rows])
 
         if ids.size:
             width = ids.shape[1] * self.points.shape[1]
-            blocks = row_blocks(len(ids), width, CACHED)
+            blocks = row_batches(len(ids), width, CACHED)
             run_tasks(work, blocks, n_threads_for(n_jobs), lambda amount: None)
         sq[ids < 0] = np.inf
         return sq
@@ -269,7 +269,7 @@ class SplitSum:
         weights, sq = np.column_stack([weights, own_weight]), np.pad(sq, ((0, 0), (0, 1)))
         sq = np.where(weights > 0.0, sq, 0.0)
         moved = []
-        for rows in row_blocks(len(queries), self.points.shape[1]):
+        for rows in row_batches(len(queries), self.points.shape[1]):
             block = self.points.query_block(queries[rows], np.dtype(np.float64))
             each = self.sampler.moments.standardized(sq[rows], block)
             moved.append(

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from skhdkde._approximation.faiss_index import FaissIndex, require_faiss
 from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.reductions import NEIGHBOR_TOL, Nearest
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.threads import n_threads_for, progress_bar
 
 # Below so many points comparing with all takes hardly longer than an index.
@@ -69,7 +69,7 @@ class IndexSearch:
         """See above."""
         n_threads = n_threads_for(engine["n_jobs"])
         ids = np.full((len(queries), k), -1)
-        for rows in row_blocks(len(queries), self.points.shape[1]):
+        for rows in row_batches(len(queries), self.points.shape[1]):
             with np.errstate(over="ignore"):
                 Z = (queries[rows] - self.points.center).astype(np.float32)
             # beyond its range all points are equally near: some will do

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skhdkde._pairwise.reductions import KernelReduction
-from skhdkde._utils.arrays import column, namespace, row_blocks, to_host
+from skhdkde._utils.arrays import column, namespace, row_batches, to_host
 
 # Of a sum by the regression, relative to the sum: beyond, it is not to be trusted.
 LARGEST_CHANGE = 0.5
@@ -147,7 +147,7 @@ class Moments:
         total, mass, second = np.zeros(size), 0.0, None
         if points.shape[1] <= MOST_FEATURES:
             second = np.zeros((size, size))
-        for part in row_blocks(len(population), size):
+        for part in row_batches(len(population), size):
             rows = population[part]
             block, weights = points.block(rows, np.dtype(np.float64)), np.ones(len(rows))
             if points.weights is not None:

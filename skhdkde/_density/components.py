@@ -1,14 +1,20 @@
-"""Training points in the frames of a structure, with their local scales.
+"""Training points in whitened coordinates, one set for each component of a structure.
 
-A *part* holds the points of one frame: all of them, or those of one component of a
-mixture. In its coordinates every kernel is spherical. The estimate is the sum over parts.
+All points are one component, or each goes with a component of a mixture. In whitened
+coordinates every kernel is spherical. The density is the sum over the components.
 """
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._density.covariance import fit_frames
+from skhdkde._density.covariance import fit_whitenings
+from skhdkde._density.whitening import Whitening
 from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.points import TrainingPoints, indistinct
+from skhdkde._pairwise.points import TrainingPoints, indistinct_sq
 from skhdkde._pairwise.reductions import KSmallest
 
 # Relative error of the distances that local scales are made of.
@@ -16,123 +22,160 @@ SCALE_TOL = 1e-4
 DEFAULT_NEIGHBOR = 5
 
 
-class InFrame:
-    """Points of one ``frame``, with the ``spread`` of a coordinate there."""
+class Whitened:
+    """Shared by points in one whitening, wherever they are.
+
+    Attributes
+    ----------
+    whitening : Whitening
+    spread : float
+        Standard deviation of a coordinate that preserving the variance refers to.
+    """
+
+    whitening: Whitening
+    spread: float
 
     @property
     def n_features(self):
-        return len(self.frame.center)
+        """Number of features."""
+        return len(self.whitening.center)
 
-    def pull(self, kernel, bandwidth, preserve_variance):
-        """``a`` with ``a^2 spread^2 + bandwidth^2 variance = spread^2``."""
+    def shrinkage(self, kernel, bandwidth, preserve_variance):
+        """Return the factor ``a`` of coordinates with which the variance is preserved.
+
+        It solves ``a^2 spread^2 + bandwidth^2 variance = spread^2``, in whitened units;
+        1 if the variance is not to be preserved.
+        """
         if not preserve_variance:
             return 1.0
         share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
         return float(np.sqrt(max(1.0 - share, 0.0)))
 
 
-class Part(InFrame):
-    """The points of one frame.
+@dataclass(frozen=True)
+class WhitenedPoints(Whitened):
+    """The training points of one component, in whitened coordinates.
 
     Attributes
     ----------
-    frame : Frame
+    whitening : Whitening
     rows : ndarray of int
         Which of the training points they are.
     Z : ndarray of shape (n_points, n_features)
-        Their coordinates in the frame, in the dtype of X.
+        Their coordinates, in the dtype of X.
     weights : ndarray of shape (n_points,) or None
-        Relative to the largest of all parts.
-    local : ndarray of shape (n_points,) or None
-        Factors of the bandwidth, of root mean square 1.
+        Relative to the largest of all components.
     spread : float
         Standard deviation of a coordinate that preserving the variance refers to.
+    local_scale : ndarray of shape (n_points,) or None
+        Factors of the bandwidth, of root mean square 1.
     """
 
-    def __init__(self, frame, rows, Z, weights, spread):
-        self.frame, self.rows, self.Z = frame, rows, Z
-        self.weights, self.spread, self.local = weights, spread, None
+    whitening: Whitening
+    rows: np.ndarray
+    Z: np.ndarray
+    weights: np.ndarray | None
+    spread: float
+    local_scale: np.ndarray | None = None
 
-    def adapt(self, k, engine):
-        """Make bandwidths proportional to the distance to the ``k``-th neighbour."""
+    def adapted(self, k, options):
+        """Return the points with bandwidths proportional to the ``k``-th neighbour's distance."""
+        return dataclasses.replace(self, local_scale=self._local_scale(k, options))
+
+    def _local_scale(self, k, options):
         k = min(k, len(self.Z) - 1)
         if k < 1:
-            self.local = np.ones(len(self.Z))
-            return
+            return np.ones(len(self.Z))
         points = TrainingPoints(self.Z)
         everything = np.arange(len(self.Z))
         sq = reduce_pairs(
             KSmallest(k, SCALE_TOL),
             points.rows_as_queries(everything),
             points,
+            options,
             leave_out=everything,
-            **engine,
         )[:, -1]
-        # copies in X need not be equal to the last bit in the frame
-        apart = sq > indistinct(points.largest_norm / points.scale, points.dtype)
+        # rows equal in X need not be equal to the last bit in whitened coordinates
+        apart = sq > indistinct_sq(points.largest_norm, points.dtype)
         if not apart.any():
-            self.local = np.ones(len(self.Z))
-            return
+            return np.ones(len(self.Z))
         sq = np.maximum(sq, sq[apart].min())
-        self.local = np.sqrt(sq / np.average(sq, weights=self.weights))
+        return np.sqrt(sq / np.average(sq, weights=self.weights))
 
     def log_scales(self):
-        """Log of what each point's density is multiplied by, apart from the bandwidth."""
-        if self.local is None:
-            return np.full(len(self.Z), self.frame.log_det)
-        return self.frame.log_det - self.Z.shape[1] * np.log(self.local)
+        """Return logs of what each point's density is multiplied by, (n_points,).
 
-    def points(self, pull=1.0, scale=None, discount=(1.0, 0.0)):
-        """The points ready for products, pulled to the origin of the frame.
-
-        ``discount`` is a kernel's, for points with local scales.
+        These are the determinant of the whitening and the local scale, without the
+        bandwidth.
         """
-        Z = self.Z if pull == 1.0 else (pull * self.Z).astype(self.Z.dtype, copy=False)
-        stretch = offset = None
-        if self.local is not None:
-            stretch = self.local**-2.0 * discount[0]
-            offset = np.zeros(len(Z)) + discount[1]
+        if self.local_scale is None:
+            return np.full(len(self.Z), self.whitening.log_det)
+        return self.whitening.log_det - self.Z.shape[1] * np.log(self.local_scale)
+
+    def as_float32(self):
+        """Return the points with coordinates rounded to float32."""
+        return dataclasses.replace(self, Z=self.Z.astype(np.float32, copy=False))
+
+    def points(self, shrinkage=1.0, scale=None, scaled_distance=(1.0, 0.0)):
+        """Return the points ready for products.
+
+        Parameters
+        ----------
+        shrinkage : float, default=1.0
+            Factor of the coordinates.
+        scale : float, default=None
+            Of the points; None to find it.
+        scaled_distance : tuple, default=(1.0, 0.0)
+            What ``Kernel.scaled_distance`` returned, for points with local scales.
+        """
+        Z = self.Z
+        if shrinkage != 1.0:
+            Z = (shrinkage * Z).astype(Z.dtype, copy=False)
+        sq_factor = sq_offset = None
+        if self.local_scale is not None:
+            sq_factor = self.local_scale**-2.0 * scaled_distance[0]
+            sq_offset = np.zeros(len(Z)) + scaled_distance[1]
         return TrainingPoints(
             Z,
             self.weights,
-            frame=self.frame,
-            stretch=stretch,
-            offset=offset,
+            whitening=self.whitening,
+            sq_factor=sq_factor,
+            sq_offset=sq_offset,
             scale=scale,
-            largest_weight=1.0,
         )
 
 
-def make_parts(X, weights, structure, random_state, *, whole=None, **engine):
-    """The parts of a structure fitted to X.
+def whiten_components(X, weights, structure, random_state, options, *, fallback=None):
+    """Return the training points of each component of a structure fitted to X.
 
     Parameters
     ----------
     X : ndarray of shape (n_points, n_features)
     weights : ndarray of shape (n_points,) or None
+        Relative weights.
     structure : Structure
     random_state : int or RandomState instance
-    whole : tuple or None
-        See :func:`~skhdkde._covariance.fit_frames`.
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`.
+    options : ComputeOptions
+    fallback : tuple or None
+        See :func:`~skhdkde._density.covariance.fit_whitenings`.
 
     Returns
     -------
-    list of Part
+    list of WhitenedPoints
     """
-    parts = []
-    relative = None if weights is None else weights / weights.max()
-    for frame, rows in fit_frames(X, weights, structure, random_state, whole=whole):
-        Z = frame.apply(X[rows]).astype(X.dtype, copy=False)
-        own = None if relative is None else relative[rows]
+    found = []
+    for whitening, rows in fit_whitenings(
+        X, weights, structure, random_state, fallback=fallback
+    ):
+        Z = whitening.apply(X[rows]).astype(X.dtype, copy=False)
+        own = None if weights is None else weights[rows]
         spread = 1.0
         if structure.covariance_type == "spherical":
             mean_sq = np.average(np.einsum("ij,ij->i", Z, Z), weights=own)
             spread = float(np.sqrt(mean_sq / Z.shape[1]))
-        part = Part(frame, rows, Z, own, spread)
+        points = WhitenedPoints(whitening, rows, Z, own, spread)
         if structure.adaptive:
             k = DEFAULT_NEIGHBOR if structure.adaptive is True else structure.adaptive
-            part.adapt(k, engine)
-        parts.append(part)
-    return parts
+            points = points.adapted(k, options)
+        found.append(points)
+    return found

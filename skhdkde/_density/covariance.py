@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
-from skhdkde._density.whitening import Frame
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._density.whitening import Whitening
+from skhdkde._utils.arrays import row_batches
 
 # Of the standardised features, added to the variances of a component.
 RIDGE = 1e-3
@@ -37,7 +37,7 @@ class MixtureSpec:
         ).fit(Z)
 
 
-def fit_frames(X, weights, structure, random_state, *, whole=None):
+def fit_whitenings(X, weights, structure, random_state, *, fallback=None):
     """Frames of a structure, and the rows of X that belong to each.
 
     Parameters
@@ -47,24 +47,24 @@ def fit_frames(X, weights, structure, random_state, *, whole=None):
     structure : Structure
     random_state : int or RandomState instance
         For mixtures, and to draw points in proportion to weights.
-    whole : tuple of ndarray of shape (n_features,), default=None
+    fallback : tuple of ndarray of shape (n_features,), default=None
         Of a search, in which X is a part of the training points: their mean and standard
         deviation, which serve for features that do not vary in X. A mixture that came
         fitted is then fitted again.
 
     Returns
     -------
-    list of (Frame, ndarray of int)
+    list of (Whitening, ndarray of int)
     """
     everything = np.arange(len(X))
     if structure.covariance_type == "spherical":
         return [(_spherical(X, weights), everything)]
     if structure.covariance_type == "local":
         mixture = structure.mixture
-        return _local(X, weights, mixture, random_state, whole)
-    location, scale = standardization(X, weights, whole)
+        return _local(X, weights, mixture, random_state, fallback)
+    location, scale = standardization(X, weights, fallback)
     if structure.covariance_type == "diag":
-        return [(Frame(location, 1.0 / scale), everything)]
+        return [(Whitening(location, 1.0 / scale), everything)]
     Z = (X - location) / scale
     estimator = structure.covariance_estimator
     if estimator is None:
@@ -72,7 +72,7 @@ def fit_frames(X, weights, structure, random_state, *, whole=None):
     else:
         sample = _in_proportion(Z, weights, random_state)
         shift, covariance = _estimated(estimator, sample)
-    return [(whitening(location, scale, shift, covariance), everything)]
+    return [(make_whitening(location, scale, shift, covariance), everything)]
 
 
 def shrunk_covariance(Z, weights=None):
@@ -107,29 +107,29 @@ def shrunk(covariance, error):
 def _spherical(X, weights):
     """Data units, about the mean: what variance is preserved about."""
     location, _ = _moments(X, weights)
-    return Frame(location, np.ones(X.shape[1]))
+    return Whitening(location, np.ones(X.shape[1]))
 
 
-def _local(X, weights, mixture, random_state, whole):
-    """The frames of a mixture's components; each row goes with its likeliest one."""
+def _local(X, weights, mixture, random_state, fallback):
+    """The whitenings of a mixture's components; each row goes with its likeliest one."""
     location, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if isinstance(mixture, MixtureSpec):
-        location, scale = standardization(X, weights, whole)
+        location, scale = standardization(X, weights, fallback)
     Z = (X - location) / scale
     if isinstance(mixture, MixtureSpec):
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
-    elif whole is not None or not hasattr(mixture, "means_"):
+    elif fallback is not None or not hasattr(mixture, "means_"):
         sample = _in_proportion(Z, weights, random_state)
         fitted = _seeded(clone(mixture), random_state).fit(sample, None)
     else:
         fitted = mixture
     labels = fitted.predict(Z)
-    frames = []
+    whitenings = []
     for c in np.unique(labels):
         center = location + scale * fitted.means_[c]
-        frame = Frame(center, _component(fitted, c, X.shape[1], scale))
-        frames.append((frame, np.flatnonzero(labels == c)))
-    return frames
+        whitening = Whitening(center, _component(fitted, c, X.shape[1], scale))
+        whitenings.append((whitening, np.flatnonzero(labels == c)))
+    return whitenings
 
 
 def _component(mixture, c, n_features, scale):
@@ -155,8 +155,8 @@ def _estimated(estimator, Z):
     return np.ravel(location), covariance
 
 
-def whitening(location, scale, shift, covariance):
-    """Frame in which points have this covariance matrix of the standardised features."""
+def make_whitening(location, scale, shift, covariance):
+    """Whitening in which points have this covariance matrix of the standardised features."""
     try:
         root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
@@ -166,11 +166,11 @@ def whitening(location, scale, shift, covariance):
             "the default does."
         ) from None
     whiten = np.linalg.inv(root).T / scale[:, None]
-    return Frame(location + scale * shift, whiten)
+    return Whitening(location + scale * shift, whiten)
 
 
-def standardization(X, weights, whole=None):
-    """Mean and standard deviation of each feature, or those of ``whole`` if constant.
+def standardization(X, weights, fallback=None):
+    """Mean and standard deviation of each feature, or those of ``fallback`` if constant.
 
     Raises
     ------
@@ -179,16 +179,16 @@ def standardization(X, weights, whole=None):
     """
     if len(X) == 1:
         raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
-    return scales(*_moments(X, weights), np.abs(X).max(axis=0), whole)
+    return scales(*_moments(X, weights), np.abs(X).max(axis=0), fallback)
 
 
-def scales(location, variance, largest, whole=None):
+def scales(location, variance, largest, fallback=None):
     """The same from mean, variance and largest absolute value of each feature."""
     size = np.maximum(np.abs(location), largest)
     constant = np.flatnonzero(~(variance > (1e-14 * size) ** 2))
-    if len(constant) and whole is not None:
-        location[constant] = whole[0][constant]
-        variance[constant] = whole[1][constant] ** 2
+    if len(constant) and fallback is not None:
+        location[constant] = fallback[0][constant]
+        variance[constant] = fallback[1][constant] ** 2
     elif len(constant):
         raise ValueError(
             f"a covariance needs features of X that vary; feature {constant[0]} is "
@@ -240,7 +240,7 @@ def covariance_spectrum(points):
     n_points, d = points.shape
     weights = points.weight_block(slice(0, n_points), np.float64)
     weights /= weights.sum()
-    blocks = row_blocks(n_points, d)
+    blocks = row_batches(n_points, d)
     mean = sum(weights[rows] @ points.centered(rows) for rows in blocks)
     small = _gram if n_points < d else _covariance
     product = small(points, mean, weights)
@@ -275,7 +275,7 @@ def _gram(points, mean, weights):
 
 def _covariance(points, mean, weights):
     product = np.zeros((points.shape[1], points.shape[1]))
-    for rows in row_blocks(*points.shape):
+    for rows in row_batches(*points.shape):
         block = (points.centered(rows) - mean) * np.sqrt(weights[rows])[:, None]
         product += block.T @ block
     return product

@@ -1,11 +1,14 @@
-"""A fitted density: the sum of kernels over the parts of the training points.
+"""A fitted density: the sum of kernels over the components of the training points.
 
-With ``l_c`` the log density that part ``c`` gives, up to the total weight, the log
+With ``l_c`` the log density that component ``c`` gives, up to the total weight, the log
 density is ``logsumexp_c l_c`` and its gradient the mean of theirs with shares
 ``exp(l_c)``. The states of a diagnosis merge once they are in common units: a kernel's
-value times the determinant of the part's frame is a value at a larger distance
-(``discount``), and the sum over all parts is one sum over such distances.
+value times the determinant of a component's whitening is a value at another squared
+distance (``Kernel.scaled_distance``), and the sum over all components is one sum over
+such distances.
 """
+
+from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
@@ -16,8 +19,8 @@ import numpy as np
 from skhdkde._diagnosis.reduction import Diagnosing, PartialDiagnosing
 from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.points import power_of_two_scale
-from skhdkde._pairwise.reductions import Gradient, LogSumExp, pair_dtype
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._pairwise.reductions import Gradient, LogSumExp, ReductionSpec
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import without_each
 
 # Queries whose diagnoses are merged at once.
@@ -49,276 +52,351 @@ class Structure:
         spherical = self.covariance_type == "spherical"
         return spherical and not self.preserve_variance and not self.adaptive
 
-    def largest_bandwidth(self, kernel, parts):
-        """At which the centres are all at the mean; infinite if they are not pulled."""
+    def largest_bandwidth(self, kernel, component):
+        """Return the bandwidth at which all centres are at the mean, or infinity.
+
+        Parameters
+        ----------
+        kernel : Kernel
+        component : WhitenedPoints
+            Any of them: if there are several, all have the same spread.
+        """
         if not self.preserve_variance:
             return np.inf
-        part = parts[0]
-        return part.spread / np.sqrt(kernel.variance(part.n_features))
+        return component.spread / np.sqrt(kernel.variance(component.n_features))
 
 
-class Estimate:
-    """Kernel sums over parts.
+@dataclass(frozen=True)
+class Component:
+    """The kernel sum over the training points of one whitening.
+
+    Attributes
+    ----------
+    points : TrainingPoints
+    kernel : Kernel
+    bandwidth : float
+        In whitened units, which without a whitening are data units.
+    rows : ndarray of int or None
+        Which of the training points they are; None for all.
+    log_det : float
+        Log determinant of the whitening plus the common part of the log local scales.
+    local_scale : ndarray of shape (n_points,) or None
+        Factors of the bandwidth.
+    """
+
+    points: Any
+    kernel: Any
+    bandwidth: float
+    rows: np.ndarray | None = None
+    log_det: float = 0.0
+    local_scale: np.ndarray | None = None
+
+    def reduction_spec(self, query_dtype):
+        """Return what a reduction needs to know, for queries of this dtype."""
+        return ReductionSpec(
+            self.kernel,
+            self.bandwidth * self.points.scale,
+            self.points,
+            np.result_type(query_dtype, self.points.dtype),
+        )
+
+    def moved(self, rows, steps):
+        """Return the points ``rows`` plus steps made for a local scale of 1; data units."""
+        Z = self.points.in_data_units(rows)
+        if self.local_scale is not None:
+            steps = steps * self.local_scale[rows, None]
+        if self.points.whitening is None:
+            return Z + steps
+        return self.points.whitening.invert(Z + steps)
+
+    def queries(self, X, leave_out):
+        """Return X, or the points ``leave_out`` themselves if X is None, as queries."""
+        if X is None:
+            return self.points.rows_as_queries(leave_out)
+        return self.points.as_queries(X)
+
+    def log_sums(self, X, leave_out, options):
+        """Return logs of the kernel sums, of shape (n_queries,), with the determinant."""
+        queries = self.queries(X, leave_out)
+        reduction = LogSumExp(self.reduction_spec(queries.dtype))
+        return self.reduce(reduction, queries, leave_out, options)[:, 0] + self.log_det
+
+    def reduce(self, reduction, queries, leave_out, options, out=None):
+        """Return the result of a reduction over the points."""
+        return reduce_pairs(
+            reduction, queries, self.points, options, leave_out=leave_out, out=out
+        )
+
+
+class BaseDensity:
+    """Shared by densities wherever their training points are.
 
     Parameters
     ----------
-    members : list of Member
-    kernel : object
+    kernel : Kernel
     bandwidth : float
-        In the units of the members' frames.
-    training : ndarray of shape (n_points, n_features), default=None
-        Training points in data units, unless the one member has them.
-
-    ``engine``, for each method, are the options of
-    :func:`~skhdkde._backends.reduce_pairs`.
+        In whitened units, which without a whitening are data units.
+    shape : tuple of int
+        Number of training points of positive weight, and of features.
+    dtype : dtype
+        Of the training points.
     """
 
-    parts = None  # of an estimate with a structure
-    largest_bandwidth = np.inf
-
-    def __init__(self, members, kernel, bandwidth, training=None):
-        self.members, self.kernel, self.bandwidth = members, kernel, bandwidth
-        self.training = training
-        self.n_points = sum(member.points.shape[0] for member in members)
-        self.top = max(member.log_scale for member in members)
-
-    @property
-    def dtype(self):
-        return self.members[0].points.dtype
-
-    @property
-    def on_gpu(self):
-        return self.members[0].points.on_gpu
+    def __init__(self, kernel, bandwidth, shape, dtype):
+        self.kernel, self.bandwidth = kernel, bandwidth
+        self.n_points, self.n_features = shape
+        self.dtype = dtype
 
     @property
     def degrees_of_freedom(self):
-        """Of the kernel; infinite for all but student."""
+        """Degrees of freedom of the kernel; infinite for all but "student"."""
         return getattr(self.kernel, "degrees_of_freedom", np.inf)
 
+    def normalized(self, log_sums, log_total, dtype):
+        """Return log densities from logs of kernel sums and of the total weight.
+
+        Parameters
+        ----------
+        log_sums : ndarray of shape (n_queries,)
+        log_total : float or ndarray of shape (n_queries,)
+            Log of the weight of all points that a query sees.
+        dtype : dtype
+            Of the queries.
+        """
+        # where no point is in reach there may be none: log 0, not log 0/0
+        log_total = np.where(np.isneginf(log_sums), 0.0, log_total)
+        log_volume = self.kernel.log_volume(self.n_features, self.bandwidth)
+        with np.errstate(over="ignore"):  # below the least float32 is -inf
+            logs = log_sums - log_total - log_volume
+            return logs.astype(np.result_type(dtype, self.dtype), copy=False)
+
+
+class Density(BaseDensity):
+    """Kernel sums over components on this machine.
+
+    Parameters
+    ----------
+    components : list of Component
+    training : ndarray of shape (n_points, n_features), default=None
+        Training points in data units, unless the one component has them.
+    whitened : list of WhitenedPoints, default=None
+        What the components were made of, if the density has a structure.
+    structure : Structure, default=None
+
+    ``options``, for each method, are :class:`~skhdkde._pairwise.backends.ComputeOptions`.
+    """
+
+    def __init__(self, components, training=None, whitened=None, structure=None):
+        first = components[0]
+        n_points = sum(component.points.shape[0] for component in components)
+        shape = n_points, first.points.shape[1]
+        super().__init__(first.kernel, first.bandwidth, shape, first.points.dtype)
+        self.components, self.training = components, training
+        self.whitened, self.structure = whitened, structure
+        self.largest_log_det = max(component.log_det for component in components)
+
     @property
-    def log_volume(self):
-        d = self.members[0].points.shape[1]
-        return self.kernel.log_normalizer(d) + d * np.log(self.bandwidth)
+    def on_gpu(self):
+        """Whether the training points are on a GPU."""
+        return self.components[0].points.on_gpu
+
+    @property
+    def largest_bandwidth(self):
+        """The largest bandwidth that preserves variance; infinite where it is not."""
+        if self.structure is None:
+            return np.inf
+        return self.structure.largest_bandwidth(self.kernel, self.whitened[0])
 
     def log_total(self):
-        return np.log(sum(member.points.total_weight() for member in self.members))
+        """Return the log of the total weight."""
+        return np.log(sum(c.points.total_weight() for c in self.components))
 
     def log_total_without_each(self):
-        """Log of the weight of all others, for each training point."""
-        if len(self.members) == 1:
-            with np.errstate(divide="ignore"):
-                return np.log(self.members[0].points.total_weight_without_each())
+        """Return the log of the weight of all others, for each training point."""
         with np.errstate(divide="ignore"):
+            if len(self.components) == 1:
+                return np.log(self.components[0].points.total_weight_without_each())
             return np.log(without_each(self.weights()))
 
     def weights(self):
-        """Of the training points, relative to the largest."""
+        """Return the relative weights of the training points, in their order."""
         weights = np.ones(self.n_points)
-        for member in self.members:
-            if member.points.weights is not None:
-                weights[member.rows] = member.points.weights
+        for component in self.components:
+            if component.points.weights is not None:
+                weights[component.rows] = component.points.weights
         return weights
 
-    def log_density(self, X, engine, rows=slice(None)):
-        """At the queries ``rows``; X of None leaves out each training point in turn."""
-        return self.finished(self.log_sums(X, engine, rows), X, rows)
+    def log_density(self, X, options, rows=slice(None)):
+        """Return log densities, of shape (n_queries,).
 
-    def diagnose(self, X, engine):
-        """Log density, and the columns of :class:`~skhdkde._diagnosis.Diagnosing`."""
-        if len(self.members) == 1:
-            columns = self._one_diagnosis(X, engine)
+        Parameters
+        ----------
+        X : ndarray of shape (n_queries, n_features) or None
+            Queries in data units; None leaves out each training point in turn.
+        options : ComputeOptions
+        rows : slice or ndarray of int
+            Some of the queries.
+        """
+        return self.finished(self.log_sums(X, options, rows), X, rows)
+
+    def diagnose(self, X, options):
+        """Return log densities, and the columns of ``Diagnosing``, at the queries."""
+        if len(self.components) == 1:
+            columns = self._one_diagnosis(X, options)
         else:
             n_queries = self.n_points if X is None else len(X)
-            blocks = [
-                self._merged_diagnosis(X, slice(i, i + QUERIES_AT_ONCE), engine)
+            batches = [
+                self._merged_diagnosis(X, slice(i, i + QUERIES_AT_ONCE), options)
                 for i in range(0, n_queries, QUERIES_AT_ONCE)
             ]
-            columns = np.vstack(blocks)
-        log_density = self.finished(columns[:, 0] + self.top, X)
-        columns[:, 3:5] /= self.members[0].points.scale
+            columns = np.vstack(batches)
+        log_density = self.finished(columns[:, 0] + self.largest_log_det, X)
+        Diagnosing.to_data_units(columns, self.components[0].points.scale)
         return log_density, columns
 
-    def gradient(self, X, engine):
-        """Of the log density, (n_queries, n_features), in the units of X."""
+    def gradient(self, X, options):
+        """Return gradients of the log density, (n_queries, n_features), per data unit."""
+        options = options.labelled("gradient")
         out = np.empty(X.shape, dtype=np.result_type(X.dtype, self.dtype))
-        if len(self.members) == 1:
-            self._gradient_of(self.members[0], X, engine, out)
+        if len(self.components) == 1:
+            self._gradient_of(self.components[0], X, options, out)
             return out
-        for rows in row_blocks(*X.shape):
-            out[rows] = self._merged_gradient(X[rows], engine, out.dtype)
+        for rows in row_batches(*X.shape):
+            out[rows] = self._merged_gradient(X[rows], options, out.dtype)
         return out
 
-    def _merged_gradient(self, X, engine, dtype):
-        """Of all members, for a block of queries."""
-        log_sums = [member.log_sums(self, X, None, engine) for member in self.members]
+    def _merged_gradient(self, X, options, dtype):
+        """Return the gradient of all components, for a batch of queries."""
+        log_sums = [component.log_sums(X, None, options) for component in self.components]
         total = functools.reduce(np.logaddexp, log_sums)
         merged, own = np.zeros(X.shape, dtype), np.empty(X.shape, dtype)
-        for member, logs in zip(self.members, log_sums, strict=True):
-            self._gradient_of(member, X, engine, own)
+        for component, logs in zip(self.components, log_sums, strict=True):
+            self._gradient_of(component, X, options, own)
             merged += np.exp(logs - total)[:, None] * own
         return merged
 
-    def _gradient_of(self, member, X, engine, out):
-        queries = member.points.as_queries(X)
-        reduction = Gradient(*member.terms(self, queries))
-        member.reduce(reduction, queries, None, engine, out=out, label="gradient")
-        if member.points.frame is not None:
-            for rows in row_blocks(*out.shape):
-                out[rows] = member.points.frame.gradient(out[rows])
+    def _gradient_of(self, component, X, options, out):
+        """Fill ``out`` with the gradient of the log of one component's sum."""
+        queries = component.points.as_queries(X)
+        reduction = Gradient(component.reduction_spec(queries.dtype))
+        component.reduce(reduction, queries, None, options, out=out)
+        if component.points.whitening is not None:
+            for rows in row_batches(*out.shape):
+                out[rows] = component.points.whitening.gradient(out[rows])
 
-    def log_sums(self, X, engine, rows=slice(None)):
-        """Log of the kernel sums at the queries ``rows``."""
+    def log_sums(self, X, options, rows=slice(None)):
+        """Return logs of the kernel sums over all components, of shape (n_queries,)."""
+        options = options.labelled("density")
         logs = [
-            member.log_sums(self, *self.queries(X, member, rows), engine)
-            for member in self.members
+            component.log_sums(*self.queries(X, component, rows), options)
+            for component in self.components
         ]
         return functools.reduce(np.logaddexp, logs)
 
-    def queries(self, X, member, rows=slice(None)):
-        """Queries in data units, and the points of a member that they leave out."""
+    def queries(self, X, component, rows=slice(None)):
+        """Return queries in data units, and the points of a component they leave out."""
         if X is not None:
             return X[rows], None
         if self.training is None:
             return None, np.arange(self.n_points)[rows]
         own = np.full(self.n_points, -1)
-        own[member.rows] = np.arange(len(member.rows))
+        own[component.rows] = np.arange(len(component.rows))
         return self.training[rows], own[rows]
 
     def finished(self, log_sums, X, rows=slice(None)):
-        """Log densities from log sums."""
-        log_total = self.log_total()
+        """Return log densities at the queries ``rows`` from logs of kernel sums."""
         if X is None:
-            log_total = self.log_total_without_each()[rows]
-            # no points at all: log 0, not log 0/0
-            log_total[np.isneginf(log_sums)] = 0.0
-        dtype = self.dtype if X is None else np.result_type(X.dtype, self.dtype)
-        with np.errstate(over="ignore"):  # below the least float32 is -inf
-            return (log_sums - log_total - self.log_volume).astype(dtype, copy=False)
+            return self.normalized(
+                log_sums, self.log_total_without_each()[rows], self.dtype
+            )
+        return self.normalized(log_sums, self.log_total(), X.dtype)
 
     def _n_visible(self, leave_out):
+        """Return how many training points a query sees."""
         return self.n_points - (leave_out is not None)
 
-    def _one_diagnosis(self, X, engine):
-        member = self.members[0]
-        X, leave_out = self.queries(X, member)
-        queries = member.queries(X, leave_out)
-        n_visible = self._n_visible(leave_out)
-        reduction = Diagnosing(*member.terms(self, queries), n_visible)
-        return member.reduce(reduction, queries, leave_out, engine)
+    def _one_diagnosis(self, X, options):
+        """Return the columns of the diagnosis of a density of one component."""
+        component = self.components[0]
+        X, leave_out = self.queries(X, component)
+        queries = component.queries(X, leave_out)
+        spec = component.reduction_spec(queries.dtype)
+        reduction = Diagnosing(spec, self._n_visible(leave_out))
+        return component.reduce(reduction, queries, leave_out, options)
 
-    def _merged_diagnosis(self, X, rows, engine):
-        """Columns for a block of queries, relative to the largest determinant."""
+    def _merged_diagnosis(self, X, rows, options):
+        """Return columns for a batch of queries, relative to the largest determinant."""
         state = best = None
-        for member in self.members:
-            reduction, other, units = self._state(member, X, rows, engine)
+        for component in self.components:
+            reduction, other, units = self._state(component, X, rows, options)
             if state is None:
                 state, best = other, np.tile(units, (len(other[0]), 1))
                 continue
             best[other[0] < state[0]] = units
             state = reduction.merge(state, other)
-        # back to distances in the frame of the part that the largest term is from
-        state = reduction.released(state, best[:, 0], best[:, 1])
+        # back to distances in the whitening of the component of the largest term
+        state = reduction.unscaled(state, best[:, 0], best[:, 1])
         columns = Diagnosing.finish(reduction, state)
         columns[:, 0] += best[:, 2]
         return columns
 
-    def _state(self, member, X, rows, engine):
-        """What a member has to say, in common units, and what made them common."""
-        X, leave_out = self.queries(X, member, rows)
-        queries = member.queries(X, leave_out)
-        n_visible = self._n_visible(leave_out)
-        reduction = PartialDiagnosing(*member.terms(self, queries), n_visible)
-        packed = member.reduce(reduction, queries, leave_out, engine)
-        logs = member.log_scale - self.top
-        h = self.bandwidth * member.points.scale
-        discount = self.kernel.discount(np.array([logs]), h)
-        units = np.append(discount, logs)
+    def _state(self, component, X, rows, options):
+        """Return the state of a component in common units, and what made them common.
+
+        The latter are a factor and an offset of squared distances, and the log
+        determinant relative to the largest.
+        """
+        X, leave_out = self.queries(X, component, rows)
+        queries = component.queries(X, leave_out)
+        spec = component.reduction_spec(queries.dtype)
+        reduction = PartialDiagnosing(spec, self._n_visible(leave_out))
+        packed = component.reduce(reduction, queries, leave_out, options)
+        log_factor = component.log_det - self.largest_log_det
+        sq_factor, sq_offset = self.kernel.scaled_distance(
+            np.array([log_factor]), spec.bandwidth_scaled
+        )
+        units = np.array([sq_factor[0], sq_offset[0], log_factor])
         return reduction, reduction.unpack(packed, *units[:2]), units
 
 
-class Member:
-    """Some of the training points of an :class:`Estimate`, in one frame.
+def plain_density(points, kernel, bandwidth):
+    """Return the textbook's density, of one spherical kernel for all points."""
+    return Density([Component(points, kernel, bandwidth)])
+
+
+def structured_density(X, whitened, structure, kernel, bandwidth):
+    """Return the density of a structure.
 
     Parameters
     ----------
-    points : TrainingPoints
-    rows : ndarray of int or None
-        Which of the training points they are; None for all.
-    log_scale : float
-        Log of the factor of the density that the points do not know of: determinant
-        of the frame, and local scales of which they know the differences.
+    X : ndarray of shape (n_points, n_features)
+        Training points in data units.
+    whitened : list of WhitenedPoints
+        The training points of each component.
+    structure : Structure
+    kernel : Kernel
+    bandwidth : float
+        In whitened units.
     """
-
-    def __init__(self, points, rows=None, log_scale=0.0, local=None):
-        self.points, self.rows, self.log_scale = points, rows, log_scale
-        self.local = local
-
-    def displaced(self, rows, steps):
-        """The points ``rows`` plus steps, made for a local scale of 1; data units."""
-        Z = self.points.in_data_units(rows)
-        if self.local is not None:
-            steps = steps * self.local[rows, None]
-        if self.points.frame is None:
-            return Z + steps
-        return self.points.frame.invert(Z + steps)
-
-    def queries(self, X, leave_out):
-        if X is None:
-            return self.points.rows_as_queries(leave_out)
-        return self.points.as_queries(X)
-
-    def terms(self, estimate, queries):
-        """What a reduction over the kernel's values needs to know."""
-        dtype = np.result_type(queries.dtype, self.points.dtype)
-        # the largest error of a log density that is promised, in nats
-        tol = 1e-3 if dtype == np.float32 else 1e-8
-        return estimate.kernel, estimate.bandwidth * self.points.scale, self.points, tol
-
-    def log_sums(self, estimate, X, leave_out, engine):
-        queries = self.queries(X, leave_out)
-        reduction = LogSumExp(*self.terms(estimate, queries))
-        return self.reduce(reduction, queries, leave_out, engine)[:, 0] + self.log_scale
-
-    def reduce(self, reduction, queries, leave_out, engine, label="density", out=None):
-        return reduce_pairs(
-            reduction,
-            queries,
-            self.points,
-            leave_out=leave_out,
-            dtype=pair_dtype(reduction.kernel, self.points),
-            label=label,
-            out=out,
-            **engine,
+    largest = max(points.log_scales().max() for points in whitened)
+    scale = min(power_of_two_scale(points.Z) for points in whitened)
+    components = []
+    for own in whitened:
+        shrinkage = own.shrinkage(kernel, bandwidth, structure.preserve_variance)
+        log_det, scaled = own.whitening.log_det, (1.0, 0.0)
+        if own.local_scale is not None:
+            log_det = largest
+            scaled = kernel.scaled_distance(own.log_scales() - largest, bandwidth)
+        points = own.points(shrinkage, scale, scaled)
+        local_scale = own.local_scale
+        components.append(
+            Component(points, kernel, bandwidth, own.rows, log_det, local_scale)
         )
+    return Density(components, X, whitened, structure)
 
 
-def plain_estimate(points, kernel, bandwidth):
-    """The estimate of the textbook."""
-    return Estimate([Member(points)], kernel, bandwidth)
-
-
-def structured_estimate(X, parts, structure, kernel, bandwidth):
-    """The estimate over the parts of a structure; X are the training points."""
-    top = max(part.log_scales().max() for part in parts)
-    scale = min(power_of_two_scale(part.Z) for part in parts)
-    members = []
-    for part in parts:
-        pull = part.pull(kernel, bandwidth, structure.preserve_variance)
-        if part.local is None:
-            points = part.points(pull, scale)
-            members.append(Member(points, part.rows, part.frame.log_det))
-        else:
-            discount = kernel.discount(part.log_scales() - top, bandwidth)
-            points = part.points(pull, scale, discount)
-            members.append(Member(points, part.rows, top, part.local))
-    estimate = Estimate(members, kernel, bandwidth, training=X)
-    estimate.parts, estimate.structure = parts, structure
-    estimate.largest_bandwidth = structure.largest_bandwidth(kernel, parts)
-    return estimate
-
-
-def at_bandwidth(estimate, bandwidth):
-    """The same estimate over parts, at another bandwidth."""
-    return structured_estimate(
-        estimate.training, estimate.parts, estimate.structure, estimate.kernel, bandwidth
+def at_bandwidth(density, bandwidth):
+    """Return the density of the same structure at another bandwidth, whitened units."""
+    return structured_density(
+        density.training, density.whitened, density.structure, density.kernel, bandwidth
     )

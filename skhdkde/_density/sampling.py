@@ -1,15 +1,15 @@
-"""Random draws from a kernel density estimate."""
+"""Random draws from a kernel density density."""
 
 import numpy as np
 
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.validation import whole_number
 
 
-def draw(estimate, n_samples, rng):
+def draw(density, n_samples, rng):
     """Draw ``n_samples`` points: a training point, then a step from the kernel.
 
-    The step's direction is uniform in the frame of the point, its length the bandwidth,
+    The step's direction is uniform in the whitening of the point, its length the bandwidth,
     times the local scale, times a draw from the kernel's radial law ``r^(d-1) k(r)``.
 
     Returns
@@ -23,24 +23,24 @@ def draw(estimate, n_samples, rng):
     """
     n_samples = whole_number(n_samples, "n_samples")
     u = rng.uniform(size=n_samples)
-    members = estimate.members
-    n_points = np.array([member.points.shape[0] for member in members])
+    components = density.components
+    n_points = np.array([component.points.shape[0] for component in components])
     weights = np.concatenate(
-        [m.points.weight_block(slice(0, m.points.shape[0]), float) for m in members]
+        [m.points.weight_block(slice(0, m.points.shape[0]), float) for m in components]
     )
     cumulative = np.cumsum(weights)
     rows = np.searchsorted(cumulative, u * cumulative[-1], side="right")
     rows = np.minimum(rows, len(weights) - 1)
-    n_features = members[0].points.shape[1]
-    X = np.empty((n_samples, n_features), dtype=estimate.dtype)
+    n_features = components[0].points.shape[1]
+    X = np.empty((n_samples, n_features), dtype=density.dtype)
     first = np.concatenate([[0], np.cumsum(n_points)])
-    for part in row_blocks(n_samples, n_features):
+    for part in row_batches(n_samples, n_features):
         shape = part.stop - part.start, n_features
-        steps = random_steps(estimate.kernel, estimate.bandwidth, shape, rng)
-        of_member = np.searchsorted(first, rows[part], side="right") - 1
-        for c in np.unique(of_member):
-            mine = of_member == c
-            steps[mine] = members[c].displaced(rows[part][mine] - first[c], steps[mine])
+        steps = random_steps(density.kernel, density.bandwidth, shape, rng)
+        of_component = np.searchsorted(first, rows[part], side="right") - 1
+        for c in np.unique(of_component):
+            mine = of_component == c
+            steps[mine] = components[c].displaced(rows[part][mine] - first[c], steps[mine])
         X[part] = steps
     return X
 

@@ -2,7 +2,7 @@
 
 A kernel of bandwidth matrix ``h^2 S`` is the spherical kernel at bandwidth ``h`` of
 ``z = (x - m) L``, with ``L L' = S^-1``, and a density in ``z`` times ``|det L|`` is one
-in ``x``. Everything spherical then serves; only queries pass through a frame first.
+in ``x``. Everything spherical then serves; only queries pass through a whitening first.
 """
 
 import functools
@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 
-class Frame:
+class Whitening:
     """``z = (x - center) L``.
 
     Parameters

@@ -39,7 +39,7 @@ class Diagnosis:
     max_weight : ndarray
         Share of the point that contributes most; NaN where none does.
     bandwidth : float
-        The bandwidth in use, in data units or those of the frame of a covariance.
+        The bandwidth in use, in data units or whitened units of a covariance.
     kernel : str
         The kernel in use.
     algorithm : ndarray of str, or None
@@ -135,7 +135,7 @@ class Diagnosis:
 
         Returns
         -------
-        frame : pandas.DataFrame
+        table : pandas.DataFrame
             A row for each query, with the arrays that are not None as columns.
 
         Raises

@@ -34,12 +34,18 @@ class Diagnosing(Shares):
     )
     width = len(COLUMNS)
 
-    def __init__(self, kernel, bandwidth, points, tol, n_visible):
+    def __init__(self, spec, n_visible):
         n_neighbors = max(min(N_NEIGHBORS + 1, n_visible), 1)
-        super().__init__(kernel, bandwidth, points, tol, n_neighbors)
+        super().__init__(spec, n_neighbors)
         self.n_visible = n_visible
         self.rank = min(N_NEIGHBORS, n_visible // 2)
-        self.eps = np.finfo(np.float32 if tol > 1e-6 else np.float64).eps
+        self.eps = np.finfo(spec.result_dtype).eps
+
+    @classmethod
+    def to_data_units(cls, columns, scale):
+        """Divide the thresholds by the scale of the points, in place."""
+        for name in ("h_g", "h_clt"):
+            columns[:, cls.COLUMNS.index(name)] /= scale
 
     def finish(self, state):
         lowest, sums, nearest, weights = state
@@ -114,8 +120,8 @@ class Diagnosing(Shares):
 class PartialDiagnosing(Diagnosing):
     """Reduction whose result is its state: what one part of the points has to say."""
 
-    def __init__(self, kernel, bandwidth, points, tol, n_visible):
-        super().__init__(kernel, bandwidth, points, tol, n_visible)
+    def __init__(self, spec, n_visible):
+        super().__init__(spec, n_visible)
         self.width = 7 + 2 * self.neighbors.k
 
     def finish(self, state):
@@ -125,14 +131,14 @@ class PartialDiagnosing(Diagnosing):
         states = (self.unpack(packed, 1.0, 0.0) for packed in (result, other))
         return PartialDiagnosing.finish(self, self.merge(*states))
 
-    def unpack(self, packed, stretch, offset):
-        """The state, at distances ``stretch * sq + offset``."""
+    def unpack(self, packed, sq_factor, sq_offset):
+        """The state, at distances ``sq_factor * sq + sq_offset``."""
         ends = np.cumsum([1, 6, self.neighbors.k])
         lowest, sums, nearest, weights = np.split(packed, ends, axis=1)
-        return lowest[:, 0] * stretch + offset, sums, nearest * stretch + offset, weights
+        return lowest[:, 0] * sq_factor + sq_offset, sums, nearest * sq_factor + sq_offset, weights
 
-    def released(self, state, stretch, offset):
-        """The state, back at distances in one frame for each query."""
+    def unscaled(self, state, sq_factor, sq_offset):
+        """Return the state back at distances in one whitening for each query."""
         lowest, sums, nearest, weights = state
-        nearest = (nearest - offset[:, None]) / stretch[:, None]
-        return (lowest - offset) / stretch, sums, nearest, weights
+        nearest = (nearest - sq_offset[:, None]) / sq_factor[:, None]
+        return (lowest - sq_offset) / sq_factor, sums, nearest, weights

@@ -1,7 +1,7 @@
 """The search over structures for training points in blocks.
 
 As in ``_structure.py``, a fold's mean log density is taken with a structure fitted to
-the points outside of it. Every block knows by their digests which of its points are in a
+the points outside of it. Every block knows by their hashes which of its points are in a
 fold; and what is fitted follows from moments.
 """
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from skhdkde._density.components import InFrame
-from skhdkde._density.covariance import scales, shrunk, whitening
-from skhdkde._density.whitening import Frame
-from skhdkde._distributed.tasks import Extent, Layout, Pairs, Scatters, Split
+from skhdkde._density.components import Whitened
+from skhdkde._density.covariance import make_whitening, scales, shrunk
+from skhdkde._density.whitening import Whitening
+from skhdkde._distributed.tasks import ExtentTask, Layout, PairsTask, ScatterTask, Split
 from skhdkde._fit import check_foldable
-from skhdkde._pairwise.kernel_grid import CellSums
+from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.points import scale_for
 from skhdkde._pairwise.reductions import KSmallest
 from skhdkde._selection.cross_validation import (
@@ -28,29 +28,29 @@ from skhdkde._selection.cross_validation import (
 
 
 @dataclass
-class BlockPart(InFrame):
-    """Points in blocks, in one frame: what is known of them all.
+class WhitenedBlocks(Whitened):
+    """Points in blocks, in one whitening: what is known of them all.
 
     Attributes
     ----------
-    frame : Frame
+    whitening : Whitening
     layout : Layout
     moments : Moments
         Of the coordinates.
     largest_norm : float
         Of the coordinates.
     spread : float
-        See :class:`~skhdkde._parts.Part`.
+        See :class:`~skhdkde._parts.WhitenedPoints`.
     """
 
-    frame: Frame
+    whitening: Whitening
     layout: Layout
     moments: Any
     largest_norm: float
     spread: float
 
 
-def fit_parts(blocks, structure, split, moments, whole=None):
+def whiten_blocks(blocks, structure, split, moments, whole=None):
     """The part of a structure fitted to the points outside of each fold.
 
     Parameters
@@ -62,33 +62,33 @@ def fit_parts(blocks, structure, split, moments, whole=None):
     moments : list of Moments
         Of the points outside of each fold, in data units.
     whole : tuple, default=None
-        See :func:`~skhdkde._covariance.fit_frames`.
+        See :func:`~skhdkde._covariance.fit_whitenings`.
 
     Returns
     -------
-    list of BlockPart
+    list of WhitenedBlocks
     """
     if structure.covariance_type == "spherical":
-        frames = [Frame(m.mean, np.ones(blocks.n_features)) for m in moments]
+        whitenings = [Whitening(m.mean, np.ones(blocks.n_features)) for m in moments]
     else:
         known = [_standardized(m, whole) for m in moments]
-        frames = [Frame(location, 1.0 / scale) for location, scale in known]
+        whitenings = [Whitening(location, 1.0 / scale) for location, scale in known]
     if structure.covariance_type == "full":
-        task = Scatters(split, frames, blocks.dtype, blocks.heaviest)
+        task = ScatterTask(split, whitenings, blocks.dtype, blocks.heaviest)
         zero = np.zeros(blocks.n_features)
-        frames = [
-            whitening(*standard, zero, shrunk(*scatter.covariance()))
+        whitenings = [
+            make_whitening(*standard, zero, shrunk(*scatter.covariance()))
             for standard, scatter in zip(known, blocks.run(task), strict=True)
         ]
     parts = []
-    extents = blocks.run(Extent(split, frames, blocks.dtype))
-    for frame, (found, largest) in zip(frames, extents, strict=True):
+    extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype))
+    for whitening, (found, largest) in zip(whitenings, extents, strict=True):
         spread = 1.0
         if structure.covariance_type == "spherical":
             spread = float(np.sqrt(found.variance.mean()))
         scale = scale_for(found.largest.max(), blocks.dtype)
-        layout = Layout(blocks.dtype, scale, blocks.heaviest, frame=frame)
-        parts.append(BlockPart(frame, layout, found, largest, spread))
+        layout = Layout(blocks.dtype, scale, blocks.heaviest, whitening=whitening)
+        parts.append(WhitenedBlocks(whitening, layout, found, largest, spread))
     return parts
 
 
@@ -114,9 +114,9 @@ class BlockFolds:
         ends = fold_ends(drawn.n_distinct)[:-1]
         self.queries = np.split(drawn.X, ends)
         self.shares = drawn.weights / drawn.weights.sum()
-        self.split = Split(np.split(drawn.digests, ends))
-        frames = [None] * len(self.queries)
-        self.moments = blocks.run(Extent(self.split, frames, blocks.dtype))
+        self.split = Split(np.split(drawn.hashes, ends))
+        whitenings = [None] * len(self.queries)
+        self.moments = blocks.run(ExtentTask(self.split, whitenings, blocks.dtype))
 
     def held_out(self, structure):
         return BlockHeldOut(self, structure)
@@ -131,7 +131,7 @@ class BlockHeldOut(HeldOut):
         if structure.covariance_type in ("diag", "full"):
             whole = _standardized(self.blocks.moments, None)
         moments = [found[0] for found in folds.moments]
-        self.fitted = fit_parts(self.blocks, structure, folds.split, moments, whole)
+        self.fitted = whiten_blocks(self.blocks, structure, folds.split, moments, whole)
         self.parts = [[part] for part in self.fitted]
         self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
 
@@ -170,16 +170,16 @@ class BlockHeldOut(HeldOut):
         volumes = np.array([k.log_normalizer(d) + d * np.log(h) for k, h in cells])
         for log_sums, part in zip(found, fitted, strict=True):
             total = part.moments.total * (part.moments.heaviest / self.blocks.heaviest)
-            logs.append(log_sums + part.frame.log_det - np.log(total) - volumes)
+            logs.append(log_sums + part.whitening.log_det - np.log(total) - volumes)
         return np.vstack(logs)
 
     def _sums(self, part, cells):
         preserve, scale = self.structure.preserve_variance, part.layout.scale
-        return CellSums(
+        return KernelGridSums(
             [(k, h * scale, part.pull(k, h, preserve)) for k, h in cells], TOL
         )
 
     def _reduced(self, reductions, queries, split, dtype):
         layouts = [part.layout for part in self.fitted[: len(queries)]]
         engine = {**self.blocks.engine, "dtype": dtype}
-        return self.blocks.run(Pairs(layouts, reductions, engine, queries, split))
+        return self.blocks.run(PairsTask(layouts, reductions, engine, queries, split))

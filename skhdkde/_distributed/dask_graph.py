@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from skhdkde._diagnosis.reduction import Diagnosing
-from skhdkde._distributed.tasks import Count, merged
+from skhdkde._distributed.tasks import CountTask, merged
 from skhdkde._utils.validation import check_data, check_points, check_weights
 
 # Results that are merged at once.
@@ -83,22 +83,22 @@ class DaskTraining:
         if self._counted is None:
             rows = np.array(self.X.chunks[0], dtype=np.float64)
             if self.weights is not None or np.isnan(rows).any():
-                self._counted = self.run(Count())
+                self._counted = self.run(CountTask())
             else:
                 self._counted = np.column_stack([rows, rows]).astype(int)
         return self._counted
 
-    def at(self, estimate, kind, Q):
+    def at(self, density, kind, Q):
         """Results at the queries, a dask array."""
         check_memory(Q)
         known, chunks = not math.isnan(Q.shape[0]), Q.chunks[0]
         if known and Q.shape[0]:
             Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
-        pairs = estimate.pairs(kind, float_dtype(Q))
-        result = self._result(estimate, kind, pairs, Q, None)
+        pairs = density.pairs(kind, float_dtype(Q))
+        result = self._result(density, kind, pairs, Q, None)
         return result.rechunk({0: chunks}) if known else result
 
-    def at_own(self, estimate, kind):
+    def at_own(self, density, kind):
         """Results at the training points, each without itself, in blocks like theirs."""
         rows = self.sizes()[:, 0].tolist()
         X = da.Array(
@@ -111,8 +111,8 @@ class DaskTraining:
             for start in range(0, max(n, 1), step)
         ]
         Q = X.rechunk((tuple(stop - start for start, stop, _ in own), -1))
-        pairs = estimate.pairs(kind, estimate.dtype, n_hidden=1)
-        return self._result(estimate, kind, pairs, Q, own).rechunk({0: tuple(rows)})
+        pairs = density.pairs(kind, density.dtype, n_hidden=1)
+        return self._result(density, kind, pairs, Q, own).rechunk({0: tuple(rows)})
 
     def _rows_of_queries(self, n_queries, n_features):
         """As many as keep all threads busy, within bounds."""
@@ -121,11 +121,11 @@ class DaskTraining:
         most = min(MOST_QUERIES, QUERY_SIZE // n_features)
         return max(1, min(-(-n_queries // groups), most))
 
-    def _result(self, estimate, kind, pairs, Q, own):
+    def _result(self, density, kind, pairs, Q, own):
         """All blocks of queries against all blocks of training points, lazily."""
         name, (blocks, needs) = _name(kind), self.blocks()
-        graph = {f"{name}-pairs": pairs, f"{name}-estimate": estimate}
-        finish = getattr(type(estimate), f"{kind}_from")
+        graph = {f"{name}-pairs": pairs, f"{name}-density": density}
+        finish = getattr(type(density), f"{kind}_from")
         columns = {
             "density": 0,
             "diagnosis": 1 + len(Diagnosing.COLUMNS),
@@ -141,10 +141,10 @@ class DaskTraining:
                 graph[parts[-1]] = (_of, f"{name}-pairs", j, *block, query, *mine)
             _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
             known = (blocks[own[i][2]][1], *own[i]) if own else ()
-            last = f"{name}-estimate", f"{name}-pairs", (f"{name}-sum", i), float_dtype(Q)
+            last = f"{name}-density", f"{name}-pairs", (f"{name}-sum", i), float_dtype(Q)
             graph[(name, i, *tail)] = (_finished, finish, *last, *known)
         graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
-        dtype = np.result_type(float_dtype(Q), estimate.dtype)
+        dtype = np.result_type(float_dtype(Q), density.dtype)
         dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
         chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
         return da.Array(graph, name, chunks, dtype)
@@ -266,11 +266,11 @@ def _merged(task, results):
     return merged(task.merge, results)
 
 
-def _finished(finish, estimate, pairs, result, dtype, *own):
+def _finished(finish, density, pairs, result, dtype, *own):
     if own:
         weights, *rows = own
         own = weights.make() if isinstance(weights, _Recipe) else weights, *rows
-    return finish(estimate, pairs, result, dtype, *own)
+    return finish(density, pairs, result, dtype, *own)
 
 
 def _add_tree(graph, task, root, parts):

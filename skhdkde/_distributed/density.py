@@ -4,14 +4,14 @@ import numpy as np
 
 from skhdkde._density.sampling import random_steps
 from skhdkde._diagnosis.reduction import Diagnosing, PartialDiagnosing
-from skhdkde._distributed.tasks import Pairs, Take
+from skhdkde._distributed.tasks import PairsTask, SampleTask
 from skhdkde._pairwise.reductions import LogSumExp, PartialGradient, pair_dtype
-from skhdkde._utils.arrays import row_blocks
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.validation import whole_number
 
 
-class BlockEstimate:
+class BlockDensity:
     """A fitted density over blocks of training points.
 
     It holds none of them. It makes tasks for the blocks, and results of what these say.
@@ -20,9 +20,9 @@ class BlockEstimate:
     ----------
     kernel : object
     bandwidth : float
-        In the units of the frame.
+        In the units of the whitening.
     log_scale : float
-        Log of the determinant of the frame.
+        Log of the determinant of the whitening.
     totals : ndarray of shape (n_blocks,)
         Weight of each block, relative to the heaviest point.
     """
@@ -52,7 +52,7 @@ class BlockEstimate:
             "diagnosis": lambda: PartialDiagnosing(*terms, self.n_points - n_hidden),
         }[kind]()
         engine = {**self.engine, "dtype": pair_dtype(self.kernel, self.whole)}
-        return Pairs([self.layout], [reduction], engine)
+        return PairsTask([self.layout], [reduction], engine)
 
     def density_from(self, pairs, result, dtype, *own):
         """Log densities of shape (n_queries,) from the result of ``pairs``.
@@ -65,8 +65,8 @@ class BlockEstimate:
     def gradient_from(self, pairs, result, dtype):
         """Gradients of shape (n_queries, n_features)."""
         gradient = result[0][:, 1:]
-        if self.layout.frame is not None:
-            gradient = self.layout.frame.gradient(gradient)
+        if self.layout.whitening is not None:
+            gradient = self.layout.whitening.gradient(gradient)
         return gradient.astype(np.result_type(dtype, self.dtype), copy=False)
 
     def diagnosis_from(self, pairs, result, dtype, *own):
@@ -117,12 +117,12 @@ class BlockEstimate:
         for b in np.unique(block):
             which = np.flatnonzero(block == b)
             extras[b] = marks[which] - (ends[b] - self.totals[b]), which
-        which, centers = run(Take(self.layout), extras)
+        which, centers = run(SampleTask(self.layout), extras)
         X = np.empty((n_samples, self.whole.shape[1]), dtype=self.dtype)
         X[which] = centers
-        for rows in row_blocks(*X.shape):
+        for rows in row_batches(*X.shape):
             steps = random_steps(self.kernel, self.bandwidth, X[rows].shape, rng)
             steps += X[rows]
-            frame = self.layout.frame
-            X[rows] = steps if frame is None else frame.invert(steps)
+            whitening = self.layout.whitening
+            X[rows] = steps if whitening is None else whitening.invert(steps)
         return X

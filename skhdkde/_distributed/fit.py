@@ -1,4 +1,4 @@
-"""From blocks of training points to a fitted estimate, and from there to results.
+"""From blocks of training points to a fitted density, and from there to results.
 
 Blocks themselves are not looked at here: all is made of what tasks of ``_blocks.py`` say
 of them, merged. ``run(task, extras=None)`` returns that; how, it knows alone.
@@ -10,12 +10,19 @@ import functools
 import numpy as np
 
 from skhdkde._density.covariance import shrunk_eigenvalues
-from skhdkde._density.whitening import Frame
-from skhdkde._distributed.cross_validation import BlockFolds, fit_parts
-from skhdkde._distributed.density import BlockEstimate
-from skhdkde._distributed.tasks import Fetch, Layout, Pairs, Scatters, Split, Survey
+from skhdkde._density.whitening import Whitening
+from skhdkde._distributed.cross_validation import BlockFolds, whiten_blocks
+from skhdkde._distributed.density import BlockDensity
+from skhdkde._distributed.tasks import (
+    GatherTask,
+    Layout,
+    PairsTask,
+    ScatterTask,
+    Split,
+    SummaryTask,
+)
 from skhdkde._fit import Fitted, by_folds, kernels_of, structure_of, within
-from skhdkde._pairwise.points import indistinct, scale_for, useful_center
+from skhdkde._pairwise.points import indistinct_sq, scale_for, useful_center
 from skhdkde._selection.cross_validation import search_structures
 from skhdkde._selection.rules import (
     N_BANDWIDTHS,
@@ -25,8 +32,8 @@ from skhdkde._selection.rules import (
     queried_bandwidth,
     reference_bandwidth,
 )
-from skhdkde._utils.hashing import matches
-from skhdkde._utils.random import priorities, seed_from
+from skhdkde._utils.hashing import find_hashes
+from skhdkde._utils.random import sampling_ranks, seed_from
 from skhdkde._utils.validation import ALL_ZERO, check_bandwidth
 
 # From which random samples of the distinct points are taken.
@@ -57,7 +64,7 @@ class Blocks:
     backends : set of str
     moments : Moments
     layout : Layout
-        Of the textbook's estimate.
+        Of the textbook's density.
     """
 
     def __init__(self, run, n_features, dtype, sizes, weighted, estimator):
@@ -91,7 +98,7 @@ class Blocks:
     def _survey(self, n_candidates):
         options = self.n_features, self.dtype, self._backend, self._seed, n_candidates
         pairs = zip(self._before, self.sizes[:, 0].tolist(), strict=True)
-        return self.run(Survey(*options), [(*before, rows) for before, rows in pairs])
+        return self.run(SummaryTask(*options), [(*before, rows) for before, rows in pairs])
 
     @property
     def _before(self):
@@ -113,17 +120,17 @@ class Blocks:
         Drawn
         """
         layout = layout or self.layout
-        rank, index, digests = self._candidates
+        rank, index, hashes = self._candidates
         order = np.argsort(rank)
-        index, digests = index[order], digests[order]
-        distinct, place = np.unique(digests, return_inverse=True)
+        index, hashes = index[order], hashes[order]
+        distinct, place = np.unique(hashes, return_inverse=True)
         # in order of priority, so that the first are those whose rows will be wanted
-        early = np.full(len(distinct), len(digests))
-        np.minimum.at(early, place, np.arange(len(digests)))
+        early = np.full(len(distinct), len(hashes))
+        np.minimum.at(early, place, np.arange(len(hashes)))
         distinct = distinct[np.argsort(early)]
         n_rows = min(count(self.n_points), len(distinct))
-        found = self.run(Fetch(layout, distinct, n_rows), self._before)
-        place = matches(digests, distinct)[1]
+        found = self.run(GatherTask(layout, distinct, n_rows), self._before)
+        place = find_hashes(hashes, distinct)[1]
         # only first copies count; of the others there is a share like that in the sample
         first = np.flatnonzero(found.index[place] == index)
         n_distinct = len(first)
@@ -136,14 +143,14 @@ class Blocks:
                 self._candidates = self._survey(8 * len(index)).candidates
                 return self.draw(count, layout)
             if few:  # most candidates are copies: of all that there are, nearly
-                place = np.argsort(priorities(found.index, self._seed))
+                place = np.argsort(sampling_ranks(found.index, self._seed))
                 first = np.arange(len(place))
         chosen = place[first[: count(n_distinct)]]
         rows = found.rows
         if chosen.max() < n_rows:
             rows = rows[chosen]  # all of the first were fetched, in order
         else:
-            again = Fetch(layout, distinct[chosen], len(chosen))
+            again = GatherTask(layout, distinct[chosen], len(chosen))
             rows = self.run(again, self._before).rows
         return Drawn(
             rows,
@@ -163,7 +170,7 @@ class Drawn:
     Attributes
     ----------
     X : ndarray of shape (n_drawn, n_features)
-    digests : ndarray of uint64 of shape (n_drawn,)
+    hashes : ndarray of uint64 of shape (n_drawn,)
     index : ndarray of int of shape (n_drawn,)
         Of each among the points of positive weight.
     weights, others : ndarray of shape (n_drawn,)
@@ -174,7 +181,7 @@ class Drawn:
     """
 
     X: np.ndarray
-    digests: np.ndarray
+    hashes: np.ndarray
     index: np.ndarray
     weights: np.ndarray
     others: np.ndarray
@@ -182,13 +189,13 @@ class Drawn:
     largest_norm: float
 
 
-class Whole:
+class PointsSummary:
     """All training points, as far as rules and reductions ask for them.
 
     See :class:`~skhdkde._points.TrainingPoints`.
     """
 
-    stretch = None
+    sq_factor = None
 
     def __init__(self, blocks, layout, moments, largest_norm=0.0):
         self.shape = self.n_points, _ = blocks.n_points, blocks.n_features
@@ -197,8 +204,8 @@ class Whole:
         self.smallest_weight = moments.lightest / moments.heaviest
         self.weights = True if blocks.weighted else None  # whether there are any
         self.largest_norm = largest_norm
-        size = 0.0 if layout.frame is None else largest_norm
-        self.indistinct = indistinct(size, self.dtype)
+        size = 0.0 if layout.whitening is None else largest_norm
+        self.indistinct = indistinct_sq(size, self.dtype)
 
     def mean_square_spread(self):
         return float(self.moments.variance.sum() * self.scale**2)
@@ -214,7 +221,7 @@ class BlockLeaveOneOut(LeaveOneOut):
 
     def __init__(self, blocks, whole, kernel):
         drawn = blocks.draw(lambda n_distinct: min(n_distinct, N_QUERIES), whole.layout)
-        self.blocks, self.X, self.digests = blocks, drawn.X, drawn.digests
+        self.blocks, self.X, self.hashes = blocks, drawn.X, drawn.hashes
         self.n_copies = blocks.n_points - drawn.n_distinct
         whole.largest_norm = drawn.largest_norm
         whole.shape = drawn.n_distinct, whole.shape[1]
@@ -226,20 +233,20 @@ class BlockLeaveOneOut(LeaveOneOut):
         )
 
     def _reduce(self, reduction, rows, dtype):
-        queries, left_out = [self.X[rows]], self.digests[rows]
+        queries, left_out = [self.X[rows]], self.hashes[rows]
         engine = {**self.engine, "dtype": dtype}
         layouts = [self.points.layout]
-        task = Pairs(layouts, [reduction], engine, queries, left_out=left_out)
+        task = PairsTask(layouts, [reduction], engine, queries, left_out=left_out)
         return self.blocks.run(task)[0]
 
 
 def fit_blocks(blocks, estimator):
-    """Fit the estimate that an estimator's parameters describe.
+    """Fit the density that an estimator's parameters describe.
 
     Returns
     -------
     Fitted
-        With a :class:`BlockEstimate`.
+        With a :class:`BlockDensity`.
     """
     structure = structure_of(estimator)
     kernels = kernels_of(estimator, blocks.n_features)
@@ -250,11 +257,11 @@ def fit_blocks(blocks, estimator):
         search = dataclasses.replace(search, n_copies=folds.n_copies)
         bandwidth = search.bandwidth
     part, log_scale, layout = None, 0.0, blocks.layout
-    whole = Whole(blocks, layout, blocks.moments)
+    whole = PointsSummary(blocks, layout, blocks.moments)
     if not structure.plain:
-        (part,) = fit_parts(blocks, structure, Split(), [blocks.moments])
-        layout, log_scale = part.layout, part.frame.log_det
-        whole = Whole(blocks, layout, part.moments, part.largest_norm * layout.scale)
+        (part,) = whiten_blocks(blocks, structure, Split(), [blocks.moments])
+        layout, log_scale = part.layout, part.whitening.log_det
+        whole = PointsSummary(blocks, layout, part.moments, part.largest_norm * layout.scale)
     if isinstance(bandwidth, str):
         bandwidth, search = _by_rule(blocks, whole, kernel, bandwidth)
     else:
@@ -264,9 +271,9 @@ def fit_blocks(blocks, estimator):
         bandwidth = within(bandwidth, largest, search is not None, blocks.n_points)
         layout.pull = part.pull(kernel, bandwidth, structure.preserve_variance)
     # anew: for the search copies were made one in it
-    whole = Whole(blocks, layout, whole.moments, whole.largest_norm)
-    estimate = BlockEstimate(blocks, whole, kernel, bandwidth, log_scale)
-    return Fitted(estimate, structure, search)
+    whole = PointsSummary(blocks, layout, whole.moments, whole.largest_norm)
+    density = BlockDensity(blocks, whole, kernel, bandwidth, log_scale)
+    return Fitted(density, structure, search)
 
 
 def _by_rule(blocks, whole, kernel, rule):
@@ -280,12 +287,12 @@ def _by_rule(blocks, whole, kernel, rule):
 def _spectrum(blocks, whole):
     """See :func:`~skhdkde._spectrum.covariance_spectrum`."""
     # coordinates about their mean, in scaled units
-    frame, mean = whole.layout.frame, whole.moments.mean
-    if frame is None:
-        frame = Frame(mean, np.full(blocks.n_features, whole.scale))
+    whitening, mean = whole.layout.whitening, whole.moments.mean
+    if whitening is None:
+        whitening = Whitening(mean, np.full(blocks.n_features, whole.scale))
     else:
-        frame = Frame(frame.invert(mean[None])[0], frame.linear * whole.scale)
-    (scatter,) = blocks.run(Scatters(Split(), [frame], blocks.dtype, blocks.heaviest))
+        whitening = Whitening(whitening.invert(mean[None])[0], whitening.linear * whole.scale)
+    (scatter,) = blocks.run(ScatterTask(Split(), [whitening], blocks.dtype, blocks.heaviest))
     covariance, error = scatter.covariance()
     eigenvalues = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     return shrunk_eigenvalues(eigenvalues, error)

@@ -19,10 +19,10 @@ import numpy as np
 
 from skhdkde._pairwise.backends import reduce_pairs, resolve_backend
 from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._utils.arrays import row_blocks
-from skhdkde._utils.hashing import matches, row_digests
+from skhdkde._utils.arrays import row_batches
+from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.moments import Moments, Scatter, without_each
-from skhdkde._utils.random import lowest, priorities
+from skhdkde._utils.random import lowest, sampling_ranks
 from skhdkde._utils.validation import check_points, finite_weights
 
 # Elements of a piece.
@@ -31,7 +31,7 @@ PIECE_SIZE = 2**22
 
 def pieces(X, weights, dtype):
     """Points of positive weight in ``dtype``, their weights, and their rows in X."""
-    for rows in row_blocks(*X.shape, PIECE_SIZE):
+    for rows in row_batches(*X.shape, PIECE_SIZE):
         piece, index = np.asarray(X[rows], dtype=dtype), np.arange(rows.start, rows.stop)
         own = None if weights is None else np.asarray(weights[rows], dtype=np.float64)
         if own is not None and not own.all():
@@ -60,32 +60,32 @@ class Layout:
     dtype : dtype
         Of the points as they are given.
     scale : float
-        See :class:`~skhdkde._points.TrainingPoints`, as for ``center`` and ``frame``.
+        See :class:`~skhdkde._points.TrainingPoints`, as for ``center`` and ``whitening``.
     heaviest : float
         Largest weight.
-    center, frame : ndarray, Frame
+    center, whitening : ndarray, Whitening
         One of the two.
     pull : float
-        Factor of the coordinates in the frame.
+        Factor of the coordinates in the whitening.
 
-    ``coordinates`` is the dtype in the frame, that of the points unless it is changed.
+    ``coordinates`` is the dtype in the whitening, that of the points unless it is changed.
     """
 
-    def __init__(self, dtype, scale, heaviest=1.0, *, center=None, frame=None, pull=1.0):
+    def __init__(self, dtype, scale, heaviest=1.0, *, center=None, whitening=None, pull=1.0):
         self.dtype, self.scale, self.heaviest = np.dtype(dtype), scale, heaviest
-        self.center, self.frame, self.pull = center, frame, pull
+        self.center, self.whitening, self.pull = center, whitening, pull
         self.coordinates = self.dtype
 
     def points(self, X, weights):
         """The rows of X as ``TrainingPoints``."""
-        if self.frame is not None:
-            X = self.frame.apply(X).astype(self.coordinates, copy=False)
+        if self.whitening is not None:
+            X = self.whitening.apply(X).astype(self.coordinates, copy=False)
             if self.pull != 1.0:
                 X = (self.pull * X).astype(self.coordinates, copy=False)
         return TrainingPoints(
             X,
             weights,
-            frame=self.frame,
+            whitening=self.whitening,
             scale=self.scale,
             center=self.center,
             largest_weight=self.heaviest,
@@ -109,14 +109,14 @@ class Split:
         if not self.folds:
             yield X, weights
             return
-        digests = row_digests(X)
+        hashes = row_hashes(X)
         for fold in self.folds:
             keep = np.ones(len(X), dtype=bool)
-            keep[matches(digests, fold)[0]] = False
+            keep[find_hashes(hashes, fold)[0]] = False
             yield X[keep], None if weights is None else weights[keep]
 
 
-class Pairs:
+class PairsTask:
     """A reduction over pairs of queries and training points.
 
     Parameters
@@ -183,7 +183,7 @@ def without_copies(X, weights, wanted):
     leave_out : ndarray of int of shape (n_wanted,)
         -1 for those that are not there.
     """
-    rows, place = matches(row_digests(X), wanted)
+    rows, place = find_hashes(row_hashes(X), wanted)
     place, first, group = np.unique(place, return_index=True, return_inverse=True)
     if len(place) < len(rows):
         weights = np.ones(len(X)) if weights is None else weights.copy()
@@ -198,7 +198,7 @@ def without_copies(X, weights, wanted):
     return X, weights, leave_out
 
 
-class Count:
+class CountTask:
     """Rows of each block and, of these, those of positive weight: (n_blocks, 2)."""
 
     def of(self, X, weights):
@@ -212,7 +212,7 @@ class Count:
         return np.vstack([result, other])
 
 
-class Survey:
+class SummaryTask:
     """First look at a block: checks, weight, moments, and a sample of its points.
 
     Parameters
@@ -241,7 +241,7 @@ class Survey:
             )
         used = {resolve_backend(self.backend, self.n_features)}
         if not len(X):
-            return Surveyed(np.zeros((1, 2)), used)
+            return Summary(np.zeros((1, 2)), used)
         check_points(X)
         if weights is not None:
             weights = finite_weights(weights, len(X))
@@ -256,13 +256,13 @@ class Survey:
         if moments is not None:
             total[:] = moments.total, moments.heaviest
         unweighted = merged(Moments.merge, unweighted)
-        return Surveyed(total, used, moments, unweighted, merged(self._lowest, sample))
+        return Summary(total, used, moments, unweighted, merged(self._lowest, sample))
 
     def _candidates(self, X, before):
         index = np.arange(before, before + len(X))
-        rank = priorities(index, self.seed)
+        rank = sampling_ranks(index, self.seed)
         rows = lowest(rank, self.n_candidates)
-        return rank[rows], index[rows], row_digests(X[rows])
+        return rank[rows], index[rows], row_hashes(X[rows])
 
     def _lowest(self, mine, theirs):
         both = tuple(np.concatenate(pair) for pair in zip(mine, theirs, strict=True))
@@ -270,7 +270,7 @@ class Survey:
         return tuple(part[rows] for part in both)
 
     def merge(self, result, other):
-        return Surveyed(
+        return Summary(
             np.vstack([result.totals, other.totals]),
             result.backends | other.backends,
             merged(Moments.merge, [result.moments, other.moments]),
@@ -280,8 +280,8 @@ class Survey:
 
 
 @dataclass
-class Surveyed:
-    """Result of :class:`Survey`.
+class Summary:
+    """Result of :class:`SummaryTask`.
 
     Attributes
     ----------
@@ -291,7 +291,7 @@ class Surveyed:
         In use.
     moments, unweighted : Moments or None
     candidates : tuple of ndarray, or None
-        Priorities, indices and digests of the points of lowest priority.
+        Priorities, indices and hashes of the points of lowest priority.
     """
 
     totals: np.ndarray
@@ -301,14 +301,14 @@ class Surveyed:
     candidates: Any = None
 
 
-class Fetch:
+class GatherTask:
     """What is known of some points and their copies, and the rows of some of them.
 
     Parameters
     ----------
     layout : Layout
         Of whose points the largest norm is sought.
-    digests : ndarray of uint64 of shape (n_wanted,)
+    hashes : ndarray of uint64 of shape (n_wanted,)
         All different.
     n_rows : int
         Of how many of them, from the first on, rows are wanted.
@@ -316,8 +316,8 @@ class Fetch:
     ``of`` also takes the number of points in earlier blocks.
     """
 
-    def __init__(self, layout, digests, n_rows):
-        self.layout, self.digests, self.n_rows = layout, digests, n_rows
+    def __init__(self, layout, hashes, n_rows):
+        self.layout, self.hashes, self.n_rows = layout, hashes, n_rows
 
     def of(self, X, weights, before):
         found = []
@@ -328,26 +328,26 @@ class Fetch:
 
     def _of_piece(self, X, weights, before):
         largest = self.layout.points(X, weights).largest_norm
-        digests = row_digests(X)
-        rows, place = matches(digests, self.digests)
+        hashes = row_hashes(X)
+        rows, place = find_hashes(hashes, self.hashes)
         weights = np.ones(len(X)) if weights is None else weights / self.layout.heaviest
-        others = np.full(len(self.digests), weights.sum())
+        others = np.full(len(self.hashes), weights.sum())
         others[place] = without_each(weights)[rows]
-        index = np.full(len(self.digests), np.iinfo(np.int64).max)
+        index = np.full(len(self.hashes), np.iinfo(np.int64).max)
         own = np.bincount(place, weights=weights[rows], minlength=len(index))
         place, first, counts = np.unique(place, return_index=True, return_counts=True)
         index[place] = before + rows[first]
         for p in place[counts > 1]:
-            others[p] = weights[digests != self.digests[p]].sum()
+            others[p] = weights[hashes != self.hashes[p]].sum()
         wanted = place < self.n_rows
         place, rows = place[wanted], X[rows[first][wanted]]
-        return Fetched(index, own, others, place, rows, largest)
+        return Gathered(index, own, others, place, rows, largest)
 
     def merge(self, result, other):
         place = np.concatenate([result.place, other.place])
         rows = np.concatenate([result.rows, other.rows])
         place, first = np.unique(place, return_index=True)
-        return Fetched(
+        return Gathered(
             np.minimum(result.index, other.index),
             result.weights + other.weights,
             result.others + other.others,
@@ -358,8 +358,8 @@ class Fetch:
 
 
 @dataclass
-class Fetched:
-    """Result of :class:`Fetch`.
+class Gathered:
+    """Result of :class:`GatherTask`.
 
     Attributes
     ----------
@@ -368,7 +368,7 @@ class Fetched:
     weights, others : ndarray of shape (n_wanted,)
         Of all copies, and of all other points, relative to the heaviest point.
     place : ndarray of int of shape (n_rows,)
-        To which digests the rows belong; ascending.
+        To which hashes the rows belong; ascending.
     rows : ndarray of shape (n_rows, n_features)
     largest_norm : float
         In scaled units.
@@ -382,7 +382,7 @@ class Fetched:
     largest_norm: float
 
 
-class Take:
+class SampleTask:
     """Points drawn in proportion to their weights.
 
     ``of`` also takes where the draws are, in the running sum of the weights of the block
@@ -414,14 +414,14 @@ class Take:
         return tuple(np.concatenate(pair) for pair in zip(result, other, strict=True))
 
 
-class Extent:
-    """Moments in frames, for the points outside of each fold.
+class ExtentTask:
+    """Moments in whitenings, for the points outside of each fold.
 
     The result is a list, over folds, of Moments and the largest ``|z|``.
     """
 
-    def __init__(self, split, frames, dtype):
-        self.split, self.frames, self.dtype = split, frames, dtype
+    def __init__(self, split, whitenings, dtype):
+        self.split, self.whitenings, self.dtype = split, whitenings, dtype
 
     def of(self, X, weights):
         found = pieces(X, weights, self.dtype)
@@ -430,8 +430,8 @@ class Extent:
     def _of_piece(self, X, weights):
         result = []
         outside = self.split.outside(X, weights)
-        for (x, own), frame in zip(outside, self.frames, strict=True):
-            z = x if frame is None else frame.apply(x).astype(self.dtype, copy=False)
+        for (x, own), whitening in zip(outside, self.whitenings, strict=True):
+            z = x if whitening is None else whitening.apply(x).astype(self.dtype, copy=False)
             if not len(z):
                 result.append(None)
                 continue
@@ -447,14 +447,14 @@ class Extent:
         return mine[0].merge(theirs[0]), max(mine[1], theirs[1])
 
 
-class Scatters:
-    """Second moments in frames about their origins, for the points outside of each fold.
+class ScatterTask:
+    """Second moments in whitenings about their origins, for the points outside of each fold.
 
     The result is a list, over folds, of :class:`Scatter`.
     """
 
-    def __init__(self, split, frames, dtype, heaviest):
-        self.split, self.frames, self.dtype = split, frames, dtype
+    def __init__(self, split, whitenings, dtype, heaviest):
+        self.split, self.whitenings, self.dtype = split, whitenings, dtype
         self.heaviest = heaviest
 
     def of(self, X, weights):
@@ -463,10 +463,10 @@ class Scatters:
 
     def _of_piece(self, X, weights):
         weights = None if weights is None else weights / self.heaviest
-        outside = zip(self.split.outside(X, weights), self.frames, strict=True)
+        outside = zip(self.split.outside(X, weights), self.whitenings, strict=True)
         return [
-            Scatter(frame.apply(x), own) if len(x) else None
-            for (x, own), frame in outside
+            Scatter(whitening.apply(x), own) if len(x) else None
+            for (x, own), whitening in outside
         ]
 
     def merge(self, result, other):

@@ -14,38 +14,15 @@ smallest *energy* ``r^p`` of a row and ``log_peak`` is what to add back.
 *Compact* profiles (tophat, epanechnikov, linear, cosine) vanish for ``r >= h``
 and lie in [0, 1]: they need no shift, and ``log_peak`` is zero.
 
-What every kernel offers, for tiles ``sq`` of squared distances and ``h`` in the same
-units. Tiles are numpy arrays, torch tensors or lazy tensors of KeOps, and the last
-cannot be changed in place: what is returned counts.
-
-================== =========================================================
-``log_normalizer`` ``log Z_d``
-``variance``       variance per coordinate of the kernel at ``h = 1``
-``energy``         in place, squared distances -> what the profile depends on
-``shift``          in place, the row's smallest energy minus each
-``values``         shifted energies, and what they were shifted by -> profile,
-                   relative to the row's largest
-``log_peak``       log of the factor that ``values`` left out
-``product_terms``  for energies that are squared distances: rate and reference by
-                   row, for which ``values_from_product`` takes the least steps
-                   from ``rate (reference - sq)`` to what ``values`` gives
-``slopes``         ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``
-``radii``          radii of random draws at ``h = 1``
-``reach``          squared distance from which on a pair adds less than
-                   ``exp(-margin)`` of what the nearest one adds
-``suspect_rows``   rows in which an error ``delta`` of ``sq`` may matter
-``suspect_pairs``  the pairs of those rows in which it does
-``thresholds``     ``h_g`` and ``h_clt``, where the regimes meet
-``tail_index``     of the law of the kernel's values
-``discount``       stretch and offset of squared distances that make a kernel's
-                   values smaller by given factors (gaussian and student only)
-================== =========================================================
+``Kernel`` states the role; ``KERNELS`` has the six without a parameter by name, and
+``make_kernel`` makes any. Files: ``kernel`` (the role, gaussian, exponential), ``compact``,
+``student``, ``volumes``.
 """
 
 import numpy as np
 
 from skhdkde._kernels.compact import Cosine, Epanechnikov, Linear, Tophat
-from skhdkde._kernels.exponential import Exponential, Gaussian
+from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
 from skhdkde._kernels.student import Student
 
 KERNELS = {

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from skhdkde._kernels.volumes import log_ball_volume, log_sphere_area
+from skhdkde._kernels.kernel import Kernel
+from skhdkde._kernels.volumes import (
+    divide_by_radius,
+    log_ball_volume,
+    log_sphere_area,
+    root,
+)
 from skhdkde._utils.arrays import namespace, number
 
 # Error of squared distances, relative to h^2, that the curve of a compact kernel over
@@ -30,13 +36,10 @@ def _cosine_moment(m):
     return total
 
 
-class _Compact:
+class CompactKernel(Kernel):
     """Profiles that vanish for ``r >= h``: the numerics that four kernels share."""
 
     compact = True
-    affine = False
-    squaring_ratio = None
-    singular = False
 
     def shift(self, energy, lowest):
         return energy
@@ -79,7 +82,7 @@ class _Compact:
         return suspect
 
 
-class Tophat(_Compact):
+class Tophat(CompactKernel):
     """``k(r) = 1`` for ``r < 1``."""
 
     name = "tophat"
@@ -103,7 +106,7 @@ class Tophat(_Compact):
         return rng.uniform(size=size) ** (1.0 / n_features)
 
 
-class Epanechnikov(_Compact):
+class Epanechnikov(CompactKernel):
     """``k(r) = 1 - r^2`` for ``r < 1``."""
 
     name = "epanechnikov"
@@ -130,7 +133,7 @@ class Epanechnikov(_Compact):
         return np.sqrt(rng.beta(0.5 * n_features, 2.0, size=size))
 
 
-class Linear(_Compact):
+class Linear(CompactKernel):
     """``k(r) = 1 - r`` for ``r < 1``."""
 
     name = "linear"
@@ -143,7 +146,7 @@ class Linear(_Compact):
         return (n_features + 1.0) / ((n_features + 2.0) * (n_features + 3.0))
 
     def energy(self, sq):
-        return _root(sq)
+        return root(sq)
 
     def values(self, energy, h, out, lowest):
         xp = namespace(out)
@@ -152,7 +155,7 @@ class Linear(_Compact):
         return xp.clip(out, 0.0, None, out=out)
 
     def slopes(self, energy, values, h):
-        return _divide_by_radius(
+        return divide_by_radius(
             namespace(values).sign(values), energy / number(h, energy)
         )
 
@@ -160,7 +163,7 @@ class Linear(_Compact):
         return rng.beta(n_features, 2.0, size=size)
 
 
-class Cosine(_Compact):
+class Cosine(CompactKernel):
     """``k(r) = cos(pi r / 2)`` for ``r < 1``."""
 
     name = "cosine"
@@ -173,7 +176,7 @@ class Cosine(_Compact):
         return moments[0] / moments[1] / n_features
 
     def energy(self, sq):
-        return _root(sq)
+        return root(sq)
 
     def values(self, energy, h, out, lowest):
         # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
@@ -186,7 +189,7 @@ class Cosine(_Compact):
     def slopes(self, energy, values, h):
         xp, radius = namespace(values), energy / number(h, energy)
         slopes = 0.5 * np.pi * xp.sin(0.5 * np.pi * radius)
-        return _divide_by_radius(slopes, radius, (0.5 * np.pi) ** 2) * xp.sign(values)
+        return divide_by_radius(slopes, radius, (0.5 * np.pi) ** 2) * xp.sign(values)
 
     def radii(self, n_features, size, rng):
         """Draw from ``r^(d-1) (1 - r)`` and accept with the ratio to the cosine."""
@@ -200,20 +203,3 @@ class Cosine(_Compact):
             radii[todo[accept]] = draw[accept]
             todo = todo[~accept]
         return radii
-
-
-def _root(sq):
-    """Square root in place; rounding may have left ``sq`` a little below zero."""
-    xp = namespace(sq)
-    return xp.sqrt(xp.abs(sq, out=sq), out=sq)
-
-
-def _divide_by_radius(values, radius, at_zero=0.0):
-    """``values / radius``; ``at_zero``, where a gradient is undefined, it is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return namespace(values).where(radius == 0.0, at_zero, values / radius)
-
-
-def _root_resolution(nearest, delta, h, tol):
-    """The error of ``r^2`` that moves ``r`` by ``tol h`` at the row's nearest point."""
-    return 2.0 * tol * h * np.sqrt(np.maximum(nearest - delta, 0.0))

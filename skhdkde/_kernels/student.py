@@ -1,12 +1,13 @@
-"""The kernel with a heavy tail; what a kernel offers is in ``_kernels.py``."""
+"""The kernel with a heavy tail."""
 
 import numpy as np
 from scipy.special import betaln, gammaln
 
+from skhdkde._kernels.kernel import Kernel
 from skhdkde._utils.arrays import column, namespace, number
 
 
-class Student:
+class Student(Kernel):
     """``k(r) = (1 + r^2 / nu)^(-(nu + d) / 2)``, the multivariate t distribution.
 
     Parameters
@@ -18,10 +19,7 @@ class Student:
     """
 
     name = "student"
-    compact = False
     affine = True
-    singular = False
-    squaring_ratio = None
 
     def __init__(self, degrees_of_freedom, n_features):
         self.degrees_of_freedom = float(degrees_of_freedom)
@@ -102,6 +100,6 @@ class Student:
             ratio = 1.0 + self._core(h) / law.squared_distance(1.0)
         return law.dimension(1.0) * ratio / (2.0 * self.exponent)
 
-    def discount(self, logs, h):
-        stretch = np.exp(-logs / self.exponent)
-        return stretch, self._core(h) * (stretch - 1.0)
+    def scaled_distance(self, logs, h):
+        sq_factor = np.exp(-logs / self.exponent)
+        return sq_factor, self._core(h) * (sq_factor - 1.0)

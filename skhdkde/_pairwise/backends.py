@@ -1,22 +1,13 @@
-"""How pairs are visited.
+"""The one entry to passes over pairs, the choice of a backend, and the loop over tiles.
 
-::
-
-    reduce_pairs          the one entry: a reduction over queries x training points
-      _numpy.py           tiles of inner products, on threads
-      _torch.py           the same on a torch device
-      _keops.py           PyKeOps lazy tensors
-      _precision.py       bounds the error of a tile, and mends what matters
-      _threads.py         how many threads; BLAS kept to one thread in each; Ctrl-C
-    resolve_backend       which of the three
-
-A *tile* is a block of queries against a block of training points, small enough to
-stay in the cache while a reduction (``skhdkde/_reductions.py``) passes over it.
-
-PyKeOps and torch are imported when a pass needs them, and not before: KeOps may
-initialise CUDA, after which forked children crash.
+``reduce_pairs`` applies a reduction to all pairs of a query and a training point. The
+backends "numpy" and "torch" visit pairs tile by tile, by ``visit_pairs``; they differ in
+the device that holds a tile. "keops" evaluates formulas over all pairs. KeOps and torch
+are imported when a pass needs them, and not before: KeOps may initialise CUDA, after
+which forked children crash.
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -30,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 
 from skhdkde._pairwise.points import QueryBlock
-from skhdkde._pairwise.tiles import Tile, _Products, always_sharp, mend
+from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
 from skhdkde._utils.arrays import BLOCK_SIZE
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 
@@ -39,10 +30,44 @@ INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")
 # On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
 # beyond, matrix products are faster. benchmarks/gpu.py has the table.
 KEOPS_UP_TO = 100
-# Bandwidths below which exponents are not.
+# Bandwidths below which exponents are not finite in float32.
 SMALLEST_BANDWIDTH = 1e-15
 # Relative to the largest; smaller ones, times a kernel value, underflow in float32.
 SMALLEST_WEIGHT = 1e-20
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeOptions:
+    """How pairs are visited.
+
+    Attributes
+    ----------
+    backend : {"numpy", "keops", "torch"}, or "auto" until it is resolved
+    n_jobs : int or None
+        Number of threads; None for as many as the BLAS would use.
+    verbose : int
+        Whether to show a progress bar.
+    label : str or None
+        What the progress bar calls the pass.
+    """
+
+    backend: str = "numpy"
+    n_jobs: int | None = None
+    verbose: int = 0
+    label: str | None = None
+
+    def resolved(self, n_features, *, on_gpu=False, tiles=False):
+        """Return the options with the backend that :func:`resolve_backend` names."""
+        backend = resolve_backend(self.backend, n_features, on_gpu, tiles=tiles)
+        return dataclasses.replace(self, backend=backend)
+
+    def labelled(self, label):
+        """Return the options for passes of this name."""
+        return dataclasses.replace(self, label=label)
+
+    def quiet(self):
+        """Return the options without a progress bar."""
+        return dataclasses.replace(self, verbose=0)
 
 
 def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
@@ -79,30 +104,22 @@ def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
     return backend
 
 
-def reduce_pairs(reduction, queries, points, *, backend="numpy", **options):
-    """Apply ``reduction`` to all pairs of a query and a training point.
+def reduce_pairs(reduction, queries, points, options, *, leave_out=None, out=None):
+    """Apply a reduction to all pairs of a query and a training point.
 
     Parameters
     ----------
-    reduction : object
-        See :mod:`skhdkde._reductions`.
+    reduction : Reduction
+        See :mod:`skhdkde._pairwise.reductions`.
     queries : array-like of shape (n_queries, n_features), float32 or float64
-        Queries in the units of ``points.exact``, which can be sliced by rows: a part
-        of ``points.exact`` itself, or what ``points.as_queries`` returns.
+        Queries in scaled units, which can be sliced by rows: a slice of ``points.exact``,
+        or what ``points.as_queries`` returns.
     points : TrainingPoints
-    backend : {"numpy", "keops", "torch"}
-        As :func:`resolve_backend` returned it.
-    leave_out : ndarray of shape (n_queries,) or (n_queries, n_left_out), default=None
+    options : ComputeOptions
+        With the backend resolved.
+    leave_out : ndarray of int, shape (n_queries,) or (n_queries, n_left_out), default=None
         Index of the training point to leave out for each query, or of several (not by
         "keops"); negative ones stand for none.
-    dtype : dtype, default=None
-        In which pairs are computed; None for that of the queries and points.
-    n_jobs : int, default=None
-        Number of threads; None for as many as the BLAS would use.
-    verbose : int, default=0
-        Whether to show a progress bar.
-    label : str, default=None
-        What the progress bar calls the pass.
     out : ndarray of shape (n_queries, reduction.width), default=None
         Where to put the result; None for a new float64 array.
 
@@ -110,10 +127,14 @@ def reduce_pairs(reduction, queries, points, *, backend="numpy", **options):
     -------
     out : ndarray of shape (n_queries, reduction.width)
     """
-    if backend == "numpy":
-        return visit_pairs(_numpy_device, reduction, queries, points, **options)
-    module = importlib.import_module(f"skhdkde._pairwise.{backend}_backend")
-    return module.reduce_pairs(reduction, queries, points, **options)
+    if out is None:
+        out = np.empty((len(queries), reduction.width))
+    visit = functools.partial(visit_pairs, _numpy_device)
+    if options.backend != "numpy":
+        name = f"skhdkde._pairwise.{options.backend}_backend"
+        visit = importlib.import_module(name).visit_pairs
+    visit(reduction, queries, points, options, leave_out, out)
+    return out
 
 
 def _installed(backend):
@@ -138,53 +159,11 @@ def _has_cuda_gpu():
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
 
 
-def _visit(reduction, queries, points, cols, device, check):
-    """State of ``reduction`` for a block of queries against the points ``cols``."""
-    state = reduction.start(len(queries.exact))
-    nearest = np.full(len(queries.exact), np.inf)
-    sharp = always_sharp(queries, points, reduction)
-    products = _Products(reduction, queries, points, device) if sharp else None
-    for part in _tile_cols(cols, queries, points, device):
-        check(len(queries.exact) * (part.stop - part.start))
-        updated = products.update(state, part) if sharp else None
-        if updated is None:
-            tile = Tile(queries, points, part, device)
-            if not sharp:
-                mend(tile, reduction, nearest)
-                np.minimum(nearest, tile.nearest, out=nearest)
-            updated = reduction.update(state, tile)
-        state = updated
-    return state
-
-
-def _tile_cols(cols, queries, points, device):
-    step = device.tile_cols
-    converted = queries.augmented.dtype != points.dtype or points.stretch is not None
-    if converted:  # block by block
-        step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
-    for start in range(cols.start, cols.stop, step):
-        yield slice(start, min(start + step, cols.stop))
-
-
-def visit_pairs(
-    device,
-    reduction,
-    queries,
-    points,
-    *,
-    leave_out=None,
-    dtype=None,
-    n_jobs=None,
-    verbose=0,
-    label=None,
-    out=None,
-):
-    """:func:`skhdkde._backends.reduce_pairs` on a device."""
-    dtype = working_dtype(reduction, queries, points, dtype)
-    n_tasks = device.n_tasks(n_threads_for(n_jobs))
+def visit_pairs(device, reduction, queries, points, options, leave_out, out):
+    """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
+    dtype = working_dtype(reduction, queries, points)
+    n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
     row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
-    if out is None:
-        out = np.empty((len(queries), reduction.width))
 
     def work(task, check):
         rows, cols = task
@@ -196,33 +175,65 @@ def visit_pairs(
         out[rows] = reduction.finish(state)
 
     tasks = [(rows, cols) for rows in row_ranges for cols in col_ranges]
-    with progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
+    n_pairs = len(queries) * points.shape[0]
+    with progress_bar(n_pairs, options.verbose, options.label) as progress:
         states = run_tasks(work, tasks, n_tasks, progress)
     if len(col_ranges) > 1:
-        for rows in row_ranges:
-            parts, states = states[: len(col_ranges)], states[len(col_ranges) :]
-            out[rows] = reduction.finish(functools.reduce(reduction.merge, parts))
-    return out
+        for i, rows in enumerate(row_ranges):
+            states_of_rows = states[i * len(col_ranges) : (i + 1) * len(col_ranges)]
+            out[rows] = reduction.finish(functools.reduce(reduction.merge, states_of_rows))
 
 
-def working_dtype(reduction, queries, points, dtype):
-    """``dtype``, or that of queries and points, unless float32 has not its range."""
+def _visit(reduction, queries, points, cols, device, check):
+    """Return the state of a reduction for a block of queries and the points ``cols``."""
+    state = reduction.start(len(queries.exact))
+    nearest_sq = np.full(len(queries.exact), np.inf)
+    sharp = always_sharp(queries, points, reduction)
+    products = BareProducts(reduction, queries, points, device) if sharp else None
+    for tile_cols in _tile_cols(cols, queries, points, device):
+        check(len(queries.exact) * (tile_cols.stop - tile_cols.start))
+        updated = products.update(state, tile_cols) if sharp else None
+        if updated is None:
+            tile = Tile(queries, points, tile_cols, device)
+            if not sharp:
+                mend(tile, reduction, nearest_sq)
+                np.minimum(nearest_sq, tile.nearest, out=nearest_sq)
+            updated = reduction.update(state, tile)
+        state = updated
+    return state
+
+
+def _tile_cols(cols, queries, points, device):
+    """Yield the ranges of points of the tiles that cover ``cols``."""
+    step = device.tile_cols
+    converted = queries.augmented.dtype != points.dtype or points.sq_factor is not None
+    if converted:  # made block by block, within the memory of a block
+        step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
+    for start in range(cols.start, cols.stop, step):
+        yield slice(start, min(start + step, cols.stop))
+
+
+def working_dtype(reduction, queries, points):
+    """Return the dtype of the tiles: the reduction's, else that of queries and points.
+
+    float64 where bandwidths or weights are beyond the range of float32.
+    """
     tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
     if tiny or points.smallest_weight < SMALLEST_WEIGHT:
-        dtype = np.float64
-    return np.dtype(dtype or np.result_type(queries.dtype, points.dtype))
+        return np.dtype(np.float64)
+    return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
 
 def split(n_queries, points_shape, n_threads, device):
-    """Ranges of queries and of points, enough of them to keep every thread busy."""
+    """Return ranges of queries and of points, enough to keep every thread busy."""
     n_points, n_features = points_shape
     step = min(device.tile_rows, max(1, BLOCK_SIZE // 2 // (n_features + 2)))
     rows = [slice(i, min(i + step, n_queries)) for i in range(0, n_queries, step)]
-    n_parts = 1
+    n_ranges = 1
     if n_threads > 1 and len(rows) < 4 * n_threads:
         n_tiles = -(-n_points // device.tile_cols)
-        n_parts = min(n_tiles, -(-4 * n_threads // len(rows)))
-    bounds = [n_points * p // n_parts for p in range(n_parts + 1)]
+        n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
+    bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
 
 

@@ -13,6 +13,7 @@ compiles nothing.
 import functools
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from skhdkde._pairwise.backends import working_dtype
 from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run
@@ -31,35 +32,21 @@ MOST_POINTS_IN_FLOAT32 = 1.6e7
 GRID_LENGTHS = (1, 8, 32)
 
 
-def reduce_pairs(
-    reduction,
-    queries,
-    points,
-    *,
-    leave_out=None,
-    dtype=None,
-    n_jobs=None,
-    verbose=0,
-    label=None,
-    out=None,
-):
-    """See :func:`skhdkde._backends.reduce_pairs`."""
-    dtype = working_dtype(reduction, queries, points, dtype)
+def visit_pairs(reduction, queries, points, options, leave_out, out):
+    """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by KeOps."""
+    dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:
         dtype = np.dtype(np.float64)
-    if out is None:
-        out = np.empty((len(queries), reduction.width))
     step = rows_at_once(*points.shape)
-    n_threads = n_threads_for(n_jobs)
+    n_threads = n_threads_for(options.n_jobs)
     sources = {}
-    with progress_bar(len(queries) * points.shape[0], verbose, label) as progress:
-        for start in range(0, len(queries), step):
-            rows = slice(start, min(start + step, len(queries)))
+    n_pairs = len(queries) * points.shape[0]
+    with progress_bar(n_pairs, options.verbose, options.label) as progress:
+        for rows in gen_batches(len(queries), step):
             left = None if leave_out is None else leave_out[rows]
             block = queries[rows], left
             out[rows] = _sharp(reduction, block, points, sources, dtype, n_threads)
             progress((rows.stop - rows.start) * points.shape[0])
-    return out
 
 
 def _sharp(reduction, block, points, sources, first_dtype, n_threads):
@@ -130,11 +117,11 @@ class _Pairs:
         self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
-        self.sq, self.stretch = self.x.sqdist(self.y), None
-        if source.points.stretch is not None:
-            self.stretch = source.over_points(source.points.stretch[:, None])
-            offset = source.over_points(source.points.offset[:, None])
-            self.sq = self.sq * self.stretch + offset
+        self.sq, self.sq_factor = self.x.sqdist(self.y), None
+        if source.points.sq_factor is not None:
+            self.sq_factor = source.over_points(source.points.sq_factor[:, None])
+            sq_offset = source.over_points(source.points.sq_offset[:, None])
+            self.sq = self.sq * self.sq_factor + sq_offset
         self.weights = source.over_points(source.weights[:, None])
         self.other = None  # negative for one's own, where that is left out
         if leave_out is not None:
@@ -187,15 +174,15 @@ class _Pairs:
         """Of each row, and 0."""
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
 
-    def discounted(self, pull, logs, kernel, h):
+    def scaled_sq(self, pull, logs, kernel, h):
         """``|x - pull y|^2``, and what a kernel makes of it with ``logs`` in it."""
         points = self.source.points
         sq = self.x.sqdist(self.y * number(pull, self.sq))
-        if points.stretch is not None:
-            sq = sq * self.source.over_points(points.stretch[:, None])
-            stretch, offset = kernel.discount(logs, h)
-            sq = sq * self.source.over_points(stretch[:, None])
-            sq = sq + self.source.over_points(offset[:, None])
+        if points.sq_factor is not None:
+            sq = sq * self.source.over_points(points.sq_factor[:, None])
+            sq_factor, sq_offset = kernel.scaled_distance(logs, h)
+            sq = sq * self.source.over_points(sq_factor[:, None])
+            sq = sq + self.source.over_points(sq_offset[:, None])
         return sq
 
     def run(self, values, name, **options):

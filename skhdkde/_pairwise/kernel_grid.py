@@ -1,61 +1,80 @@
-"""Sums over one visit of the pairs for many settings of kernel, bandwidth and pull.
+"""Kernel sums for many settings of kernel, bandwidth and shrinkage from one visit.
 
 The search over structures compares kernels, bandwidths ``h`` and, where variance is
-preserved, training points pulled to the mean by an ``a`` that depends on ``h``. All of
-them are functions of the same inner products, so one tile serves every setting.
+preserved, training points shrunk towards the mean by a factor ``a`` that depends on
+``h``. All are functions of the same inner products, so one tile serves every setting.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._utils.arrays import namespace, to_host
+from skhdkde._pairwise.reductions import Reduction
+from skhdkde._utils.arrays import finite_or_zero, namespace, to_host
 
 
-class CellSums:
+@dataclass(frozen=True)
+class KernelSetting:
+    """One setting of a grid.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    bandwidth_scaled : float
+        In scaled units.
+    shrinkage : float
+        Factor ``a`` of the centred training points, in [0, 1]; 1 leaves them in place.
+    """
+
+    kernel: object
+    bandwidth_scaled: float
+    shrinkage: float = 1.0
+
+
+class KernelGridSums(Reduction):
     """``log sum_j w_j v_j k(|x - a y_j| / (h c_j))`` for settings ``(k, h, a)``.
 
     The state is the lowest energy in each setting, and the sums relative to it, both of
-    shape (n_rows, n_cells). What a reduction offers is in ``_reductions.py``.
+    shape (n_rows, n_settings).
 
     Parameters
     ----------
-    cells : list of tuple
-        Kernel, bandwidth in scaled units, and pull in [0, 1].
+    settings : list of KernelSetting
     tol : float
-        Error of a log sum that is allowed.
-    logs : ndarray of shape (n_points,)
-        ``log v_j <= 0``, used if the points are stretched by ``1 / c_j^2``.
+        Error of a log sum that is allowed, in nats.
+    log_factors : ndarray of shape (n_points,)
+        ``log v_j <= 0``, used if the squared distances are scaled by ``1 / c_j^2``.
+    dtype : dtype
+        In which pairs are computed.
     """
 
-    def __init__(self, cells, tol, logs=None):
-        self.cells, self.tol, self.logs = cells, tol, logs
-        self.width = len(cells)
-        self.smallest_bandwidth = min(h for _, h, _ in cells)
-        self.kernels = {id(kernel): kernel for kernel, _, _ in cells}.values()
-
-    def reach(self, nearest):
-        return np.full_like(nearest, np.inf)
+    def __init__(self, settings, tol, log_factors=None, dtype=None):
+        self.settings, self.tol, self.log_factors = settings, tol, log_factors
+        self.width, self.dtype = len(settings), dtype
+        self.smallest_bandwidth = min(s.bandwidth_scaled for s in settings)
+        self.kernels = {id(s.kernel): s.kernel for s in settings}.values()
 
     def suspect_rows(self, nearest, delta):
         h = [self.smallest_bandwidth]
         rows = [k.suspect_rows(nearest, delta, h, self.tol) for k in self.kernels]
         return np.logical_or.reduce(rows)
 
-    def suspect_pairs(self, sq, nearest, delta):
-        return np.ones(sq.shape, dtype=bool)
-
     def start(self, n_rows):
-        shape = n_rows, len(self.cells)
+        shape = n_rows, len(self.settings)
         return np.full(shape, np.inf), np.zeros(shape)
 
     def update(self, state, tile):
         lowest, sums = np.empty_like(state[0]), np.empty_like(state[1])
-        for g, (kernel, h, pull) in enumerate(self.cells):
-            sq = tile.pulled(pull)
-            if tile.points.stretch is not None:
-                sq = tile.discounted(sq, *kernel.discount(self.logs, h))
+        for g, setting in enumerate(self.settings):
+            kernel, h = setting.kernel, setting.bandwidth_scaled
+            sq = tile.shrunk_sq(setting.shrinkage)
+            if tile.points.sq_factor is not None:
+                sq = tile.scaled_sq(sq, *kernel.scaled_distance(self.log_factors, h))
             nearest = to_host(namespace(sq).amin(sq, 1)).astype(np.float64)
             lowest[:, g] = np.minimum(state[0][:, g], kernel.energy(nearest))
-            reference = np.where(np.isinf(lowest[:, g]), 0.0, lowest[:, g])
+            reference = finite_or_zero(lowest[:, g])
             shifted = kernel.shift(kernel.energy(sq), reference)
             values = kernel.values(shifted, h, shifted, reference)
             sums[:, g] = to_host(values @ tile.weights)
@@ -70,21 +89,23 @@ class CellSums:
         return lowest, sums
 
     def _factors(self, lowest, other):
+        """Return factors that make sums relative to ``other`` relative to ``lowest``."""
         with np.errstate(invalid="ignore"):
             logs = self._log_peaks(other) - self._log_peaks(lowest)
         return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
 
     def _log_peaks(self, lowest):
+        """Return the log of the largest value of each setting, as kernels have it."""
         peaks = np.empty_like(lowest)
-        for g, (kernel, h, _) in enumerate(self.cells):
-            peaks[:, g] = kernel.log_peak(lowest[:, g], np.array([h]))[:, 0]
+        for g, setting in enumerate(self.settings):
+            h = np.array([setting.bandwidth_scaled])
+            peaks[:, g] = setting.kernel.log_peak(lowest[:, g], h)[:, 0]
         return peaks
 
     combine = staticmethod(np.logaddexp)
 
     def finish(self, state):
-        """Log sums of shape (n_rows, n_cells)."""
+        """Return log sums of shape (n_rows, n_settings)."""
         lowest, sums = state
-        found = np.where(np.isinf(lowest), 0.0, lowest)
         with np.errstate(divide="ignore"):
-            return np.log(sums) + self._log_peaks(found)
+            return np.log(sums) + self._log_peaks(finite_or_zero(lowest))

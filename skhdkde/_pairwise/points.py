@@ -23,7 +23,7 @@ from skhdkde._pairwise.gpu_points import (
     project_on_gpu,
     sums_on_gpu,
 )
-from skhdkde._utils.arrays import BLOCK_SIZE, DeviceArray, row_blocks
+from skhdkde._utils.arrays import BLOCK_SIZE, DeviceArray, row_batches
 from skhdkde._utils.moments import without_each
 
 # Scaled queries beyond this count as there: their squares would not be finite.
@@ -43,13 +43,13 @@ class TrainingPoints:
         Validated points. They are copied, and stay where they are.
 
     weights : ndarray of shape (n_points,), default=None
-        Positive weights; None stands for equal ones.
+        Relative weights, in (0, 1]; None stands for equal ones.
 
-    frame : Frame, default=None
+    whitening : Whitening, default=None
         The coordinates that X is in already, and that queries are to be brought to. The
-        origin is where the frame has it: nothing is subtracted.
+        origin is where the whitening has it: nothing is subtracted.
 
-    stretch, offset : ndarray of shape (n_points,), default=None
+    sq_factor, sq_offset : ndarray of shape (n_points,), default=None
         If given, the squared distance to point j stands for ``stretch_j`` times it plus
         ``offset_j``, the latter in the units of X. To be used in float64 only.
 
@@ -57,10 +57,7 @@ class TrainingPoints:
         If not to be found from X.
 
     center : ndarray of shape (n_features,), default=None
-        If not to be found from X, and X is in no frame.
-
-    largest_weight : float, default=None
-        If not to be found from the weights.
+        If not to be found from X, and X is in no whitening.
 
     Attributes
     ----------
@@ -68,8 +65,8 @@ class TrainingPoints:
         ``X * scale``, to the last bit.
 
     augmented : ndarray of shape (n_points, n_features + 2)
-        ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without stretch and
-        offset.
+        ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without sq_factor and
+        sq_offset.
 
     scale : float
         A power of two; ``X * scale`` has entries of at most 1.
@@ -82,13 +79,13 @@ class TrainingPoints:
 
     indistinct : float
         Squared distance, in scaled units, up to which a query may be one of the points;
-        zero without a frame, as then it is exactly one or is not.
+        zero without a whitening, as then it is exactly one or is not.
 
     bias : float
         See :func:`rounding_bias`.
 
-    weights : ndarray of shape (n_points,) or None
-        Weights divided by the largest, of which ``smallest_weight`` is the smallest.
+    smallest_weight : float
+        Smallest relative weight.
     """
 
     def __init__(
@@ -96,28 +93,25 @@ class TrainingPoints:
         X,
         weights=None,
         *,
-        frame=None,
-        stretch=None,
-        offset=None,
+        whitening=None,
+        sq_factor=None,
+        sq_offset=None,
         scale=None,
         center=None,
-        largest_weight=None,
     ):
-        self.frame, self.stretch = frame, stretch
+        self.whitening, self.sq_factor = whitening, sq_factor
         self.scale = power_of_two_scale(X) if scale is None else scale
-        if frame is not None:
+        if whitening is not None:
             center = np.zeros(X.shape[1])
         self.center = _useful_center(X, self.scale) if center is None else center
-        self.offset = None if stretch is None else offset * self.scale**2
+        self.sq_offset = None if sq_factor is None else sq_offset * self.scale**2
         prepare = _prepare if isinstance(X, np.ndarray) else prepare_on_gpu
         self.exact, self.augmented, largest = prepare(X, self.scale, self.center)
         self.largest_norm = float(np.sqrt(largest))
-        size = 0.0 if frame is None else self.largest_norm
-        self.indistinct = indistinct(size, self.dtype)
+        size = 0.0 if whitening is None else self.largest_norm
+        self.indistinct = indistinct_sq(size, self.dtype)
         sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
         self.bias = rounding_bias(self.augmented[sample][:, :-2])
-        if weights is not None:
-            weights = weights / (largest_weight or weights.max())
         self.weights = weights
         self.smallest_weight = 1.0 if weights is None else float(self.weights.min())
 
@@ -135,25 +129,25 @@ class TrainingPoints:
 
     def block(self, cols, dtype):
         """Augmented points ``cols`` in ``dtype``: a view if that is how they are kept."""
-        if self.stretch is None and dtype == self.dtype:
+        if self.sq_factor is None and dtype == self.dtype:
             return self.augmented[cols]
         block = self._augmented(self.exact[cols], dtype)
-        if self.stretch is not None:
-            block *= self.stretch[cols, None]
-            block[:, -2] += self.offset[cols]
+        if self.sq_factor is not None:
+            block *= self.sq_factor[cols, None]
+            block[:, -2] += self.sq_offset[cols]
         return block
 
-    def stretched(self, sq, cols):
+    def scaled_sq(self, sq, cols):
         """What the squared distances ``sq`` to the points ``cols`` stand for."""
-        if self.stretch is None:
+        if self.sq_factor is None:
             return sq
-        return sq * self.stretch[cols] + self.offset[cols]
+        return sq * self.sq_factor[cols] + self.sq_offset[cols]
 
-    def stretched_error(self, delta, unit):
+    def scaled_error(self, delta, unit):
         """Bound on errors of that, where ``delta`` is one for squared distances."""
-        if self.stretch is None:
+        if self.sq_factor is None:
             return delta
-        return delta * self.stretch.max() + 4.0 * unit * np.abs(self.offset).max()
+        return delta * self.sq_factor.max() + 4.0 * unit * np.abs(self.sq_offset).max()
 
     def _augmented(self, exact, dtype):
         out = np.empty((len(exact), exact.shape[1] + 2), dtype=dtype)
@@ -167,24 +161,24 @@ class TrainingPoints:
         block[:, :-2] *= -2.0
         return block
 
-    def take(self, rows, weights=None):
-        """Some of the points, in the same units.
+    def subset(self, rows, weights=None):
+        """Return some of the points, in the same units.
 
-        ``weights``, of which the largest is 1, replace theirs.
+        ``weights``, relative to the largest of them, replace theirs.
         """
-        part = copy.copy(self)
-        part.augmented = self.augmented[rows]
+        subset = copy.copy(self)
+        subset.augmented = self.augmented[rows]
         shared = np.shares_memory(self.exact[:1], self.augmented[:1])
-        part.exact = part.augmented[:, :-2] if shared else self.exact[rows]
-        if self.stretch is not None:
-            part.stretch, part.offset = self.stretch[rows], self.offset[rows]
+        subset.exact = subset.augmented[:, :-2] if shared else self.exact[rows]
+        if self.sq_factor is not None:
+            subset.sq_factor, subset.sq_offset = self.sq_factor[rows], self.sq_offset[rows]
         if weights is None and self.weights is not None:
             weights = self.weights[rows]
-        part.weights = weights
-        part.smallest_weight = 1.0
+        subset.weights = weights
+        subset.smallest_weight = 1.0
         if weights is not None and len(weights):
-            part.smallest_weight = float(weights.min())
-        return part
+            subset.smallest_weight = float(weights.min())
+        return subset
 
     def weight_block(self, cols, dtype):
         if self.weights is None:
@@ -215,7 +209,7 @@ class TrainingPoints:
             mean = points.mean(axis=0, dtype=np.float64)
             mean_sq = self.augmented[:, -2].mean(dtype=np.float64)
             return max(mean_sq - mean @ mean, 0.0)
-        blocks, total = row_blocks(*self.shape), self.weights.sum()
+        blocks, total = row_batches(*self.shape), self.weights.sum()
         mean = sum(self.weights[rows] @ points[rows] for rows in blocks) / total
         squares = (np.square(points[rows] - mean).sum(axis=1) for rows in blocks)
         return (
@@ -245,11 +239,11 @@ class TrainingPoints:
     def as_queries(self, X):
         """Queries in data units as :func:`~skhdkde._backends.reduce_pairs` takes them."""
         dtype = np.result_type(X.dtype, self.dtype)
-        if self.frame is None:
+        if self.whitening is None:
             return _Queries(X, slice(None), dtype, self.scale)
         if len(X) * X.shape[1] > BLOCK_SIZE:
-            return _Queries(X, slice(None), dtype, self.scale, self.frame)
-        return _Queries(_in_frame(self.frame, X, dtype), slice(None), dtype, self.scale)
+            return _Queries(X, slice(None), dtype, self.scale, self.whitening)
+        return _Queries(_whitened(self.whitening, X, dtype), slice(None), dtype, self.scale)
 
     def rows_as_queries(self, rows):
         """Training points ``rows`` as queries."""
@@ -262,9 +256,9 @@ class _Queries:
     ``dtype`` is that of the result, and of the tiles where nothing calls for another.
     """
 
-    def __init__(self, X, rows, dtype, scale, frame=None):
+    def __init__(self, X, rows, dtype, scale, whitening=None):
         self.X, self.rows, self.dtype, self.scale = X, rows, dtype, scale
-        self.frame = frame
+        self.whitening = whitening
         self.length = len(X) if isinstance(rows, slice) else len(rows)
 
     def __len__(self):
@@ -273,19 +267,19 @@ class _Queries:
     def __getitem__(self, part):
         rows = part if isinstance(self.rows, slice) else self.rows[part]
         X = self.X[rows]
-        if self.frame is not None:
-            X = _in_frame(self.frame, X, self.dtype)
+        if self.whitening is not None:
+            X = _whitened(self.whitening, X, self.dtype)
         with np.errstate(over="ignore"):
             scaled = np.multiply(X, self.scale, dtype=np.float64)
         return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
 
 
-def _in_frame(frame, X, dtype):
+def _whitened(whitening, X, dtype):
     """Coordinates rounded as those of the points are, where ``dtype`` can hold them.
 
     A query that is one of the points stays one.
     """
-    Z = frame.apply(X)
+    Z = whitening.apply(X)
     if dtype == np.float64:
         return Z
     with np.errstate(over="ignore"):
@@ -323,7 +317,7 @@ def _prepare(X, scale, center):
     augmented = np.empty((X.shape[0], X.shape[1] + 2), dtype=X.dtype)
     # Where nothing is subtracted, one copy serves as both.
     exact = augmented[:, :-2] if not center.any() else np.empty(X.shape, X.dtype)
-    for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
+    for rows in row_batches(*X.shape, SMALL_BLOCK_SIZE):
         np.multiply(X[rows], X.dtype.type(scale), out=exact[rows])
         _augment(exact[rows], center, out=augmented[rows])
     return exact, augmented, float(augmented[:, -2].max())
@@ -338,8 +332,8 @@ def _augment(exact, center, out):
     return out
 
 
-def indistinct(largest_norm, dtype):
-    """Squared distance that rows equal in X may have in a frame, by rounding."""
+def indistinct_sq(largest_norm, dtype):
+    """Squared distance that rows equal in X may have in a whitening, by rounding."""
     return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
 
 
@@ -391,14 +385,14 @@ def _useful_center(X, scale):
 
 def useful_center(mean, mean_sq):
     """The mean, or zero where it is near the origin for points of mean square norm."""
-    offset = mean @ mean
-    return np.zeros_like(mean) if offset <= 0.1 * (mean_sq - offset) else mean
+    sq_offset = mean @ mean
+    return np.zeros_like(mean) if sq_offset <= 0.1 * (mean_sq - sq_offset) else mean
 
 
 def _sums(X, scale):
     """Sum of the rows of ``X * scale``, and of all squares."""
     total, total_sq = np.zeros(X.shape[1]), 0.0
-    for rows in row_blocks(*X.shape, SMALL_BLOCK_SIZE):
+    for rows in row_batches(*X.shape, SMALL_BLOCK_SIZE):
         block = X[rows] * X.dtype.type(scale)
         total += block.sum(axis=0, dtype=np.float64)
         total_sq += np.einsum("ij,ij->i", block, block).sum(dtype=np.float64)
@@ -431,13 +425,13 @@ class QueryBlock:
         self.leave_out = leave_out
         self.bias = max(points.bias, rounding_bias(self.augmented[:8, :-2]))
 
-    def take(self, rows):
-        """A block of some of the rows."""
-        part = copy.copy(self)
-        part.exact, part.augmented = self.exact[rows], self.augmented[rows]
-        part.sq_norms = self.sq_norms[rows]
-        part.leave_out = None if self.leave_out is None else self.leave_out[rows]
-        return part
+    def subset(self, rows):
+        """Return a block of some of the rows."""
+        subset = copy.copy(self)
+        subset.exact, subset.augmented = self.exact[rows], self.augmented[rows]
+        subset.sq_norms = self.sq_norms[rows]
+        subset.leave_out = None if self.leave_out is None else self.leave_out[rows]
+        return subset
 
     def relative(self, reference, rate):
         """Operand whose product with the points is ``rate (reference - |x - y|^2)``.

@@ -1,29 +1,19 @@
 """What is computed over pairs, apart from how pairs are visited.
 
-A reduction turns a tile of squared distances between some queries and some
-training points into a *state*, a small tuple of arrays with one row per query.
-States of the same queries and different training points merge, in any order:
-tiles, threads and machines all use the same ``merge``.
-
-A reduction offers
-
-- ``start(n_rows)``: the state of no points,
-- ``update(state, tile)``: the state with a tile added; it may destroy ``tile.sq``,
-- ``merge(state, other)``: the state of both,
-- ``finish(state)``: the result, of shape (n_rows, width),
-- ``combine(result, other)``: where results say enough to merge, the result of both,
-- ``width``, and ``smallest_bandwidth``, infinite if there is none,
-- ``product_terms`` and ``update_from_product``, where it can do with less than a tile:
-  rate times (reference minus squared distance), straight from a matrix product,
-- ``reach``, ``suspect_rows`` and ``suspect_pairs``: which pairs matter, and where an
-  error of the squared distances would be felt (see ``_backends/_precision.py``).
-
-All bandwidths here are in the scaled units of :class:`~skhdkde._points.TrainingPoints`.
+A reduction turns a tile of squared distances between some queries and some training
+points into a *state*: a small tuple of arrays with one row per query. States of the same
+queries and different training points merge, in any order: tiles, threads and machines
+all use the same ``merge``.
 """
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._utils.arrays import namespace, smallest, to_host
+from skhdkde._utils.arrays import finite_or_zero, namespace, smallest, to_host
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
@@ -33,30 +23,137 @@ LARGEST_SUM = 1e25
 LARGEST_EXPONENT = 1500.0
 # Relative error of the nearest squared distances from which laws are fitted.
 NEIGHBOR_TOL = 1e-4
+# Largest error of a log density that is promised, in nats.
+PROMISED_FLOAT32, PROMISED_FLOAT64 = 1e-3, 1e-8
 
 
-def pair_dtype(kernel, points):
-    """float64 where float32 is not enough for pairs with ``points``; None elsewhere.
+def promised_tolerance(dtype):
+    """Return the largest error, in nats, of a log density of this dtype."""
+    return PROMISED_FLOAT32 if dtype == np.float32 else PROMISED_FLOAT64
 
-    It does not resolve ``1 - r^2`` at the rim of a compact kernel, nor offsets, nor what
-    a high power is taken of.
+
+@dataclass(frozen=True)
+class ReductionSpec:
+    """What a reduction over a kernel's values needs to know.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    bandwidth_scaled : float or ndarray of shape (n_bandwidths,)
+        In scaled units.
+    points : TrainingPoints or PointsSummary
+    result_dtype : dtype
+        Of the result, which sets the precision that is promised.
+    tolerance : float, default=None
+        Error of a log sum that is allowed, in nats; None for the promised one.
+    pair_dtype : dtype, default=None
+        In which pairs are computed; None for float64 where the kernel needs it, else for
+        that of queries and points.
     """
-    wide = kernel.compact or points.stretch is not None
-    wide |= getattr(kernel, "exponent", 0.0) > LARGEST_EXPONENT
-    return np.dtype(np.float64) if wide else None
+
+    kernel: object
+    bandwidth_scaled: float | np.ndarray
+    points: object
+    result_dtype: np.dtype
+    tolerance: float | None = None
+    pair_dtype: np.dtype | None = None
+
+    def __post_init__(self):
+        if self.tolerance is None:
+            tolerance = promised_tolerance(self.result_dtype)
+            object.__setattr__(self, "tolerance", tolerance)
+        if self.pair_dtype is None:
+            object.__setattr__(self, "pair_dtype", self._needed_dtype())
+
+    def _needed_dtype(self):
+        """Return float64 where float32 is not enough, else None.
+
+        float32 does not resolve ``1 - r^2`` at the rim of a compact kernel, nor offsets
+        of squared distances, nor what a high power is taken of.
+        """
+        wide = self.kernel.compact or self.points.sq_factor is not None
+        wide |= getattr(self.kernel, "exponent", 0.0) > LARGEST_EXPONENT
+        return np.dtype(np.float64) if wide else None
 
 
-class KernelReduction:
-    """Which pairs matter, for the reductions over one kernel's values."""
+class Reduction(abc.ABC):
+    """The role of a reduction; a new one is a subclass.
 
-    def __init__(self, kernel, bandwidths, points, tol):
-        self.kernel = kernel
-        self.bandwidths = np.atleast_1d(np.asarray(bandwidths, dtype=np.float64))
+    Attributes
+    ----------
+    width : int
+        Number of columns of the result.
+    smallest_bandwidth : float
+        In scaled units; infinite if there is none.
+    dtype : dtype or None
+        In which pairs are computed; None for that of queries and points.
+    """
+
+    width: int
+    smallest_bandwidth: float = np.inf
+    dtype: np.dtype | None = None
+
+    @abc.abstractmethod
+    def start(self, n_rows):
+        """Return the state of no points."""
+
+    @abc.abstractmethod
+    def update(self, state, tile):
+        """Return the state with a tile added; it may destroy ``tile.sq``."""
+
+    @abc.abstractmethod
+    def merge(self, state, other):
+        """Return the state of both sets of training points."""
+
+    @abc.abstractmethod
+    def finish(self, state):
+        """Return the result, of shape (n_rows, width)."""
+
+    @abc.abstractmethod
+    def suspect_rows(self, nearest, delta):
+        """Return which rows may feel an error ``delta`` of their squared distances.
+
+        ``nearest`` are their smallest squared distances. Both have shape (n_rows,).
+        """
+
+    def suspect_pairs(self, sq, nearest, delta):
+        """Return which pairs of suspect rows do, in the shape of ``sq``."""
+        return np.ones(sq.shape, dtype=bool)
+
+    def reach(self, nearest):
+        """Return squared distances beyond which no pair matters, of shape (n_rows,)."""
+        return np.full_like(nearest, np.inf)
+
+    def combine(self, result, other):
+        """Return the result of both sets of points, where results say enough for that."""
+        raise TypeError(f"results of {type(self).__name__} do not merge")
+
+    def product_terms(self, lowest):
+        """Return rate and reference of a product that is enough, or None.
+
+        A reduction that returns them has ``update_from_product``, which takes a tile of
+        ``rate (reference - squared distance)`` straight from a matrix product.
+        """
+        return None
+
+
+class KernelReduction(Reduction):
+    """Shared by the reductions over the values of one kernel.
+
+    The first array of a state is the lowest energy of each row, shape (n_rows,); sums of
+    values are relative to it.
+    """
+
+    def __init__(self, spec):
+        self.kernel = spec.kernel
+        self.bandwidths = np.atleast_1d(
+            np.asarray(spec.bandwidth_scaled, dtype=np.float64)
+        )
         self.smallest_bandwidth = self.bandwidths.min()
-        self.tol = tol
+        self.tol, self.dtype = spec.tolerance, spec.pair_dtype
         # all terms of exp(-margin) together add less than tol to the lightest
-        ratio = points.shape[0] / points.smallest_weight
-        self.margin = np.log(ratio) - np.log(tol)
+        ratio = spec.points.shape[0] / spec.points.smallest_weight
+        self.margin = np.log(ratio) - np.log(self.tol)
 
     def reach(self, nearest):
         return self.kernel.reach(nearest, self.margin, self.bandwidths.max())
@@ -69,14 +166,30 @@ class KernelReduction:
             sq, nearest, delta, self.bandwidths, self.tol, self.margin
         )
 
+    def _shifted(self, lowest_before, tile):
+        """Return the lowest energy so far, a finite reference, and energies below it.
+
+        Overwrites ``tile.sq``.
+        """
+        energy = self.kernel.energy(tile.sq)
+        lowest = np.minimum(lowest_before, self.kernel.energy(tile.nearest.copy()))
+        reference = finite_or_zero(lowest)
+        return lowest, reference, self.kernel.shift(energy, reference)
+
     def _factors(self, lowest, other):
-        """Factor that makes sums relative to ``other`` relative to ``lowest``."""
+        """Return the factor that makes sums relative to ``other`` relative to ``lowest``."""
         if np.array_equal(lowest, other):
             return 1.0
         log_peak = self.kernel.log_peak
         with np.errstate(invalid="ignore"):
             logs = log_peak(other, self.bandwidths) - log_peak(lowest, self.bandwidths)
         return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
+
+    def _log_sums(self, lowest, sums):
+        """Return logs of sums that are relative to ``lowest``."""
+        with np.errstate(divide="ignore"):
+            peak = self.kernel.log_peak(finite_or_zero(lowest), self.bandwidths)
+            return np.log(sums) + peak
 
 
 class LogSumExp(KernelReduction):
@@ -89,20 +202,17 @@ class LogSumExp(KernelReduction):
     those at ``h``: bandwidths so spaced form chains that cost one exponential each.
     """
 
-    def __init__(self, kernel, bandwidths, points, tol):
-        super().__init__(kernel, bandwidths, points, tol)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.width = len(self.bandwidths)
-        self.chains = squaring_chains(self.bandwidths, kernel.squaring_ratio)
+        self.chains = squaring_chains(self.bandwidths, spec.kernel.squaring_ratio)
 
     def start(self, n_rows):
         return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.bandwidths)))
 
     def update(self, state, tile):
-        energy = self.kernel.energy(tile.sq)
-        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
+        lowest, reference, shifted = self._shifted(state[0], tile)
         sums = state[1] * self._factors(lowest, state[0])
-        reference = np.where(np.isinf(lowest), 0.0, lowest)
-        shifted = self.kernel.shift(energy, reference)
         single = len(self.bandwidths) == 1
         buffer = shifted if single else tile.scratch()
         sums += self._sums(shifted, buffer, tile.weights, reference)
@@ -163,10 +273,7 @@ class LogSumExp(KernelReduction):
 
     def finish(self, state):
         """Log sums of shape (n_rows, n_bandwidths); -inf where no point is in reach."""
-        lowest, sums = state
-        found = np.where(np.isinf(lowest), 0.0, lowest)  # where none is, the sum is 0
-        with np.errstate(divide="ignore"):
-            return np.log(sums) + self.kernel.log_peak(found, self.bandwidths)
+        return self._log_sums(*state)
 
 
 class Gradient(KernelReduction):
@@ -177,10 +284,10 @@ class Gradient(KernelReduction):
     ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
     """
 
-    def __init__(self, kernel, bandwidth, points, tol):
-        super().__init__(kernel, [bandwidth], points, tol)
-        self.width = self.n_features = points.shape[1]
-        self.scale, self.indistinct = points.scale, points.indistinct
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.width = self.n_features = spec.points.shape[1]
+        self.scale, self.indistinct = spec.points.scale, spec.points.indistinct
 
     def suspect_rows(self, nearest, delta):
         suspect = super().suspect_rows(nearest, delta)
@@ -205,17 +312,14 @@ class Gradient(KernelReduction):
         h = self.bandwidths[0]
         if self.kernel.singular and self.indistinct:  # no direction at the point itself
             tile.sq[tile.sq <= self.indistinct] = 0.0
-        energy = self.kernel.energy(tile.sq)
-        unshifted = energy * 1.0
-        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
+        unshifted = self.kernel.energy(tile.sq * 1.0)
+        lowest, reference, shifted = self._shifted(state[0], tile)
         factor = self._factors(lowest, state[0])
-        reference = np.where(np.isinf(lowest), 0.0, lowest)
-        shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, h, shifted, reference)
         total = state[1] * factor + to_host(values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
-        pull = tile.pull(slopes, self.tol * h * total[:, 0])
-        return lowest, total, state[2] * factor + pull
+        steps = tile.weighted_differences(slopes, self.tol * h * total[:, 0])
+        return lowest, total, state[2] * factor + steps
 
     def merge(self, state, other):
         lowest = np.minimum(state[0], other[0])
@@ -235,15 +339,12 @@ class Gradient(KernelReduction):
 class PartialGradient(Gradient):
     """The log sum, and the gradient: what one part of the points has to say."""
 
-    def __init__(self, kernel, bandwidth, points, tol):
-        super().__init__(kernel, bandwidth, points, tol)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.width = self.n_features + 1
 
     def finish(self, state):
-        found = np.where(np.isinf(state[0]), 0.0, state[0])
-        with np.errstate(divide="ignore"):
-            log_sums = np.log(state[1]) + self.kernel.log_peak(found, self.bandwidths)
-        return np.hstack([log_sums, super().finish(state)])
+        return np.hstack([self._log_sums(*state[:2]), super().finish(state)])
 
     def combine(self, result, other):
         """The mean of both gradients, by their shares of the sum."""
@@ -267,9 +368,9 @@ class Shares(KernelReduction):
     with their weights.
     """
 
-    def __init__(self, kernel, bandwidth, points, tol, n_neighbors):
-        super().__init__(kernel, [bandwidth], points, tol)
-        self.equal_weights = points.weights is None
+    def __init__(self, spec, n_neighbors):
+        super().__init__(spec)
+        self.equal_weights = spec.points.weights is None
         self.neighbors = KSmallest(n_neighbors, NEIGHBOR_TOL)
 
     def suspect_rows(self, nearest, delta):
@@ -287,10 +388,7 @@ class Shares(KernelReduction):
 
     def update(self, state, tile):
         near = _with_smaller(state[2:], tile)
-        energy = self.kernel.energy(tile.sq)
-        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
-        reference = np.where(np.isinf(lowest), 0.0, lowest)
-        shifted = self.kernel.shift(energy, reference)
+        lowest, reference, shifted = self._shifted(state[0], tile)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
         sums, xp = np.empty((len(values), 6)), namespace(values)
         sums[:, :2] = to_host(values @ tile.weights)[:, None]
@@ -314,16 +412,15 @@ class Shares(KernelReduction):
         return state[1] * np.hstack([factor, factor, factor**2, one, one, factor])
 
 
-class KSmallest:
-    """The ``k`` smallest squared distances of each query, ascending."""
+class KSmallest(Reduction):
+    """The ``k`` smallest squared distances of each query, ascending.
 
-    def __init__(self, k, tol):
+    ``tol`` is their relative error that is allowed.
+    """
+
+    def __init__(self, k, tol, dtype=None):
         self.k = self.width = k
-        self.tol = tol
-        self.smallest_bandwidth = np.inf
-
-    def reach(self, nearest):
-        return np.full_like(nearest, np.inf)
+        self.tol, self.dtype = tol, dtype
 
     def suspect_rows(self, nearest, delta):
         return ~(delta <= self.tol * nearest)

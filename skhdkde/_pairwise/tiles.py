@@ -12,7 +12,7 @@ and of those rows only the pairs that carry weight are computed again:
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from skhdkde._utils.arrays import namespace, row_blocks, to_host
+from skhdkde._utils.arrays import namespace, row_batches, to_host
 
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
@@ -64,92 +64,91 @@ class Tile:
         weights = self.points.weight_block(self.cols, np.float64)
         return self.queries.weight_sums(weights, self.cols)
 
-    def pulled(self, pull):
-        """``|x - pull y|^2`` in a new array, stretched as ``sq`` is.
+    def shrunk_sq(self, shrinkage):
+        """Return ``|x - a y|^2`` for a shrinkage ``a``, scaled as ``sq`` is, as a new array.
 
         ``|x - a y|^2 = a |x - y|^2 + (1 - a) (|x|^2 - a |y|^2)``: the product is shared.
         """
-        if pull == 1.0:
+        if shrinkage == 1.0:
             return self.sq * 1.0
         factors = np.empty((len(self.nearest), 2), dtype=self.queries.augmented.dtype)
-        factors[:, 0] = -pull * (1.0 - pull)
-        factors[:, 1] = (1.0 - pull) * self.queries.sq_norms
+        factors[:, 0] = -shrinkage * (1.0 - shrinkage)
+        factors[:, 1] = (1.0 - shrinkage) * self.queries.sq_norms
         sq = self.device.put(factors) @ self._block[:, -2:].T
-        if pull > 0.0:
-            sq += self.sq * pull
+        if shrinkage > 0.0:
+            sq += self.sq * shrinkage
             namespace(sq).clip(sq, 0.0, None, out=sq)
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
-    def discounted(self, sq, stretch, offset):
-        """``stretch * sq + offset``, in place, both of shape (n_points,)."""
-        for factor, name in ((stretch, "multiply"), (offset, "add")):
-            part = self.device.put(factor[self.cols].astype(self.queries.augmented.dtype))
-            sq = getattr(namespace(sq), name)(sq, part, out=sq)
-        return sq
+    def scaled_sq(self, sq, sq_factor, sq_offset):
+        """Return ``sq_factor * sq + sq_offset``, in place, both of shape (n_points,)."""
+        xp, dtype = namespace(sq), self.queries.augmented.dtype
+        sq = xp.multiply(sq, self.device.put(sq_factor[self.cols].astype(dtype)), out=sq)
+        return xp.add(sq, self.device.put(sq_offset[self.cols].astype(dtype)), out=sq)
 
     def scratch(self):
         """An uninitialised array like ``sq``."""
         return self.device.scratch(self.sq)
 
-    def pull(self, slopes, allowed):
-        """``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
+    def weighted_differences(self, slopes, allowed):
+        """Return ``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
 
         By a product with the centred points, except for the queries for which the error
         of that would be more than ``allowed``, of shape (n_rows,).
         """
         queries = self.queries.augmented
-        pull = _pull_by_product(slopes, queries, self._block)
+        sums = _differences_by_product(slopes, queries, self._block)
         slopes = to_host(slopes)
         errors = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
         errors *= np.sqrt(len(self._block)) * slopes.sum(axis=1, dtype=np.float64)
-        if self.points.stretch is not None:
-            errors *= self.points.stretch.max()
+        if self.points.sq_factor is not None:
+            errors *= self.points.sq_factor.max()
         rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * errors <= allowed))
         if len(rows) and slopes.dtype == np.float32:
             wide = self.points.query_block(self.queries.exact[rows], np.float64)
-            pull[rows] = 0.0
-            for part in row_blocks(*self._block.shape):
-                cols = slice(part.start + self.cols.start, part.stop + self.cols.start)
-                block = self.points.block(cols, np.float64)
-                pull[rows] += _pull_by_product(slopes[rows, part], wide, block)
+            sums[rows] = 0.0
+            for cols in row_batches(*self._block.shape):
+                block = self.points.block(_moved(cols, self.cols.start), np.float64)
+                sums[rows] += _differences_by_product(slopes[rows, cols], wide, block)
             fine = np.finfo(np.float64).eps * errors[rows] <= allowed[rows]
             rows = rows[~fine]
         for i in rows:
-            pull[i] = self._pull_by_differences(slopes[i], i)
-        return pull
+            sums[i] = self._weighted_differences_of(slopes[i], i)
+        return sums
 
-    def _pull_by_differences(self, slopes, row):
-        pull = np.zeros(self.points.shape[1])
+    def _weighted_differences_of(self, slopes, row):
+        """Return the sum of one query from the differences themselves."""
+        total = np.zeros(self.points.shape[1])
         cols = np.flatnonzero(slopes)
-        if self.points.stretch is not None:
-            slopes = slopes * self.points.stretch[self.cols]
-        for part in row_blocks(len(cols), len(pull)):
-            y = self.points.exact[self.cols.start + cols[part]].astype(np.float64)
-            pull += slopes[cols[part]] @ (y - self.queries.exact[row])
-        return pull
+        if self.points.sq_factor is not None:
+            slopes = slopes * self.points.sq_factor[self.cols]
+        for batch in row_batches(len(cols), len(total)):
+            y = self.points.exact[self.cols.start + cols[batch]].astype(np.float64)
+            total += slopes[cols[batch]] @ (y - self.queries.exact[row])
+        return total
 
 
-def _pull_by_product(slopes, queries, block):
+def _differences_by_product(slopes, queries, block):
+    """Return ``sum_j slopes_ij (y_j - x_i)`` from products with augmented points."""
     totals = to_host(slopes @ block).astype(np.float64, copy=False)
     return totals[:, :-2] + 0.5 * totals[:, -1:] * queries[:, :-2]
 
 
-class _Products:
+class BareProducts:
     """Tiles as bare products, for reductions and queries that need no more."""
 
     def __init__(self, reduction, queries, points, device):
         self.reduction, self.queries, self.points = reduction, queries, points
         self.device = device
-        self.terms = getattr(reduction, "product_terms", lambda lowest: None)
         self.lowest = self.operand = None
 
     def update(self, state, cols):
         """The state with a tile added, or None if that takes a full tile."""
-        if self.points.stretch is not None or not np.isfinite(state[0]).all():
+        if self.points.sq_factor is not None or not np.isfinite(state[0]).all():
             return None
         if self.lowest is not state[0]:
-            terms = self.terms(state[0])
+            terms = self.reduction.product_terms(state[0])
             if terms is None:
                 return None
             rate, reference = terms
@@ -167,11 +166,11 @@ class _Products:
     def _with_full_rows(self, state, rows, cols):
         """Add the tile for the ``rows`` that found a much nearer point in it."""
         if len(rows):
-            tile = Tile(self.queries.take(rows), self.points, cols, self.device)
-            update = self.reduction.update(tuple(part[rows] for part in state), tile)
-            state = tuple(part.copy() for part in state)
-            for part, new in zip(state, update, strict=True):
-                part[rows] = new
+            tile = Tile(self.queries.subset(rows), self.points, cols, self.device)
+            update = self.reduction.update(tuple(batch[rows] for batch in state), tile)
+            state = tuple(batch.copy() for batch in state)
+            for batch, new in zip(state, update, strict=True):
+                batch[rows] = new
         return state
 
 
@@ -224,7 +223,7 @@ def always_sharp(queries, points, reduction):
         dtype,
         queries.bias,
     )
-    delta = points.stretched_error(delta, np.finfo(dtype).eps)
+    delta = points.scaled_error(delta, np.finfo(dtype).eps)
     return not reduction.suspect_rows(zero, delta).any()
 
 
@@ -267,7 +266,7 @@ def mend(tile, reduction, earlier):
 
 def _bound(tile, reduction, nearest, rows, dtype):
     reach = reduction.reach(nearest)
-    if tile.points.stretch is not None:  # these are not distances: the worst
+    if tile.points.sq_factor is not None:  # these are not distances: the worst
         nearest, reach = np.zeros_like(nearest), np.full_like(nearest, np.inf)
     delta = error_bound(
         tile.queries.sq_norms[rows],
@@ -278,33 +277,34 @@ def _bound(tile, reduction, nearest, rows, dtype):
         dtype,
         tile.queries.bias,
     )
-    return tile.points.stretched_error(delta, np.finfo(dtype).eps)
+    return tile.points.scaled_error(delta, np.finfo(dtype).eps)
 
 
 def _pairs_by_differences(tile, rows, pairs, sq):
     i, j = np.nonzero(pairs)
     exact = tile.points.exact
-    for part in row_blocks(len(i), exact.shape[1]):
-        x = tile.queries.exact[rows[i[part]]] - exact[tile.cols.start + j[part]]
+    for batch in row_batches(len(i), exact.shape[1]):
+        x = tile.queries.exact[rows[i[batch]]] - exact[tile.cols.start + j[batch]]
         exact_sq = np.square(x, out=x).sum(axis=1)
-        cols = tile.cols.start + j[part]
-        sq[i[part], j[part]] = tile.points.stretched(exact_sq, cols)
+        cols = tile.cols.start + j[batch]
+        sq[i[batch], j[batch]] = tile.points.scaled_sq(exact_sq, cols)
 
 
 def _rows_by_product(tile, rows, sq):
     queries = tile.points.query_block(tile.queries.exact[rows], np.dtype(np.float64))
-    for part in row_blocks(sq.shape[1], queries.shape[1]):
-        block = tile.points.block(_shifted(part, tile.cols.start), np.dtype(np.float64))
-        sq[:, part] = queries @ block.T
+    for batch in row_batches(sq.shape[1], queries.shape[1]):
+        block = tile.points.block(_moved(batch, tile.cols.start), np.dtype(np.float64))
+        sq[:, batch] = queries @ block.T
 
 
 def _rows_by_differences(tile, rows, sq):
     queries = tile.queries.exact[rows]
-    for part in row_blocks(sq.shape[1], queries.shape[1]):
-        cols = _shifted(part, tile.cols.start)
+    for batch in row_batches(sq.shape[1], queries.shape[1]):
+        cols = _moved(batch, tile.cols.start)
         exact_sq = cdist(queries, tile.points.exact[cols], "sqeuclidean")
-        sq[:, part] = tile.points.stretched(exact_sq, cols)
+        sq[:, batch] = tile.points.scaled_sq(exact_sq, cols)
 
 
-def _shifted(part, start):
-    return slice(part.start + start, part.stop + start)
+def _moved(batch, start):
+    """Return the slice of all points for a slice of a tile that begins at ``start``."""
+    return slice(batch.start + start, batch.stop + start)

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from skhdkde._pairwise.backends import visit_pairs
+from skhdkde._pairwise.backends import visit_pairs as tiled
 from skhdkde._pairwise.gpu_points import augment
 from skhdkde._utils.threads import n_threads_for
 
@@ -76,17 +76,17 @@ class TorchDevice:
         return torch.empty_like(like)
 
 
-def reduce_pairs(reduction, queries, points, *, n_jobs=None, **options):
-    """See :func:`skhdkde._backends.reduce_pairs`."""
+def visit_pairs(reduction, queries, points, options, leave_out, out):
+    """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
     import torch
 
     device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
     if points.on_gpu:
         device.name = points.exact.tensor.device
-    with _settings(n_threads_for(n_jobs)):
+    with _settings(n_threads_for(options.n_jobs)):
         while True:
             try:
-                return visit_pairs(device, reduction, queries, points, **options)
+                return tiled(device, reduction, queries, points, options, leave_out, out)
             except torch.OutOfMemoryError:
                 if device.tile_rows < 2 * SMALLEST_ROWS:
                     raise

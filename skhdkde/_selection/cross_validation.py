@@ -15,14 +15,14 @@ import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
-from skhdkde._density.components import make_parts
+from skhdkde._density.components import whiten_components
 from skhdkde._density.covariance import MixtureSpec, standardization
 from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.kernel_grid import CellSums
+from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.reductions import KSmallest
 from skhdkde._selection.rules import FLOAT64_BELOW
 from skhdkde._selection.search_result import BandwidthSearch, Candidate
-from skhdkde._utils.random import priorities
+from skhdkde._utils.random import sampling_ranks
 
 DEGREES_OF_FREEDOM = (3.0, 5.0, 10.0, 30.0, 100.0)
 N_FOLDS = 5
@@ -73,7 +73,7 @@ class Folds:
     def __init__(self, X, weights, random_state, index, **engine):
         self.X, self.weights, self.random_state = X, weights, random_state
         self.engine, n_points = {**engine, "label": "structure"}, len(X)
-        order = np.argsort(priorities(index, random_state))
+        order = np.argsort(sampling_ranks(index, random_state))
         self.queries = np.split(order, fold_ends(n_points))[:-1]
         n_queries = sum(map(len, self.queries))
         everything = np.ones(n_queries) if weights is None else weights
@@ -96,7 +96,7 @@ class Folds:
             others = np.setdiff1d(np.arange(len(self.X)), queries)
             weights = None if self.weights is None else self.weights[others]
             fitted.append(
-                make_parts(
+                whiten_components(
                     self.X[others],
                     weights,
                     structure,
@@ -163,7 +163,7 @@ class HeldOut:
         pulled = [(k, h * points.scale, part.pull(k, h, preserve)) for k, h in cells]
         scales = part.log_scales()
         top = scales.max()
-        reduction = CellSums(pulled, TOL, scales - top)
+        reduction = KernelGridSums(pulled, TOL, scales - top)
         queries = points.as_queries(X)
         return top + reduce_pairs(
             reduction, queries, points, dtype=self.dtype, **self.engine

@@ -5,7 +5,6 @@ over fresh points, which the leave-one-out mean over the training points estimat
 One pass over the pairs gives it at a whole grid of bandwidths.
 """
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.optimize import brentq
 
 from skhdkde._kernels.compact import SHARP_CURVE
 from skhdkde._selection.search_result import BandwidthSearch
+from skhdkde._utils.warnings import warn_user
 
 # Largest spacing in log h from which a spline finds the optimum to 1e-3 (the error
 # falls with its sixth power), and spacing at which a compact kernel's search stops.
@@ -51,12 +51,10 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
     if curve.best in (0, len(curve.mean) - 1) and np.isclose(
         best, curve.bandwidths[curve.best], rtol=1e-6
     ):
-        warnings.warn(
+        warn_user(
             f"bandwidth {best / scale:.6g}, at an end of the {len(curve.bandwidths)} "
-            "tried, is the best of them; the optimum may lie beyond.",
-            UserWarning,
-            stacklevel=2,
-        )
+            "tried, is the best of them; the optimum may lie beyond."
+    )
     return BandwidthSearch(
         bandwidth=float(best / scale),
         bandwidths=curve.bandwidths / scale,

@@ -1,6 +1,5 @@
 """Mean log density against bandwidth, over held-out or training points."""
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -12,32 +11,33 @@ from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.reductions import LogSumExp
 from skhdkde._selection.rules import N_QUERIES, leave_one_out
 from skhdkde._utils.moments import _weighted_mean
+from skhdkde._utils.warnings import warn_user
 
 TOL = 1e-3  # nats
 # Doublings of the range in search of the best bandwidth.
 MAX_WIDENINGS = 8
 
 
-def bandwidth_curve(estimate, X, random_state, engine):
-    """The curve of an estimate at held-out points, or, X being None, its own."""
-    if estimate.parts is None:
-        points, kernel = estimate.members[0].points, estimate.kernel
+def bandwidth_curve(density, X, random_state, engine):
+    """The curve of an density at held-out points, or, X being None, its own."""
+    if density.parts is None:
+        points, kernel = density.components[0].points, density.kernel
         return PlainCurve(points, kernel, X, random_state, **engine)
-    return StructuredCurve(estimate, X, random_state, engine)
+    return StructuredCurve(density, X, random_state, engine)
 
 
 class StructuredCurve:
-    """Queries at which an estimate over parts is compared at many bandwidths.
+    """Queries at which an density over parts is compared at many bandwidths.
 
     Every bandwidth is a pass of its own, as centres are pulled differently. Of the
     training points at most 4096 are queries, with what they contributed to covariances.
     """
 
-    def __init__(self, estimate, X, random_state, engine):
-        self.estimate, self.engine, self.queries = estimate, engine, X
-        self.largest = estimate.largest_bandwidth
-        self.X = estimate.training if X is None else X
-        self.weights = np.ones(len(self.X)) if X is not None else estimate.weights()
+    def __init__(self, density, X, random_state, engine):
+        self.density, self.engine, self.queries = density, engine, X
+        self.largest = density.largest_bandwidth
+        self.X = density.training if X is None else X
+        self.weights = np.ones(len(self.X)) if X is not None else density.weights()
         self.rows = np.arange(len(self.X))
         if X is None and len(self.rows) > N_QUERIES:
             rng = check_random_state(random_state)
@@ -47,7 +47,7 @@ class StructuredCurve:
     def log_density(self, bandwidths):
         """At each query and bandwidth, (n_queries, n_bandwidths), nats."""
         columns = [
-            at_bandwidth(self.estimate, h).log_density(
+            at_bandwidth(self.density, h).log_density(
                 self.queries, self.engine, self.rows
             )
             for h in bandwidths
@@ -55,8 +55,8 @@ class StructuredCurve:
         return np.column_stack(columns).astype(np.float64)
 
     def thresholds(self, bandwidth):
-        """Medians over the queries of ``h_g`` and ``h_clt``, at the estimate's pull."""
-        _, columns = self.estimate.diagnose(self.queries, self.engine)
+        """Medians over the queries of ``h_g`` and ``h_clt``, at the density's pull."""
+        _, columns = self.density.diagnose(self.queries, self.engine)
         names = Diagnosing.COLUMNS
         return tuple(
             float(np.median(columns[:, names.index(name)])) for name in ("h_g", "h_clt")
@@ -68,7 +68,7 @@ class StructuredCurve:
 
 
 class PlainCurve:
-    """Queries at which the textbook's estimate is compared at many bandwidths.
+    """Queries at which the textbook's density is compared at many bandwidths.
 
     Parameters
     ----------
@@ -160,11 +160,9 @@ def around_peak(curve, bandwidths, marks):
         too_high = best == 0 and np.isfinite(mean[0])
         low, high = (0.5 * low, high) if too_high else (low, 2.0 * high)
         high = min(high, curve.largest)
-    warnings.warn(
+    warn_user(
         f"No best bandwidth between {grid[0]:.4g} and {grid[-1]:.4g}: the curve may be "
-        "cut off. Pass bandwidths.",
-        UserWarning,
-        stacklevel=3,
+        "cut off. Pass bandwidths."
     )
     return grid, log_density
 

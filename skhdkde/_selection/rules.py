@@ -1,17 +1,17 @@
 """Bandwidth rules."""
 
 import functools
-import warnings
 
 import numpy as np
 
 from skhdkde._density.covariance import covariance_spectrum
 from skhdkde._pairwise.backends import reduce_pairs
 from skhdkde._pairwise.points import TrainingPoints, distinct_rows
-from skhdkde._pairwise.reductions import KSmallest, LogSumExp
+from skhdkde._pairwise.reductions import KSmallest, LogSumExp, ReductionSpec
 from skhdkde._selection.curve import search_bandwidth
-from skhdkde._utils.random import lowest, priorities, seed_from
-from skhdkde._utils.warnings import levels_to_caller
+from skhdkde._utils.moments import relative_weights
+from skhdkde._utils.random import lowest, sampling_ranks, seed_from
+from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
@@ -37,7 +37,7 @@ def bandwidth_by_rule(
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
     random_state=None,
-    **engine,
+    options,
 ):
     """Bandwidth of ``rule`` for prepared points, and the search if it made one.
 
@@ -47,7 +47,7 @@ def bandwidth_by_rule(
     if rule in REFERENCE_RULES:
         spectrum = functools.partial(covariance_spectrum, points)
         return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
-    queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, **engine)
+    queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, options)
     return queried_bandwidth(queries, rule, parameter, bandwidths, n_copies)
 
 
@@ -69,17 +69,17 @@ def queried_bandwidth(queries, rule, parameter, bandwidths, n_copies):
     if n_distinct < 2:
         raise _too_few(n_distinct + n_copies, rule, parameter)
     if n_copies:
-        warn_of_copies(n_distinct + n_copies, n_copies, rule, parameter)
+        warn_of_duplicates(n_distinct + n_copies, n_copies, rule, parameter)
     if rule == "nearest":
         return queries.nearest_rule() / queries.points.scale, None
     search = search_bandwidth(queries, bandwidths, n_copies)
     return search.bandwidth, search
 
 
-def leave_one_out(points, kernel, n_queries, random_state, **engine):
+def leave_one_out(points, kernel, n_queries, random_state, options):
     """Distinct training points as queries, at most ``n_queries``; number of copies."""
     distinct, n_copies, index = distinct_points(points)
-    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, index, **engine)
+    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, options, index)
     return queries, n_copies
 
 
@@ -113,15 +113,13 @@ def _too_few(n_points, rule, parameter):
     )
 
 
-def warn_of_copies(n_points, n_copies, rule, parameter):
+def warn_of_duplicates(n_points, n_copies, rule, parameter):
     """Warn, in the name of the line that called the package."""
-    warnings.warn(
+    warn_user(
         f"{n_copies} of the {n_points} training points are exact copies of "
         f"others. {parameter}={rule!r} leaves out a point together with its copies; "
         "otherwise the leave-one-out likelihood would grow without bound as the "
-        "bandwidth goes to 0.",
-        UserWarning,
-        stacklevel=levels_to_caller(),
+        "bandwidth goes to 0."
     )
 
 
@@ -135,7 +133,7 @@ def distinct_points(points):
     n_copies = points.shape[0] - len(first)
     if n_copies:
         weights = np.bincount(group, weights=points.weights)
-        points = TrainingPoints(points.in_data_units(first), weights)
+        points = TrainingPoints(points.in_data_units(first), relative_weights(weights))
     return points, n_copies, first
 
 
@@ -146,20 +144,21 @@ class LeaveOneOut:
     of each in the data.
     """
 
-    def __init__(self, points, kernel, n_queries, random_state, index=None, **engine):
+    def __init__(self, points, kernel, n_queries, random_state, options, index=None):
         rows = np.arange(points.shape[0])
         index = rows if index is None else index
         if len(rows) > n_queries:
-            rows = lowest(priorities(index, seed_from(random_state)), n_queries)
+            rows = lowest(sampling_ranks(index, seed_from(random_state)), n_queries)
         weights = np.ones(len(rows)) if points.weights is None else points.weights[rows]
         others = points.total_weight_without_each()[rows]
-        self._set(points, kernel, rows, index[rows], weights, others, engine)
+        self._set(points, kernel, rows, index[rows], weights, others, options)
 
-    def _set(self, points, kernel, rows, index, weights, others, engine):
-        self.points, self.kernel, self.engine = points, kernel, engine
+    def _set(self, points, kernel, rows, index, weights, others, options):
+        self.points, self.kernel = points, kernel
+        self.options = options.labelled("bandwidth")
         self.rows, self.weights = rows, weights
         # the heaviest are the pilots; of those that weigh the same any
-        order = np.lexsort((priorities(index, 0), -weights))
+        order = np.lexsort((sampling_ranks(index, 0), -weights))
         self.pilots = rows[order[:N_PILOT]]
         with np.errstate(divide="ignore"):
             self.log_others = np.log(others)
@@ -167,24 +166,22 @@ class LeaveOneOut:
         self.dtype = np.dtype(np.float64) if wide else points.dtype
         self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
 
-    def _reduce(self, reduction, rows, dtype):
+    def _reduce(self, reduction, rows):
         return reduce_pairs(
             reduction,
             self.points.rows_as_queries(rows),
             self.points,
+            self.options,
             leave_out=rows,
-            dtype=dtype,
-            **self.engine,
-            label="bandwidth",
         )
 
     def nearest_sq(self, rows):
         """Squared distance of the points ``rows`` to the nearest other point."""
         if self.dtype == np.float32:
-            nearest = self._reduce(KSmallest(1, 1e-5), rows, self.dtype)[:, 0]
+            nearest = self._reduce(KSmallest(1, 1e-5, self.dtype), rows)[:, 0]
             if nearest.min() > SMALLEST_FLOAT32:
                 return nearest
-        return self._reduce(KSmallest(1, 1e-9), rows, np.float64)[:, 0]
+        return self._reduce(KSmallest(1, 1e-9, np.float64), rows)[:, 0]
 
     def nearest_rule(self):
         """``h^2`` = mean squared distance to the nearest point / ``d``."""
@@ -194,11 +191,16 @@ class LeaveOneOut:
 
     def log_density(self, bandwidths):
         """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
-        d = self.points.shape[1]
-        reduction = LogSumExp(self.kernel, bandwidths, self.points, self.tol)
-        log_sums = self._reduce(reduction, self.rows, self.dtype)
-        log_norm = self.kernel.log_normalizer(d) + d * np.log(bandwidths)
-        return log_sums - log_norm - self.log_others[:, None]
+        spec = ReductionSpec(
+            self.kernel, bandwidths, self.points, self.dtype, self.tol, self.dtype
+        )
+        log_sums = self._reduce(LogSumExp(spec), self.rows)
+        return self.normalized(log_sums, bandwidths)
+
+    def normalized(self, log_sums, bandwidths):
+        """Return leave-one-out log densities from log sums, scaled units."""
+        log_volume = self.kernel.log_volume(self.points.shape[1], bandwidths)
+        return log_sums - log_volume - self.log_others[:, None]
 
     def search_range(self):
         """Bandwidths between which the optimum lies.

@@ -40,7 +40,7 @@ class BandwidthSearch:
     Attributes
     ----------
     bandwidth : float
-        The bandwidth chosen, in data units or those of the frame of a covariance.
+        The bandwidth chosen, in data units or whitened units of a covariance.
     bandwidths : ndarray of shape (n_bandwidths,)
         Bandwidths tried, ascending.
     mean_log_density : ndarray of shape (n_bandwidths,)
@@ -96,7 +96,7 @@ class BandwidthSearch:
 
         Returns
         -------
-        frame : pandas.DataFrame
+        table : pandas.DataFrame
             A row for each candidate, with its attributes as columns.
 
         Raises
@@ -112,8 +112,8 @@ class BandwidthSearch:
             ) from error
         columns = [field.name for field in fields(Candidate)]
         rows = [[getattr(c, name) for name in columns] for c in self.candidates]
-        frame = pd.DataFrame(rows, columns=columns)
-        return frame.sort_values("mean_log_density", ascending=False, ignore_index=True)
+        table = pd.DataFrame(rows, columns=columns)
+        return table.sort_values("mean_log_density", ascending=False, ignore_index=True)
 
     def __repr__(self):
         low, high = self.bandwidths[0], self.bandwidths[-1]

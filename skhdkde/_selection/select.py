@@ -7,10 +7,11 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._kernels import KERNELS
-from skhdkde._pairwise.backends import BACKENDS, resolve_backend
+from skhdkde._pairwise.backends import BACKENDS, ComputeOptions
 from skhdkde._pairwise.points import TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
 from skhdkde._utils.arrays import local, select
+from skhdkde._utils.moments import relative_weights
 from skhdkde._utils.validation import (
     check_bandwidth,
     check_n_jobs,
@@ -152,7 +153,9 @@ def select_bandwidth(
     """
     check_n_jobs(n_jobs)
     X = local(check_points(X))
-    backend = resolve_backend(backend, X.shape[1], not isinstance(X, np.ndarray))
+    options = ComputeOptions(backend, n_jobs, verbose).resolved(
+        X.shape[1], on_gpu=not isinstance(X, np.ndarray)
+    )
     weights = check_weights(sample_weight, X)
     if not isinstance(bandwidths, Integral):
         bandwidths = check_array(
@@ -162,7 +165,7 @@ def select_bandwidth(
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
         X, weights = select(X, weights > 0), weights[weights > 0]
-    points = TrainingPoints(X, weights)
+    points = TrainingPoints(X, relative_weights(weights))
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)
@@ -174,8 +177,6 @@ def select_bandwidth(
         n_queries=n_queries,
         bandwidths=bandwidths,
         random_state=random_state,
-        backend=backend,
-        n_jobs=n_jobs,
-        verbose=verbose,
+        options=options,
     )
     return (bandwidth, search) if return_search else bandwidth

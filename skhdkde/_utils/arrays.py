@@ -107,6 +107,11 @@ def column(values, tile):
     return torch.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
 
 
+def finite_or_zero(values):
+    """Return the values with 0 in place of infinities."""
+    return np.where(np.isinf(values), 0.0, values)
+
+
 def smallest(sq, k, limit):
     """Small entries of each row of a tile, on the host, padded with infinities.
 
@@ -141,7 +146,7 @@ def smallest(sq, k, limit):
     return values, found
 
 
-def row_blocks(n_rows, n_features, size=BLOCK_SIZE):
+def row_batches(n_rows, n_features, size=BLOCK_SIZE):
     """Slices of rows that hold about ``size`` elements each."""
     step = max(1, size // max(n_features, 1))
     return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]

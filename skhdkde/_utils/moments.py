@@ -3,6 +3,11 @@
 import numpy as np
 
 
+def relative_weights(weights):
+    """Return positive weights divided by the largest; None for None."""
+    return None if weights is None else weights / weights.max()
+
+
 class Moments:
     """Weight, mean and sum of squares about it, of each feature.
 

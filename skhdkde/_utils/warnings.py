@@ -1,12 +1,15 @@
-"""Warnings that name the line of the user."""
+"""Warnings that name the user's line."""
 
 import sys
+import warnings
+
+# What runs inside these packages is not the user's line.
+INSIDE = ("skhdkde.", "sklearn.", "joblib.", "dask.", "distributed.")
 
 
-def levels_to_caller():
-    """``stacklevel`` at which a warning names the line that called the package."""
-    frame, level = sys._getframe(1), 0
-    inside = ("skhdkde.", "sklearn.")
-    while frame and frame.f_globals.get("__name__", "").startswith(inside):
-        frame, level = frame.f_back, level + 1
-    return level + 1
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, naming the line that called the package, however deep the call is."""
+    caller, level = sys._getframe(1), 2
+    while caller and caller.f_globals.get("__name__", "").startswith(INSIDE):
+        caller, level = caller.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

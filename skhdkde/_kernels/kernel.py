@@ -1,0 +1,257 @@
+"""The role of a kernel, and the two kernels with exponential profiles.
+
+A kernel is a profile of the distance, ``K(z) = k(|z|) / Z_d`` with ``k(0) = 1``, and its
+normaliser ``Z_d``, the integral of ``k(|z|)`` over ``R^d``. At bandwidth ``h`` the density
+of one point is ``k(r / h) / (Z_d h^d)``.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+from scipy.special import gammaln
+
+from skhdkde._kernels.volumes import (
+    divide_by_radius,
+    log_sphere_area,
+    root,
+    root_resolution,
+)
+from skhdkde._utils.arrays import column, namespace, number
+
+
+class Kernel(abc.ABC):
+    """The role of a kernel; a new one is a subclass.
+
+    Methods take tiles ``sq`` of squared distances, and bandwidths ``h`` in the units of
+    these. Tiles are numpy arrays, torch tensors or lazy tensors of KeOps, and the last
+    cannot be changed in place: what is returned counts.
+
+    Attributes
+    ----------
+    name : str
+        As users write it.
+    compact : bool
+        Whether the profile vanishes from ``r = h`` on.
+    affine : bool
+        Whether the energy is the squared distance itself.
+    singular : bool
+        Whether the slope diverges at ``r = 0``.
+    squaring_ratio : float or None
+        Values at ``h / squaring_ratio`` are the squares of those at ``h``, which makes a
+        grid of bandwidths cheap; None where there is no such ratio.
+    degrees_of_freedom : float
+        Of "student"; infinite for the others.
+    """
+
+    name: str
+    compact = False
+    affine = False
+    singular = False
+    squaring_ratio: float | None = None
+    degrees_of_freedom = np.inf
+
+    def log_volume(self, n_features, h):
+        """Return the log of the integral of ``k(r / h)`` over all space."""
+        return self.log_normalizer(n_features) + n_features * np.log(h)
+
+    @abc.abstractmethod
+    def log_normalizer(self, n_features):
+        """Return ``log Z_d``."""
+
+    @abc.abstractmethod
+    def variance(self, n_features):
+        """Return the variance of a coordinate of the kernel at ``h = 1``."""
+
+    @abc.abstractmethod
+    def energy(self, sq):
+        """Return, in place, what the profile depends on: a power of the distance."""
+
+    @abc.abstractmethod
+    def shift(self, energy, lowest):
+        """Return, in place, the row's lowest energy minus each."""
+
+    @abc.abstractmethod
+    def values(self, shifted, h, out, lowest):
+        """Return the profile, relative to its value at the energy ``lowest``.
+
+        ``shifted`` is what :meth:`shift` returned for ``lowest``; ``out`` is overwritten.
+        """
+
+    @abc.abstractmethod
+    def log_peak(self, lowest, bandwidths):
+        """Return the logs of what ``values`` are relative to, (n_rows, n_bandwidths)."""
+
+    def product_terms(self, lowest, h):
+        """Return rate and reference, by row, of a product that is enough.
+
+        :meth:`values_from_product` takes the least steps from ``rate (reference - sq)``
+        to what :meth:`values` gives. For affine kernels only.
+        """
+        raise TypeError(f"kernel {self.name!r} is not affine")
+
+    def values_from_product(self, product):
+        """Return values from ``rate (reference - sq)``; see :meth:`product_terms`."""
+        raise TypeError(f"kernel {self.name!r} is not affine")
+
+    @abc.abstractmethod
+    def slopes(self, energy, values, h):
+        """Return ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``."""
+
+    @abc.abstractmethod
+    def radii(self, n_features, size, rng):
+        """Return radii of random draws at ``h = 1``, of shape (size,)."""
+
+    @abc.abstractmethod
+    def reach(self, nearest, margin, h):
+        """Return squared distances from which on a pair adds next to nothing.
+
+        That is less than ``exp(-margin)`` of what the nearest pair of the row adds.
+        """
+
+    @abc.abstractmethod
+    def suspect_rows(self, nearest, delta, bandwidths, tol):
+        """Return the rows in which an error ``delta`` of ``sq`` may matter."""
+
+    @abc.abstractmethod
+    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
+        """Return the pairs of those rows in which it does."""
+
+    @abc.abstractmethod
+    def thresholds(self, law, nearest):
+        """Return ``h_g`` and ``h_clt``, where the regimes meet, for each query."""
+
+    @abc.abstractmethod
+    def tail_index(self, h, law):
+        """Return the index of the power-law tail of the kernel's values, by query."""
+
+    def scaled_distance(self, log_factors, h):
+        """Return factor and offset of squared distances that multiply the values.
+
+        At ``factor * sq + offset`` the profile is ``exp(log_factors)`` times that at
+        ``sq``, up to a constant. For "gaussian" and "student" only.
+        """
+        raise TypeError(f"kernel {self.name!r} has no scaled distance")
+
+
+class ExponentialFamily(Kernel):
+    """Profiles ``exp(-(r/h)^p / p)``: the numerics that gaussian and exponential share.
+
+    ``values`` at ``h / squaring_ratio`` is the square of ``values`` at ``h``, which
+    makes a grid of bandwidths cheap.
+    """
+
+    power: int
+
+    def shift(self, energy, lowest):
+        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
+
+    def rate(self, h):
+        """What energies are multiplied by in the exponent."""
+        return 1.0 / (self.power * h**self.power)
+
+    def values(self, shifted, h, out, lowest):
+        xp = namespace(out)
+        rate = np.minimum(self.rate(h), xp.finfo(out.dtype).max)
+        out = xp.multiply(shifted, number(rate, out), out=out)
+        return xp.exp(out, out=out)
+
+    def log_peak(self, lowest, bandwidths):
+        rate = np.minimum(self.rate(bandwidths), np.finfo(float).max)
+        return -np.multiply.outer(lowest, rate)
+
+    def thresholds(self, law, nearest):
+        """Bandwidths at which the tail index is 1 and 2, per query.
+
+        The number of points whose value is above ``v`` falls as ``v^-mu``. Where one
+        point is expected, ``Lambda ~ r^m`` and ``log v = -(r / h)^p / p`` make
+        ``mu = m (h / r)^p``.
+        """
+        radius, m = np.sqrt(law.squared_distance(1.0)), law.dimension(1.0)
+        h_g = radius / m ** (1.0 / self.power)
+        return h_g, 2.0 ** (1.0 / self.power) * h_g
+
+    def tail_index(self, h, law):
+        h_g, _ = self.thresholds(law, None)
+        with np.errstate(divide="ignore"):  # h_g is 0 where there are many duplicates
+            return (h / h_g) ** self.power
+
+    def reach(self, nearest, margin, h):
+        lowest = self.energy(nearest.copy())
+        with np.errstate(over="ignore"):
+            energy = lowest + margin * self.power * h**self.power
+            return np.maximum(energy, 0.0) ** (2.0 / self.power)
+
+
+class Gaussian(ExponentialFamily):
+    """``k(r) = exp(-r^2 / 2)``."""
+
+    name = "gaussian"
+    power = 2
+    affine = True
+    squaring_ratio = np.sqrt(2.0)
+
+    def log_normalizer(self, n_features):
+        return 0.5 * n_features * np.log(2.0 * np.pi)
+
+    def variance(self, n_features):
+        return 1.0
+
+    def energy(self, sq):
+        return sq
+
+    def product_terms(self, lowest, h):
+        return self.rate(h), lowest
+
+    def values_from_product(self, product):
+        return namespace(product).exp(product, out=product)
+
+    def slopes(self, energy, values, h):
+        return values
+
+    def radii(self, n_features, size, rng):
+        return np.sqrt(rng.chisquare(n_features, size=size))
+
+    def scaled_distance(self, logs, h):
+        return np.ones_like(logs), -2.0 * h**2 * logs
+
+    def suspect_rows(self, nearest, delta, bandwidths, tol):
+        return ~(delta <= 2.0 * tol * np.min(bandwidths) ** 2)
+
+    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
+        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
+        return sq <= (reach + 2.0 * delta)[:, None]
+
+
+class Exponential(ExponentialFamily):
+    """``k(r) = exp(-r)``."""
+
+    name = "exponential"
+    power = 1
+    singular = True
+    squaring_ratio = 2.0
+
+    def log_normalizer(self, n_features):
+        return log_sphere_area(n_features) + gammaln(n_features)
+
+    def variance(self, n_features):
+        return n_features + 1.0
+
+    def energy(self, sq):
+        return root(sq)
+
+    def slopes(self, energy, values, h):
+        return divide_by_radius(values, energy / number(h, energy))
+
+    def radii(self, n_features, size, rng):
+        return rng.gamma(n_features, size=size)
+
+    def suspect_rows(self, nearest, delta, bandwidths, tol):
+        return ~(delta <= root_resolution(nearest, delta, np.min(bandwidths), tol))
+
+    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
+        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
+        with np.errstate(over="ignore"):
+            blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
+        return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]
