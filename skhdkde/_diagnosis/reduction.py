@@ -4,6 +4,7 @@ import numpy as np
 
 from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
 from skhdkde._diagnosis.spread import FarTerms, clt_spread, redrawn_spread
+from skhdkde._pairwise.log_sums import relative_values
 from skhdkde._pairwise.reductions import Shares
 
 # The estimate of the variance has itself a variance from this tail index on.
@@ -87,11 +88,8 @@ class Diagnosing(Shares):
 
     def _redrawn(self, law, log_peak, sums, nearest, weights):
         nearest, weights = nearest[:, : law.rank + 1], weights[:, : law.rank]
-        energy = self.kernel.energy(nearest.copy())
         # relative to the same energy as the sums: that of the nearest point
-        lowest = energy[:, 0].copy()
-        shifted = self.kernel.shift(energy, lowest)
-        values = self.kernel.values(shifted, self.bandwidths[0], shifted, lowest)
+        values, _ = relative_values(self.kernel, self.bandwidths[0], nearest.copy())
         terms = weights * values[:, :-1]
         far = self._far_terms(log_peak, sums, terms, weights, values[:, -1])
         return redrawn_spread(

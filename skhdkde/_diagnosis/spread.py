@@ -16,6 +16,8 @@ import functools
 import numpy as np
 from scipy.special import ndtri
 
+from skhdkde._pairwise.log_sums import log_sums
+
 N_DRAWS = 128
 # Queries redrawn at once: a few MiB of distances.
 QUERIES_AT_ONCE = 32
@@ -71,7 +73,7 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
             weights = np.broadcast_to(inside, sq.shape)
         else:
             weights = near_weights[rows][:, marks] * inside
-        log_near = _log_sums(kernel, bandwidth, sq, weights)
+        log_near = log_sums(kernel, bandwidth, sq, weights)
         n_far = np.maximum(n_points - n_near, 0.0)
         log_total = np.logaddexp(log_near, far.log_draws(rows, n_far, normal))
         mass = n_near if near_weights is None else weights.sum(axis=2)
@@ -106,20 +108,6 @@ class FarTerms:
         sums = np.multiply.outer(self.mean[rows], n_far) + steps
         with np.errstate(divide="ignore"):
             return np.log(np.maximum(sums, 0.0)) + self.log_peak[rows, None]
-
-
-def _log_sums(kernel, bandwidth, sq, weights):
-    """``log sum w K`` over the last axis, in place of ``sq``."""
-    shape = sq.shape
-    energy = kernel.energy(sq.reshape(-1, shape[-1]))
-    lowest = energy[:, 0].copy()  # arrivals come in order
-    shifted = kernel.shift(energy, lowest)
-    values = kernel.values(shifted, bandwidth, shifted, lowest).reshape(shape)
-    sums = np.einsum("qrj,qrj->qr", values, weights)
-    with np.errstate(divide="ignore"):
-        log_sums = np.log(sums)
-    peak = kernel.log_peak(lowest, np.array([bandwidth])).reshape(shape[:-1])
-    return log_sums + peak
 
 
 def _finite_std(values):
