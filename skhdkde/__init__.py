@@ -1,12 +1,11 @@
 """Kernel density estimation in high dimension, in scikit-learn's manner."""
 
 import skhdkde.regimes as regimes
-from skhdkde._diagnosis.diagnosis import Diagnosis
+from skhdkde._diagnosis import Diagnosis
 from skhdkde._displays import BandwidthDisplay, RegimeDisplay
 from skhdkde._estimator import HighDimKernelDensity
 from skhdkde._scorers import kl_scorer, make_kl_scorer
-from skhdkde._selection.search_result import BandwidthSearch
-from skhdkde._selection.select import select_bandwidth
+from skhdkde._selection import BandwidthSearch, select_bandwidth
 
 __version__ = "0.1.0.dev0"
 

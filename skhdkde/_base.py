@@ -1,59 +1,107 @@
-"""Parameters of the estimator: what each may be, and what goes together."""
+"""What the estimators share: parameters, their checks, and fitted attributes."""
+
+from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skhdkde._kernels import KERNEL_NAMES
-from skhdkde._pairwise.backends import BACKENDS
-from skhdkde._selection.rules import RULES
+from skhdkde._pairwise import BACKENDS
+from skhdkde._selection import RULES
 
-COVARIANCE_TYPES = ("spherical", "diag", "full", "local", "auto")
-CONSTRAINTS = {
-    "bandwidth": [
-        Interval(Real, 0, None, closed="neither"),
-        StrOptions(set(RULES)),
-    ],
-    "kernel": [StrOptions(set(KERNEL_NAMES))],
-    "degrees_of_freedom": [
-        Interval(Real, 0, None, closed="right"),
-        StrOptions({"auto"}),
-    ],
-    "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
-    "preserve_variance": ["boolean"],
-    "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
-    "covariance_estimator": [HasMethods(["fit"]), None],
-    "mixture": [HasMethods(["fit", "predict"]), None],
-    "algorithm": [StrOptions({"exact", "neighbors", "sampling", "auto"})],
-    "tol": [Interval(Real, 0, None, closed="neither")],
-    "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
-    "neighbors_index": [
-        StrOptions({"hnsw", "ivf", "exact"}),
-        HasMethods(["fit", "transform"]),
-        None,
-    ],
-    "backend": [StrOptions(set(BACKENDS))],
-    "n_jobs": [Integral, None],
-    "verbose": ["verbose"],
-    "random_state": ["random_state"],
-}
+if TYPE_CHECKING:
+    from skhdkde._approximation import Report
+    from skhdkde._selection import BandwidthSearch
+
+Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
+KernelName = Literal[
+    "gaussian", "student", "exponential", "tophat", "epanechnikov", "linear", "cosine"
+]
+CovarianceType = Literal["spherical", "diag", "full", "local", "auto"]
+Algorithm = Literal["exact", "neighbors", "sampling", "auto"]
+IndexName = Literal["hnsw", "ivf", "exact"]
+Backend = Literal["auto", "numpy", "keops", "torch"]
 
 
-def check_distributed(estimator):
-    """Raise ValueError for parameters that need all points in one place."""
-    allowed = {
-        "algorithm": ("exact",),
-        "covariance_type": ("spherical", "diag", "full"),
-        "covariance_estimator": (None,),
-        "mixture": (None,),
-        "adaptive": (False,),
+class BaseKernelDensity(DensityMixin, BaseEstimator):
+    """Parameters and fitted attributes, wherever the training points are."""
+
+    bandwidth_: float
+    kernel_: str
+    degrees_of_freedom_: float
+    covariance_type_: str
+    preserve_variance_: bool
+    backend_: str
+    bandwidth_search_: BandwidthSearch | None
+    n_neighbors_: int
+    neighbors_index_: str | None
+    approximation_: Report | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    _parameter_constraints: dict = {
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), StrOptions(set(RULES))],
+        "kernel": [StrOptions(set(KERNEL_NAMES))],
+        "degrees_of_freedom": [
+            Interval(Real, 0, None, closed="right"),
+            StrOptions({"auto"}),
+        ],
+        "covariance_type": [StrOptions({"spherical", "diag", "full", "local", "auto"})],
+        "preserve_variance": ["boolean"],
+        "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
+        "covariance_estimator": [HasMethods(["fit"]), None],
+        "mixture": [HasMethods(["fit", "predict"]), None],
+        "algorithm": [StrOptions({"exact", "neighbors", "sampling", "auto"})],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "neighbors_index": [
+            StrOptions({"hnsw", "ivf", "exact"}),
+            HasMethods(["fit", "transform"]),
+            None,
+        ],
+        "backend": [StrOptions(set(BACKENDS))],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
     }
-    for name, values in allowed.items():
-        value = getattr(estimator, name)
-        if not any(value is v or (isinstance(v, str) and value == v) for v in values):
-            shown = " or ".join(map(repr, values))
-            raise ValueError(
-                f"{name} must be {shown} for training points on a cluster, got "
-                f"{value!r}. HighDimKernelDensity, on a random sample of them, has all "
-                "parameters."
-            )
+
+    def __init__(
+        self,
+        *,
+        bandwidth: float | Rule = "kl",
+        kernel: KernelName = "gaussian",
+        degrees_of_freedom: float | Literal["auto"] = "auto",
+        covariance_type: CovarianceType = "spherical",
+        preserve_variance: bool = False,
+        adaptive: bool | int = False,
+        covariance_estimator: Any = None,
+        mixture: Any = None,
+        algorithm: Algorithm = "exact",
+        tol: float = 0.01,
+        n_neighbors: int | None = None,
+        neighbors_index: IndexName | Any = None,
+        backend: Backend = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ):
+        self.bandwidth = bandwidth
+        self.kernel = kernel
+        self.degrees_of_freedom = degrees_of_freedom
+        self.covariance_type = covariance_type
+        self.preserve_variance = preserve_variance
+        self.adaptive = adaptive
+        self.covariance_estimator = covariance_estimator
+        self.mixture = mixture
+        self.algorithm = algorithm
+        self.tol = tol
+        self.n_neighbors = n_neighbors
+        self.neighbors_index = neighbors_index
+        self.backend = backend
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.random_state = random_state

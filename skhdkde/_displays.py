@@ -8,9 +8,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._diagnosis.diagnosis import Diagnosis
+from skhdkde._diagnosis import Diagnosis
 from skhdkde._estimator import HighDimKernelDensity
-from skhdkde._selection.profile import around_peak, bandwidth_curve, peak
+from skhdkde._selection import PARABOLA, BandwidthCurve, bandwidth_grid, queries_of
 from skhdkde._utils.arrays import local
 from skhdkde._utils.validation import check_data
 from skhdkde._utils.warnings import warn_user
@@ -150,28 +150,29 @@ class BandwidthDisplay:
             )
         if X is not None:
             X = local(check_data(kde, X, reset=False))
-        curve = bandwidth_curve(kde._density, X, kde.random_state, kde._options)
-        h_g, h_clt = curve.thresholds(kde.bandwidth_)
+        queries = queries_of(kde._density, X, kde.random_state, kde._compute_options())
+        h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
-        bandwidths, log_density = around_peak(curve, bandwidths, marks)
+        bandwidths, log_density = bandwidth_grid(queries, bandwidths, marks)
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
-            log_density = log_density - _truth(true_log_density, curve.X)[:, None]
+            log_density = log_density - _truth(true_log_density, queries.X)[:, None]
             quantity, sign = "KL divergence", -1.0
-        mean, standard_error = curve.mean(log_density)
-        if sign < 0.0 and np.nanmax(mean - 5.0 * standard_error) > 0.0:
+        curve = BandwidthCurve()
+        curve.add(bandwidths, log_density, queries.weights)
+        if sign < 0.0 and np.nanmax(curve.mean - 5.0 * curve.standard_error) > 0.0:
             warn_user(
                 "The KL divergence from true_log_density is negative, which no density "
                 "allows: is it that of the space after all transformations, and "
                 "normalised?"
-    )
+            )
         display = cls(
             bandwidths=bandwidths,
-            values=sign * mean,
-            standard_error=standard_error,
+            values=sign * curve.mean,
+            standard_error=curve.standard_error,
             bandwidth=kde.bandwidth_,
-            h_kl=peak(bandwidths, mean),
+            h_kl=curve.maximum(PARABOLA),
             h_g=h_g,
             h_clt=h_clt,
             quantity=quantity,

@@ -1,23 +1,32 @@
-"""The estimator."""
+"""The estimator for training points on this machine."""
+
+from __future__ import annotations
 
 import copy
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._approximation.approximation import Report
-from skhdkde._base import CONSTRAINTS
-from skhdkde._density.sampling import draw
-from skhdkde._diagnosis.diagnosis import Diagnosis
-from skhdkde._fit import check_combination, fit_density
-from skhdkde._pairwise.backends import resolve_backend
+from skhdkde._approximation import Report
+from skhdkde._base import BaseKernelDensity
+from skhdkde._density import draw
+from skhdkde._diagnosis import Diagnosis
+from skhdkde._fit import LocalTraining, check_combination, fit_density
+from skhdkde._pairwise import ComputeOptions
 from skhdkde._utils.arrays import like, local, prototype, select
-from skhdkde._utils.validation import check_data, check_n_jobs, check_weights, interleaved
+from skhdkde._utils.moments import relative_weights
+from skhdkde._utils.validation import (
+    check_data,
+    check_n_jobs,
+    check_weights,
+    interleaved,
+)
 
 
-class HighDimKernelDensity(DensityMixin, BaseEstimator):
+class HighDimKernelDensity(BaseKernelDensity):
     """Kernel density estimate for data with many features.
 
     The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
@@ -240,47 +249,8 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
     array([-46.02])
     """
 
-    _parameter_constraints: dict = CONSTRAINTS
-
-    def __init__(
-        self,
-        *,
-        bandwidth="kl",
-        kernel="gaussian",
-        degrees_of_freedom="auto",
-        covariance_type="spherical",
-        preserve_variance=False,
-        adaptive=False,
-        covariance_estimator=None,
-        mixture=None,
-        algorithm="exact",
-        tol=0.01,
-        n_neighbors=None,
-        neighbors_index=None,
-        backend="auto",
-        n_jobs=None,
-        verbose=0,
-        random_state=None,
-    ):
-        self.bandwidth = bandwidth
-        self.kernel = kernel
-        self.degrees_of_freedom = degrees_of_freedom
-        self.covariance_type = covariance_type
-        self.preserve_variance = preserve_variance
-        self.adaptive = adaptive
-        self.covariance_estimator = covariance_estimator
-        self.mixture = mixture
-        self.algorithm = algorithm
-        self.tol = tol
-        self.n_neighbors = n_neighbors
-        self.neighbors_index = neighbors_index
-        self.backend = backend
-        self.n_jobs = n_jobs
-        self.verbose = verbose
-        self.random_state = random_state
-
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Store the training points and choose the bandwidth.
 
         Parameters
@@ -308,29 +278,30 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
         """
-        check_n_jobs(self.n_jobs)
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
         fitted._like, X = prototype(X), local(X)
-        tiles = self.algorithm != "exact"
-        X = np.asarray(X) if tiles else X  # an index is on the host
-        engine = self._engine(X.shape[1], not isinstance(X, np.ndarray), tiles)
-        fitted.backend_ = engine["backend"]
+        approximate = self.algorithm != "exact"
+        X = np.asarray(X) if approximate else X  # an index is on the host
+        on_gpu = not isinstance(X, np.ndarray)
+        options = self._options(X.shape[1], on_gpu, approximate)
+        fitted.backend_ = options.backend
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        found = fit_density(X, weights, self, **engine)
-        fitted._density, fitted._approximation = found.estimate, found.approximation
+        training = LocalTraining(X, relative_weights(weights), self, options)
+        found = fit_density(training, self)
+        fitted._density, fitted._approximation = found.density, found.approximation
         vars(fitted).update(found.attributes())
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Log density at each point.
 
         Parameters
@@ -347,14 +318,13 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             Natural logarithm of the density, in nats; -inf where no training point is in
             reach of a compact kernel.
         """
-        check_is_fitted(self)
         log_density, used = self._at(X, self._log_density)
         if self._approximation is not None:
             self.approximation_ = Report(used, self._approximation.tol)
             self.approximation_.warn(self._approximation.algorithm)
         return like(log_density, self._like if X is None else X)
 
-    def diagnose(self, X=None):
+    def diagnose(self, X: Any = None) -> Diagnosis:
         """What stands behind each log density: regime, error bar, number of points.
 
         Parameters
@@ -386,8 +356,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         and thresholds. With several components or local scales a distance is one of the
         same value of the kernel in the whitening of the point that contributes most.
         """
-        check_is_fitted(self)
-        log_density, columns = self._at(X, self._density.diagnose)
+        log_density, columns = self._at(X, lambda *args: self._density.diagnose(*args))
         report = None
         if self._approximation is not None:
             log_density, used = self._at(X, self._log_density)
@@ -396,24 +365,25 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             log_density, columns, self.bandwidth_, self.kernel_, report
         )
 
-    def _log_density(self, X, engine):
+    def _log_density(self, X, options):
+        """Return log densities, and what was used for each query."""
         if self._approximation is not None:
-            return self._approximation.log_density(X, engine)
-        log_density = self._density.log_density(X, engine)
+            return self._approximation.log_density(X, options)
+        log_density = self._density.log_density(X, options)
         return log_density, log_density[:, None]
 
     def _at(self, X, method):
-        """Log density and columns of a method of the estimate, at X or left out."""
+        """Return log densities and columns of a method, at X or at training points."""
+        options = self._compute_options()
         if X is not None:
-            X = local(check_data(self, X, reset=False))
-            return method(X, self._options)
-        both = method(None, self._options)
+            return method(local(check_data(self, X, reset=False)), options)
+        left_out = method(None, options)
         if self._weightless is None:
-            return both
+            return left_out
         zero, X = self._weightless
-        return interleaved(zero, both, method(X, self._options))
+        return interleaved(zero, left_out, method(X, options))
 
-    def score(self, X, y=None):
+    def score(self, X: Any, y: None = None) -> float:
         """Total log density of the points.
 
         Parameters
@@ -432,7 +402,7 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         """
         return float(np.sum(local(self.score_samples(X)), dtype=np.float64))
 
-    def log_density_gradient(self, X):
+    def log_density_gradient(self, X: Any) -> np.ndarray:
         """Gradient of the log density at each point.
 
         Parameters
@@ -446,12 +416,15 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
             In nats per data unit. NaN where the density is zero. Where a kernel has a
             kink (exponential and linear at a training point) that point adds nothing.
         """
-        check_is_fitted(self)
+        options = self._compute_options()
         checked = check_data(self, X, reset=False)
-        X = local(checked)
-        return like(self._density.gradient(X, self._options), checked)
+        return like(self._density.gradient(local(checked), options), checked)
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> np.ndarray:
         """Draw random points from the estimated density.
 
         Parameters
@@ -481,16 +454,18 @@ class HighDimKernelDensity(DensityMixin, BaseEstimator):
         tags.array_api_support = True
         return tags
 
-    @property
-    def _options(self):
-        """How pairs are visited, for `reduce_pairs`."""
-        # again, as the estimator may have been loaded on another machine
-        tiles = self._approximation is not None
-        return self._engine(self.n_features_in_, self._density.on_gpu, tiles)
+    def _compute_options(self):
+        """Return how pairs are visited, for the parameters as they are now.
 
-    def _engine(self, n_features, on_gpu, tiles):
-        return {
-            "backend": resolve_backend(self.backend, n_features, on_gpu, tiles=tiles),
-            "n_jobs": self.n_jobs,
-            "verbose": self.verbose,
-        }
+        The estimator may have been loaded on another machine, or its parameters set.
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        approximate = self._approximation is not None
+        return self._options(self.n_features_in_, self._density.on_gpu, approximate)
+
+    def _options(self, n_features, on_gpu, approximate):
+        """Return how pairs are visited; approximations need a backend with tiles."""
+        check_n_jobs(self.n_jobs)
+        options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
+        return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate)

@@ -1,63 +1,69 @@
-"""From checked data and parameters to a fitted density."""
+"""From checked data and parameters to a fitted density.
 
-import dataclasses
+:func:`fit_density` is the one path, for training points on this machine and in blocks on
+a cluster: these differ in the :class:`Training` that it is given.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from skhdkde._approximation.approximation import Approximation
-from skhdkde._approximation.calibration import calibrated, prepare
-from skhdkde._approximation.neighbors import FEWEST_INDEXED, wanted_index
-from skhdkde._density.components import whiten_components
-from skhdkde._density.density import Structure, plain_density, structured_density
+from skhdkde._approximation import approximate, prepare_index, wanted_index
+from skhdkde._density import (
+    Structure,
+    plain_density,
+    structured_density,
+    whiten_components,
+)
 from skhdkde._kernels import KERNELS, make_kernel
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._selection.cross_validation import (
+from skhdkde._pairwise import TrainingPoints
+from skhdkde._selection import (
     DEGREES_OF_FREEDOM,
     Folds,
-    expand,
-    search_structures,
-)
-from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
-from skhdkde._selection.rules import (
     bandwidth_by_rule,
-    distinct_points,
+    expand,
+    merge_duplicates,
+    search_by_neighbors,
+    search_structures,
     warn_of_duplicates,
 )
 from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
 
 FEWEST_POINTS = 3
-# Share of training points that samples may not serve before an index is thought of.
-FEW_IN_NEED = 0.05
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class Fitted:
     """What fit found.
 
     Attributes
     ----------
-    density : Density
+    density : Density or BlockDensity
     structure : Structure
     search : BandwidthSearch or None
     approximation : Approximation or None
         None for ``algorithm="exact"``.
     """
 
-    density: object
-    structure: object
-    search: object
-    approximation: object = None
+    density: Any
+    structure: Structure
+    search: Any
+    approximation: Any = None
 
     def attributes(self):
-        """Fitted attributes of the estimator."""
+        """Return the fitted attributes of the estimator."""
         density, approximation = self.density, self.approximation
         return {
             "bandwidth_": density.bandwidth,
             "bandwidth_search_": self.search,
             "kernel_": density.kernel.name,
-            "degrees_of_freedom_": density.degrees_of_freedom,
+            "degrees_of_freedom_": density.kernel.degrees_of_freedom,
             "covariance_type_": self.structure.covariance_type,
             "preserve_variance_": self.structure.preserve_variance,
             "n_neighbors_": 0 if approximation is None else approximation.n_neighbors,
@@ -65,45 +71,145 @@ class Fitted:
         }
 
 
-def fit_density(X, weights, estimator, **engine):
+class Training(abc.ABC):
+    """The role of the training points in a fit.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Number of points of positive weight, and of features.
+    """
+
+    shape: tuple
+
+    @abc.abstractmethod
+    def folds(self):
+        """Return splits of the distinct points, for :func:`search_structures`."""
+
+    @abc.abstractmethod
+    def whiten(self, structure):
+        """Return the components of a structure that is fitted to all points."""
+
+    @abc.abstractmethod
+    def points(self, component=None):
+        """Return the points of a component, or those in data units, or a summary."""
+
+    @abc.abstractmethod
+    def by_rule(self, points, rule, kernel):
+        """Return the bandwidth of a rule for points, and the search if it made one."""
+
+    @abc.abstractmethod
+    def density(self, structure, components, kernel, bandwidth):
+        """Return the density; ``components`` are None for the textbook's."""
+
+    def approximation(self, density):
+        """Return what makes the sums of a density cheaper, or None."""
+        return None
+
+
+def fit_density(training, estimator):
     """Fit the density that an estimator's parameters describe.
 
     Parameters
     ----------
-    X : ndarray or DeviceArray of shape (n_points, n_features)
-    weights : ndarray of shape (n_points,) or None
-        Positive.
-    estimator : HighDimKernelDensity
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`.
+    training : Training
+    estimator : HighDimKernelDensity or DaskHighDimKernelDensity
 
     Returns
     -------
     Fitted
     """
-    structure, kernels = structure_of(estimator), kernels_of(estimator, X.shape[1])
-    if textbook(structure, kernels):
-        return _plain(X, weights, structure, kernels[0], estimator, engine)
+    structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
+    kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
+    structures = structures_of(structure, kernel, training.shape)
     if by_folds(estimator, structure, kernels):
-        structure, kernel, search = _searched(
-            X, weights, structure, kernels, estimator, engine
+        structure, kernel, search = search_structures(
+            training.folds(), structures, kernels
         )
         bandwidth = search.bandwidth
     else:
-        kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
-        structure = expand(structure, *X.shape)[-1]
-    if structure.plain:
-        points = TrainingPoints(X, weights)
+        structure = structures[-1]
+    components = None if structure.plain else training.whiten(structure)
+    points = training.points(components and components[0])
+    if isinstance(bandwidth, str):
+        bandwidth, search = training.by_rule(points, bandwidth, kernel)
+    else:
         bandwidth = check_bandwidth(bandwidth, points)
-        found = Fitted(plain_density(points, kernel, bandwidth), structure, search)
-        return _with_approximation(found, estimator, engine)
-    return _structured(
-        X, weights, structure, kernel, bandwidth, search, estimator, engine
-    )
+    if components is not None:
+        largest = structure.largest_bandwidth(kernel, components[0])
+        bandwidth = within(bandwidth, largest, search is not None, training.shape[0])
+    density = training.density(structure, components, kernel, bandwidth)
+    return Fitted(density, structure, search, training.approximation(density))
+
+
+class LocalTraining(Training):
+    """Training points on this machine.
+
+    Parameters
+    ----------
+    X : ndarray or DeviceArray of shape (n_points, n_features)
+    weights : ndarray of shape (n_points,) or None
+        Relative weights, positive.
+    estimator : HighDimKernelDensity
+    options : ComputeOptions
+    """
+
+    def __init__(self, X, weights, estimator, options):
+        self.X, self.weights, self.shape = X, weights, X.shape
+        self.estimator, self.options = estimator, options
+        self._prepared = None
+
+    @functools.cached_property
+    def _plain_points(self):
+        return TrainingPoints(self.X, self.weights)
+
+    @functools.cached_property
+    def _own(self):
+        """The points on the host, for a structure: the caller's may change."""
+        return np.array(self.X)
+
+    def folds(self):
+        X, weights = np.asarray(self.X), self.weights
+        points, n_duplicates, index = merge_duplicates(TrainingPoints(X, weights))
+        check_foldable(points.shape[0], n_duplicates)
+        if n_duplicates:
+            X, weights = points.in_data_units(slice(None)), points.weights
+        seed = seed_from(self.estimator.random_state)
+        return Folds(X, weights, seed, index, n_duplicates, self.options)
+
+    def whiten(self, structure):
+        seed = self.estimator.random_state
+        return whiten_components(self._own, self.weights, structure, seed, self.options)
+
+    def points(self, component=None):
+        return self._plain_points if component is None else component.points()
+
+    def by_rule(self, points, rule, kernel):
+        plain, estimator = points.whitening is None, self.estimator
+        if plain and rule == "kl" and estimator.algorithm in ("neighbors", "auto"):
+            self._prepared = prepare_index(points, estimator, self.options)
+            search = search_by_neighbors(
+                self._prepared, kernel, estimator.random_state, self.options
+            )
+            if search is not None:
+                if search.n_copies:
+                    warn_of_duplicates(self.shape[0], search.n_copies, "kl", "bandwidth")
+                return search.bandwidth, search
+        return bandwidth_by_rule(
+            points, rule, kernel, self.options, random_state=estimator.random_state
+        )
+
+    def density(self, structure, components, kernel, bandwidth):
+        if components is None:
+            return plain_density(self._plain_points, kernel, bandwidth)
+        return structured_density(self._own, components, structure, kernel, bandwidth)
+
+    def approximation(self, density):
+        return approximate(density, self.estimator, self.options, self._prepared)
 
 
 def structure_of(estimator):
-    """The structure that the parameters ask for."""
+    """Return the structure that the parameters ask for."""
     return Structure(
         covariance_type=estimator.covariance_type,
         preserve_variance=bool(estimator.preserve_variance),
@@ -113,100 +219,18 @@ def structure_of(estimator):
     )
 
 
-def textbook(structure, kernels):
-    """Whether there is nothing to choose but a bandwidth, point by point."""
-    return structure.plain and len(kernels) == 1 and kernels[0].name != "student"
-
-
-def by_folds(estimator, structure, kernels):
-    """Whether the bandwidth is the best on folds that are held out."""
-    searched = isinstance(estimator.bandwidth, str) and estimator.bandwidth == "kl"
-    return searched and not kernels[0].compact and not textbook(structure, kernels)
-
-
-def _plain(X, weights, structure, kernel, estimator, engine):
-    points, prepared, search = TrainingPoints(X, weights), None, None
-    if estimator.algorithm in ("neighbors", "auto") and estimator.bandwidth == "kl":
-        prepared = _prepared(points, estimator, engine)
-        search = search_by_neighbors(prepared, kernel, estimator.random_state, engine)
-    if search is None:
-        bandwidth, search = _by_rule(points, kernel, estimator, engine)
-    else:
-        bandwidth = search.bandwidth
-        if search.n_copies:
-            warn_of_duplicates(points.shape[0], search.n_copies, "kl", "bandwidth")
-    found = Fitted(plain_density(points, kernel, bandwidth), structure, search)
-    return _with_approximation(found, estimator, engine, prepared)
-
-
-def _with_approximation(found, estimator, engine, prepared=None):
-    """The same, ready for the algorithm that is asked for."""
-    if estimator.algorithm == "exact":
-        return found
-    density, algorithm, parts = found.density, estimator.algorithm, []
-    if algorithm != "neighbors" and prepared is None:
-        parts = [
-            prepare(component.points, None, _seed(estimator), engine)
-            for component in density.components
-        ]
-        approximation = Approximation(density, parts, algorithm, estimator.tol)
-        # an index takes long to build: is there a need of it, and will there be one?
-        need = approximation.try_samples(engine) > FEW_IN_NEED
-        possible = any(_wanted(m.points, estimator) is not None for m in density.components)
-        if not (need and possible):
-            return dataclasses.replace(found, approximation=approximation)
-    parts = []
-    for component in density.components:
-        part = prepared or _prepared(component.points, estimator, engine)
-        kernel, h, _, rounding = component.terms(density, component.points.exact)
-        options = kernel, h, estimator.n_neighbors, estimator.tol, rounding, engine
-        if part.search is not None:
-            part = calibrated(part, *options)
-        if algorithm == "neighbors" and not part.worth_it:
-            # comparing with all points takes no longer, and misses nothing
-            if estimator.neighbors_index is None:
-                part = calibrated(part.by_all(), *options)
-        parts.append(part)
-    approximation = Approximation(density, parts, algorithm, estimator.tol)
-    if algorithm == "auto":
-        approximation.try_samples(engine)
-    return dataclasses.replace(found, approximation=approximation)
-
-
-def _prepared(points, estimator, engine):
-    return prepare(points, _wanted(points, estimator), _seed(estimator), engine)
-
-
-def _wanted(points, estimator):
-    """Which index these points are to have; None for none."""
-    wanted, algorithm = wanted_index(estimator), estimator.algorithm
-    few = points.shape[0] < FEWEST_INDEXED and estimator.neighbors_index is None
-    if algorithm == "neighbors":
-        return "exact" if few else wanted
-    # comparing with all points takes no longer, or must be
-    useless = few or algorithm == "sampling" or points.sq_factor is not None
-    useless |= isinstance(wanted, str) and wanted == "exact"
-    return None if useless else wanted
-
-
-def _seed(estimator):
-    return check_random_state(estimator.random_state).randint(2**31 - 1)
-
-
-def _by_rule(points, kernel, estimator, engine):
-    if not isinstance(estimator.bandwidth, str):
-        return check_bandwidth(estimator.bandwidth, points), None
-    return bandwidth_by_rule(
-        points,
-        estimator.bandwidth,
-        kernel,
-        random_state=estimator.random_state,
-        **engine,
-    )
+def structures_of(structure, kernel, shape):
+    """Return the structures that the one asked for stands for, with this kernel."""
+    if structure.covariance_type not in ("local", "auto"):
+        return [structure]
+    found = expand(structure, *shape)
+    if kernel.name == "exponential":
+        found = [s for s in found if s.covariance_type != "local"]
+    return found
 
 
 def kernels_of(estimator, n_features):
-    """Among which the search chooses; one if there is no choice."""
+    """Return the kernels among which the search chooses; one if there is no choice."""
     name, degrees = estimator.kernel, estimator.degrees_of_freedom
     automatic = estimator.covariance_type == "auto" and name == "gaussian"
     if not automatic and name != "student":
@@ -217,50 +241,33 @@ def kernels_of(estimator, n_features):
     return [KERNELS["gaussian"], *several] if automatic else several
 
 
-def _searched(X, weights, structure, kernels, estimator, engine):
-    """Structure, kernel and search by held-out log density."""
-    X = np.asarray(X)
-    points, n_copies, index = distinct_points(TrainingPoints(X, weights))
-    check_foldable(points.shape[0], n_copies)
-    if n_copies:
-        X, weights = points.in_data_units(slice(None)), points.weights
-    structures = expand(structure, *X.shape)
-    if kernels[0].name == "exponential":
-        structures = [s for s in structures if s.covariance_type != "local"]
-    folds = Folds(X, weights, seed_from(estimator.random_state), index, **engine)
-    structure, kernel, search = search_structures(folds, structures, kernels)
-    return structure, kernel, dataclasses.replace(search, n_copies=n_copies)
+def by_folds(estimator, structure, kernels):
+    """Return whether the bandwidth is the best on folds that are held out.
+
+    It is the best on points left out one by one where there is nothing to choose but a
+    bandwidth, and no point has a share in the shape of a kernel.
+    """
+    if estimator.bandwidth != "kl" or kernels[0].compact:
+        return False
+    one_by_one = structure.plain and len(kernels) == 1 and kernels[0].name != "student"
+    return not one_by_one
 
 
-def check_foldable(n_distinct, n_copies):
-    """Raise ValueError if there are too few distinct points; warn if there are copies."""
-    n_points = n_distinct + n_copies
+def check_foldable(n_distinct, n_duplicates):
+    """Raise ValueError if there are too few distinct points; warn of duplicates."""
+    n_points = n_distinct + n_duplicates
     if n_distinct < FEWEST_POINTS:
         raise ValueError(
             f"bandwidth='kl' needs at least {FEWEST_POINTS} distinct points of positive "
             "weight in X, to leave out some and fit a structure to others; got "
             f"n_samples={n_points}, {n_distinct} of them distinct."
         )
-    if n_copies:
-        warn_of_duplicates(n_points, n_copies, "kl", "bandwidth")
-
-
-def _structured(X, weights, structure, kernel, bandwidth, search, estimator, engine):
-    X = np.array(X)  # ours: the caller's may change
-    parts = whiten_components(X, weights, structure, estimator.random_state, **engine)
-    if isinstance(bandwidth, str):  # in the one whitening there is
-        points = parts[0].points()
-        bandwidth, search = _by_rule(points, kernel, estimator, engine)
-    else:
-        bandwidth = check_bandwidth(bandwidth, parts[0].points())
-    largest = structure.largest_bandwidth(kernel, parts)
-    bandwidth = within(bandwidth, largest, search is not None, len(X))
-    density = structured_density(X, parts, structure, kernel, bandwidth)
-    return _with_approximation(Fitted(density, structure, search), estimator, engine)
+    if n_duplicates:
+        warn_of_duplicates(n_points, n_duplicates, "kl", "bandwidth")
 
 
 def within(bandwidth, largest, searched, n_points):
-    """A bandwidth that is at most the largest that preserves variance.
+    """Return a bandwidth that is at most the largest that preserves variance.
 
     Raises
     ------
@@ -313,6 +320,7 @@ def check_combination(estimator):
 
 
 def _check_rule(estimator, structured):
+    """Raise ValueError if a number or rule for the bandwidth does not go with the rest."""
     rule, kind = estimator.bandwidth, estimator.covariance_type
     searched = isinstance(rule, str) and rule == "kl"
     if searched:
@@ -330,6 +338,6 @@ def _check_rule(estimator, structured):
     structured |= estimator.preserve_variance or estimator.kernel == "student"
     if isinstance(rule, str) and structured:
         raise ValueError(
-            f"bandwidth={rule!r} is for kernels of one covariance, not pulled, of finite "
+            f"bandwidth={rule!r} is for kernels of one covariance, not shrunk, of finite "
             "variance; pass 'kl' or a number."
         )

@@ -1,1 +1,71 @@
-"""Room."""
+"""A fitted density: kernels over the training points, in shapes taken from the data.
+
+::
+
+    Structure            what shape, place and size kernels have: the parameters
+      fit_whitenings     covariances or a mixture fitted to the data -> Whitening
+      whiten_components  -> WhitenedPoints, one for each component
+    Density              a Component for each: the kernel sums over its points
+      log_density, gradient, diagnose; draw
+
+A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
+spherical. Without one the two units are the same.
+
+Files
+-----
+density
+    `Structure`, `Component`, `Density`, and `BaseDensity`, which it shares with densities
+    whose points are in blocks.
+components
+    `WhitenedPoints`: coordinates, local scales, shrinkage.
+whitening
+    `Whitening`.
+covariance
+    Covariances, mixtures and spectra, from which whitenings are made.
+sampling
+    Random draws.
+"""
+
+from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
+from skhdkde._density.covariance import (
+    MixtureSpec,
+    centering,
+    covariance_spectrum,
+    full_whitening,
+    scatter_spectrum,
+    shrink,
+    standardizing,
+)
+from skhdkde._density.density import (
+    BaseDensity,
+    Density,
+    Structure,
+    at_bandwidth,
+    plain_density,
+    structured_density,
+)
+from skhdkde._density.sampling import check_n_samples, draw, random_steps
+from skhdkde._density.whitening import Whitening
+
+__all__ = [
+    "BaseDensity",
+    "Density",
+    "MixtureSpec",
+    "Structure",
+    "Whitened",
+    "WhitenedPoints",
+    "Whitening",
+    "at_bandwidth",
+    "centering",
+    "check_n_samples",
+    "covariance_spectrum",
+    "draw",
+    "full_whitening",
+    "plain_density",
+    "random_steps",
+    "scatter_spectrum",
+    "shrink",
+    "standardizing",
+    "structured_density",
+    "whiten_components",
+]

@@ -1,9 +1,15 @@
-"""Frames fitted to the data: one for all points, or one for each component.
+"""Whitenings fitted to the data: one for all points, or one for each component.
 
-Covariances are estimated on standardised features, so that units do not matter.
-scikit-learn's estimators take no weights: with weights they get points drawn in
-proportion.
+Covariances are estimated on standardised features, so that units do not matter, and
+shrunk as Ledoit and Wolf do (2004, A well-conditioned estimator for large-dimensional
+covariance matrices). scikit-learn's estimators take no weights: with weights they get
+points drawn in proportion.
 """
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import clone
@@ -12,6 +18,7 @@ from sklearn.utils import check_random_state
 
 from skhdkde._density.whitening import Whitening
 from skhdkde._utils.arrays import row_batches
+from skhdkde._utils.moments import Moments, Scatter, expected_squared_error
 
 # Of the standardised features, added to the variances of a component.
 RIDGE = 1e-3
@@ -19,16 +26,18 @@ RIDGE = 1e-3
 LEAST_SHRINKAGE = 1e-8
 
 
+@dataclass(frozen=True)
 class MixtureSpec:
     """A mixture of the default ladder, for standardised features."""
 
-    def __init__(self, covariance_type, n_components):
-        self.covariance_type, self.n_components = covariance_type, n_components
+    covariance_type: str
+    n_components: int
 
     def __repr__(self):
         return f"GaussianMixture({self.n_components}, {self.covariance_type!r})"
 
     def fit(self, Z, random_state):
+        """Return a mixture fitted to standardised points."""
         return GaussianMixture(
             self.n_components,
             covariance_type=self.covariance_type,
@@ -37,8 +46,10 @@ class MixtureSpec:
         ).fit(Z)
 
 
-def fit_whitenings(X, weights, structure, random_state, *, fallback=None):
-    """Frames of a structure, and the rows of X that belong to each.
+def fit_whitenings(
+    X, weights, structure, random_state, *, fallback=None, refit_mixture=False
+):
+    """Return the whitenings of a structure, and the rows of X that belong to each.
 
     Parameters
     ----------
@@ -47,116 +58,87 @@ def fit_whitenings(X, weights, structure, random_state, *, fallback=None):
     structure : Structure
     random_state : int or RandomState instance
         For mixtures, and to draw points in proportion to weights.
-    fallback : tuple of ndarray of shape (n_features,), default=None
-        Of a search, in which X is a part of the training points: their mean and standard
-        deviation, which serve for features that do not vary in X. A mixture that came
-        fitted is then fitted again.
+    fallback : Whitening, default=None
+        Standardisation of all training points where X is a subset of them: it serves
+        for features that do not vary in X.
+    refit_mixture : bool, default=False
+        Whether a mixture that came fitted is fitted again.
 
     Returns
     -------
     list of (Whitening, ndarray of int)
     """
     everything = np.arange(len(X))
-    if structure.covariance_type == "spherical":
-        return [(_spherical(X, weights), everything)]
     if structure.covariance_type == "local":
         mixture = structure.mixture
-        return _local(X, weights, mixture, random_state, fallback)
-    location, scale = standardization(X, weights, fallback)
+        return _fit_mixture(X, weights, mixture, random_state, fallback, refit_mixture)
+    moments = Moments(X, weights)
+    if structure.covariance_type == "spherical":
+        return [(centering(moments), everything)]
+    standardization = standardizing(moments, fallback)
     if structure.covariance_type == "diag":
-        return [(Whitening(location, 1.0 / scale), everything)]
-    Z = (X - location) / scale
-    estimator = structure.covariance_estimator
-    if estimator is None:
-        shift, covariance = np.zeros(X.shape[1]), shrunk_covariance(Z, weights)
+        return [(standardization, everything)]
+    Z = standardization.apply(X)
+    if structure.covariance_estimator is None:
+        center, covariance = np.zeros(X.shape[1]), shrunk_covariance(Z, weights)
     else:
         sample = _in_proportion(Z, weights, random_state)
-        shift, covariance = _estimated(estimator, sample)
-    return [(make_whitening(location, scale, shift, covariance), everything)]
+        center, covariance = _estimated(structure.covariance_estimator, sample)
+    return [(full_whitening(standardization, center, covariance), everything)]
 
 
-def shrunk_covariance(Z, weights=None):
-    """Ledoit-Wolf estimate of the covariance matrix of centred points.
+def centering(moments):
+    """Return the whitening of data units about the mean."""
+    return Whitening(moments.mean, np.ones(len(moments.mean)))
 
-    ``(1 - s) C + s mu I`` with ``mu`` the mean variance and ``s = min(b, d) / d``,
-    where ``d = |C - mu I|^2`` and ``b`` is the expected error of ``C`` (Ledoit and Wolf,
-    2004, A well-conditioned estimator for large-dimensional covariance matrices). With
-    weights, the sum of squared weights is the inverse of the number of points.
+
+def standardizing(moments, fallback=None):
+    """Return the whitening by the standard deviation of each feature.
+
+    Parameters
+    ----------
+    moments : Moments
+    fallback : Whitening, default=None
+        Serves for features that do not vary.
+
+    Raises
+    ------
+    ValueError
+        If a feature does not vary and there is no ``fallback``.
     """
-    n_points = len(Z)
-    shares = np.full(n_points, 1.0 / n_points) if weights is None else _shares(weights)
-    covariance = (Z * shares[:, None]).T @ Z
-    lengths = np.einsum("ij,ij->i", Z, Z)
-    own = np.einsum("ij,ij->i", Z @ covariance, Z)
-    size = np.sum(covariance**2)
-    return shrunk(covariance, shares**2 @ (lengths**2 - 2.0 * own + size))
+    if moments.n_points == 1:
+        raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
+    size = np.maximum(np.abs(moments.mean), moments.largest)
+    constant = ~(moments.variance > (1e-14 * size) ** 2)
+    if not constant.any():
+        return Whitening(moments.mean, 1.0 / np.sqrt(moments.variance))
+    if fallback is None:
+        raise ValueError(
+            "a covariance needs features of X that vary; feature "
+            f"{np.flatnonzero(constant)[0]} is constant ({np.count_nonzero(constant)} of "
+            f"{len(size)} are). Leave out such features, or use "
+            "covariance_type='spherical'."
+        )
+    varies, linear = ~constant, fallback.linear.copy()
+    linear[varies] = 1.0 / np.sqrt(moments.variance[varies])
+    return Whitening(np.where(constant, fallback.center, moments.mean), linear)
 
 
-def shrunk(covariance, error):
-    """The same from the sample's own, in place, and its expected squared error."""
-    n_features = len(covariance)
-    mu = np.trace(covariance) / n_features
-    distance = np.sum(covariance**2) - n_features * mu**2
-    share = min(error / distance, 1.0) if distance > 0.0 else 1.0
-    share = max(share, LEAST_SHRINKAGE)
-    covariance *= 1.0 - share
-    covariance.flat[:: n_features + 1] += share * mu
-    return covariance
+def full_whitening(standardization, center, covariance):
+    """Return the whitening by a covariance matrix of the standardised features.
 
+    Parameters
+    ----------
+    standardization : Whitening
+    center : ndarray of shape (n_features,)
+        Of the standardised features.
+    covariance : ndarray of shape (n_features, n_features)
 
-def _spherical(X, weights):
-    """Data units, about the mean: what variance is preserved about."""
-    location, _ = _moments(X, weights)
-    return Whitening(location, np.ones(X.shape[1]))
-
-
-def _local(X, weights, mixture, random_state, fallback):
-    """The whitenings of a mixture's components; each row goes with its likeliest one."""
-    location, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
-    if isinstance(mixture, MixtureSpec):
-        location, scale = standardization(X, weights, fallback)
-    Z = (X - location) / scale
-    if isinstance(mixture, MixtureSpec):
-        fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
-    elif fallback is not None or not hasattr(mixture, "means_"):
-        sample = _in_proportion(Z, weights, random_state)
-        fitted = _seeded(clone(mixture), random_state).fit(sample, None)
-    else:
-        fitted = mixture
-    labels = fitted.predict(Z)
-    whitenings = []
-    for c in np.unique(labels):
-        center = location + scale * fitted.means_[c]
-        whitening = Whitening(center, _component(fitted, c, X.shape[1], scale))
-        whitenings.append((whitening, np.flatnonzero(labels == c)))
-    return whitenings
-
-
-def _component(mixture, c, n_features, scale):
-    precision = mixture.precisions_cholesky_
-    if mixture.covariance_type == "tied":
-        return precision / scale[:, None]
-    if mixture.covariance_type == "full":
-        return precision[c] / scale[:, None]
-    return np.broadcast_to(precision[c], n_features) / scale
-
-
-def _seeded(estimator, random_state):
-    """Where it has no seed of its own."""
-    if estimator.get_params().get("random_state", 0) is None:
-        estimator.set_params(random_state=random_state)
-    return estimator
-
-
-def _estimated(estimator, Z):
-    fitted = clone(estimator).fit(Z, None)
-    location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
-    covariance = np.asarray(fitted.covariance_, dtype=np.float64)
-    return np.ravel(location), covariance
-
-
-def make_whitening(location, scale, shift, covariance):
-    """Whitening in which points have this covariance matrix of the standardised features."""
+    Raises
+    ------
+    ValueError
+        If the matrix is not positive definite.
+    """
     try:
         root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
@@ -165,68 +147,53 @@ def make_whitening(location, scale, shift, covariance):
             "that of covariance_estimator is not, for the features of X. Shrink it, as "
             "the default does."
         ) from None
-    whiten = np.linalg.inv(root).T / scale[:, None]
-    return Whitening(location + scale * shift, whiten)
+    linear = np.linalg.inv(root).T * standardization.linear[:, None]
+    return Whitening(standardization.invert(center), linear)
 
 
-def standardization(X, weights, fallback=None):
-    """Mean and standard deviation of each feature, or those of ``fallback`` if constant.
+def shrunk_covariance(Z, weights=None):
+    """Return the Ledoit-Wolf estimate of the covariance matrix of centred points."""
+    return shrink(*Scatter(Z, weights).covariance())
 
-    Raises
-    ------
-    ValueError
-        If a feature does not vary.
+
+def shrink(covariance, squared_error):
+    """Shrink a sample covariance towards a multiple of the identity, in place.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (n_features, n_features)
+    squared_error : float
+        Expected squared Frobenius error of `covariance`.
     """
-    if len(X) == 1:
-        raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
-    return scales(*_moments(X, weights), np.abs(X).max(axis=0), fallback)
+    n_features = len(covariance)
+    mean = np.trace(covariance) / n_features
+    distance = np.sum(covariance**2) - n_features * mean**2
+    share = max(_shrinkage(distance, squared_error), LEAST_SHRINKAGE)
+    covariance *= 1.0 - share
+    covariance.flat[:: n_features + 1] += share * mean
+    return covariance
 
 
-def scales(location, variance, largest, fallback=None):
-    """The same from mean, variance and largest absolute value of each feature."""
-    size = np.maximum(np.abs(location), largest)
-    constant = np.flatnonzero(~(variance > (1e-14 * size) ** 2))
-    if len(constant) and fallback is not None:
-        location[constant] = fallback[0][constant]
-        variance[constant] = fallback[1][constant] ** 2
-    elif len(constant):
-        raise ValueError(
-            f"a covariance needs features of X that vary; feature {constant[0]} is "
-            f"constant ({len(constant)} of {len(size)} are). Leave out such features, "
-            "or use covariance_type='spherical'."
-        )
-    return location, np.sqrt(variance)
+def shrunk_eigenvalues(eigenvalues, squared_error):
+    """Return the eigenvalues of the shrunken covariance from those of the sample's."""
+    mean = eigenvalues.mean()
+    share = _shrinkage(np.sum((eigenvalues - mean) ** 2), squared_error)
+    return (1.0 - share) * eigenvalues + share * mean
 
 
-def _moments(X, weights):
-    """Mean and variance of each feature, float64."""
-    shares = np.full(len(X), 1.0 / len(X)) if weights is None else _shares(weights)
-    # about a point of the data: an offset does not cost digits
-    origin = X[0].astype(np.float64)
-    mean = origin + shares @ (X - origin)
-    return mean, shares @ np.square(X - mean)
+def _shrinkage(distance, squared_error):
+    """Return the share of the identity, ``min(b, d) / d`` in Ledoit and Wolf's terms.
 
-
-def _shares(weights):
-    return weights / weights.sum()
-
-
-def _in_proportion(Z, weights, random_state):
-    if weights is None:
-        return Z
-    rng = check_random_state(random_state)
-    return Z[rng.choice(len(Z), len(Z), p=_shares(weights))]
+    ``d`` is the squared distance of the sample covariance to the identity times its mean
+    eigenvalue, ``b`` its expected squared error.
+    """
+    return min(squared_error / distance, 1.0) if distance > 0.0 else 1.0
 
 
 def covariance_spectrum(points):
-    """Ledoit-Wolf estimate of the eigenvalues of the covariance matrix, scaled units.
+    """Return the Ledoit-Wolf estimate of the eigenvalues of the covariance.
 
-    With fewer points than features the sample's own are mostly zero, and spread too
-    widely otherwise; Ledoit and Wolf (2004, A well-conditioned estimator for
-    large-dimensional covariance matrices) pull them to their mean ``mu`` by the share
-    ``min(b, d) / d``, where ``d = |S - mu I|^2`` and ``b`` is the expected error of the
-    sample covariance ``S``. Here points may have weights. Of ``X' X`` and ``X X'`` the
-    smaller is diagonalised.
+    With fewer points than features those of ``X' X`` are found from ``X X'``.
 
     Parameters
     ----------
@@ -235,47 +202,101 @@ def covariance_spectrum(points):
     Returns
     -------
     eigenvalues : ndarray of shape (n_features,)
-        Ascending.
+        Ascending, in squared scaled units.
     """
-    n_points, d = points.shape
+    n_points, n_features = points.shape
     weights = points.weight_block(slice(0, n_points), np.float64)
     weights /= weights.sum()
-    blocks = row_batches(n_points, d)
-    mean = sum(weights[rows] @ points.centered(rows) for rows in blocks)
-    small = _gram if n_points < d else _covariance
-    product = small(points, mean, weights)
-    size = np.sum(product**2)  # |S|^2, of either product
-    own = np.zeros(n_points)  # y' S y, and |y|^2, of each point
-    sq_norms = np.zeros(n_points)
-    for rows in blocks:
-        block = points.centered(rows) - mean
-        sq_norms[rows] = np.sum(block**2, axis=1)
-        if n_points >= d:
-            own[rows] = np.einsum("ij,ij->i", block @ product, block)
-    if n_points < d:
-        own = np.sum(product**2, axis=1) / weights
-    eigenvalues = np.zeros(d)
-    eigenvalues[d - len(product) :] = np.maximum(np.linalg.eigvalsh(product), 0.0)
-    error = np.sum(weights**2 * (sq_norms**2 - 2.0 * own + size))
+    batches = row_batches(n_points, n_features)
+    mean = sum(weights[rows] @ points.centered(rows) for rows in batches)
+    eigenvalues = np.zeros(n_features)
+    if n_points < n_features:
+        centered = points.centered(slice(None)) - mean
+        found, error = _gram_spectrum(centered * np.sqrt(weights)[:, None], weights)
+        eigenvalues[n_features - n_points :] = found
+        return shrunk_eigenvalues(eigenvalues, error)
+    scatters = (Scatter(points.centered(rows) - mean, weights[rows]) for rows in batches)
+    return scatter_spectrum(functools.reduce(Scatter.merge, scatters))
+
+
+def scatter_spectrum(scatter):
+    """Return the Ledoit-Wolf estimate of the eigenvalues of the covariance, ascending."""
+    covariance, error = scatter.covariance()
+    eigenvalues = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     return shrunk_eigenvalues(eigenvalues, error)
 
 
-def shrunk_eigenvalues(eigenvalues, error):
-    """Eigenvalues pulled to their mean, by the expected error of the covariance."""
-    mu = eigenvalues.mean()
-    distance = np.sum((eigenvalues - mu) ** 2)
-    share = min(error, distance) / distance if distance > 0.0 else 0.0
-    return (1.0 - share) * eigenvalues + share * mu
+def _gram_spectrum(roots, shares):
+    """Return nonzero eigenvalues of ``R' R`` from ``R R'``, and its squared error.
+
+    Parameters
+    ----------
+    roots : ndarray of shape (n_points, n_features)
+        ``R``: centred points times the square roots of their shares of the weight.
+    shares : ndarray of shape (n_points,)
+    """
+    gram = roots @ roots.T
+    error = expected_squared_error(
+        fourth=np.sum(np.diagonal(gram) ** 2),
+        own=shares @ np.sum(gram**2, axis=1),
+        size=np.sum(gram**2),
+        total_sq=shares @ shares,
+    )
+    return np.maximum(np.linalg.eigvalsh(gram), 0.0), error
 
 
-def _gram(points, mean, weights):
-    rows = (points.centered(slice(None)) - mean) * np.sqrt(weights)[:, None]
-    return rows @ rows.T
+def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
+    """Return the whitenings of a mixture; each row goes with its likeliest component."""
+    standardization = Whitening(np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    if isinstance(mixture, MixtureSpec):
+        standardization = standardizing(Moments(X, weights), fallback)
+    Z = standardization.apply(X)
+    if isinstance(mixture, MixtureSpec):
+        fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
+    elif refit or not hasattr(mixture, "means_"):
+        sample = _in_proportion(Z, weights, random_state)
+        fitted = _seeded(clone(mixture), random_state).fit(sample, None)
+    else:
+        fitted = mixture
+    labels = fitted.predict(Z)
+    found = []
+    for c in np.unique(labels):
+        linear = _precision_root(fitted, c, X.shape[1])
+        scale = standardization.linear
+        linear = linear * (scale if linear.ndim == 1 else scale[:, None])
+        center = standardization.invert(fitted.means_[c])
+        found.append((Whitening(center, linear), np.flatnonzero(labels == c)))
+    return found
 
 
-def _covariance(points, mean, weights):
-    product = np.zeros((points.shape[1], points.shape[1]))
-    for rows in row_batches(*points.shape):
-        block = (points.centered(rows) - mean) * np.sqrt(weights[rows])[:, None]
-        product += block.T @ block
-    return product
+def _precision_root(mixture, c, n_features):
+    """Return the root of the precision matrix of component ``c``, or its diagonal."""
+    roots = mixture.precisions_cholesky_
+    if mixture.covariance_type == "tied":
+        return roots
+    if mixture.covariance_type == "full":
+        return roots[c]
+    return np.broadcast_to(roots[c], n_features)
+
+
+def _seeded(estimator, random_state):
+    """Return the estimator with a random state where it has none of its own."""
+    if estimator.get_params().get("random_state", 0) is None:
+        estimator.set_params(random_state=random_state)
+    return estimator
+
+
+def _estimated(estimator, Z):
+    """Return location and covariance as a scikit-learn estimator finds them."""
+    fitted = clone(estimator).fit(Z, None)
+    location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
+    covariance = np.asarray(fitted.covariance_, dtype=np.float64)
+    return np.ravel(location), covariance
+
+
+def _in_proportion(Z, weights, random_state):
+    """Return points drawn in proportion to their weights; all of them without weights."""
+    if weights is None:
+        return Z
+    rng = check_random_state(random_state)
+    return Z[rng.choice(len(Z), len(Z), p=weights / weights.sum())]

@@ -1,54 +1,70 @@
-"""Random draws from a kernel density density."""
+"""Random draws from a kernel density."""
+
+from __future__ import annotations
+
+from numbers import Integral
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 from skhdkde._utils.arrays import row_batches
-from skhdkde._utils.validation import whole_number
+
+
+def check_n_samples(n_samples):
+    """Return a number of samples; raise if it is not a positive int."""
+    return int(check_scalar(n_samples, "n_samples", Integral, min_val=1))
 
 
 def draw(density, n_samples, rng):
-    """Draw ``n_samples`` points: a training point, then a step from the kernel.
+    """Draw points: a training point, then a step from the kernel.
 
-    The step's direction is uniform in the whitening of the point, its length the bandwidth,
-    times the local scale, times a draw from the kernel's radial law ``r^(d-1) k(r)``.
+    The direction of the step is uniform in whitened coordinates, its length the
+    bandwidth, times the local scale, times a draw from the radial law ``r^(d-1) k(r)``.
+
+    Parameters
+    ----------
+    density : Density
+    n_samples : int
+    rng : RandomState instance
 
     Returns
     -------
-    X : ndarray of shape (n_samples, n_features), in the dtype of the points
+    X : ndarray of shape (n_samples, n_features)
+        In data units and the dtype of the training points.
 
     Raises
     ------
-    ValueError
-        If ``n_samples`` is no positive int.
+    TypeError, ValueError
+        If ``n_samples`` is no int, or not positive.
     """
-    n_samples = whole_number(n_samples, "n_samples")
+    n_samples = check_n_samples(n_samples)
     u = rng.uniform(size=n_samples)
-    components = density.components
-    n_points = np.array([component.points.shape[0] for component in components])
+    sizes = np.array([c.points.shape[0] for c in density.components])
     weights = np.concatenate(
-        [m.points.weight_block(slice(0, m.points.shape[0]), float) for m in components]
+        [
+            c.points.weight_block(slice(0, size), np.float64)
+            for c, size in zip(density.components, sizes, strict=True)
+        ]
     )
     cumulative = np.cumsum(weights)
     rows = np.searchsorted(cumulative, u * cumulative[-1], side="right")
     rows = np.minimum(rows, len(weights) - 1)
-    n_features = components[0].points.shape[1]
-    X = np.empty((n_samples, n_features), dtype=density.dtype)
-    first = np.concatenate([[0], np.cumsum(n_points)])
-    for part in row_batches(n_samples, n_features):
-        shape = part.stop - part.start, n_features
-        steps = random_steps(density.kernel, density.bandwidth, shape, rng)
-        of_component = np.searchsorted(first, rows[part], side="right") - 1
-        for c in np.unique(of_component):
-            mine = of_component == c
-            steps[mine] = components[c].displaced(rows[part][mine] - first[c], steps[mine])
-        X[part] = steps
+    X = np.empty((n_samples, density.n_features), dtype=density.dtype)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    for batch in row_batches(*X.shape):
+        steps = random_steps(density.kernel, density.bandwidth, X[batch].shape, rng)
+        drawn_from = np.searchsorted(first, rows[batch], side="right") - 1
+        for c in np.unique(drawn_from):
+            mine = drawn_from == c
+            own_rows = rows[batch][mine] - first[c]
+            steps[mine] = density.components[c].moved(own_rows, steps[mine])
+        X[batch] = steps
     return X
 
 
 def random_steps(kernel, bandwidth, shape, rng):
-    """Steps from the centre of a kernel, one in each row."""
+    """Return steps from the centre of a kernel, one a row, in the bandwidth's units."""
     steps = rng.standard_normal(size=shape)
     steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    radii = kernel.radii(shape[1], shape[0], rng)
-    steps *= bandwidth * radii[:, None]
+    steps *= bandwidth * kernel.radii(shape[1], shape[0], rng)[:, None]
     return steps

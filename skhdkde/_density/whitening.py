@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Whitening:
-    """``z = (x - center) L``.
+    """The linear map ``z = (x - center) L`` from data units to whitened units.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ class Whitening:
             self.log_det = float(np.linalg.slogdet(linear)[1])
 
     def apply(self, X):
-        """``z`` of each row, float64."""
+        """Return ``z`` of each row, float64."""
         Z = np.subtract(X, self.center, dtype=np.float64)
         return np.multiply(Z, self.linear, out=Z) if self.diagonal else Z @ self.linear
 
     def invert(self, Z):
-        """``x`` of each row."""
+        """Return ``x`` of each row."""
         if self.diagonal:
             return Z / self.linear + self.center
         return Z @ self._inverse + self.center
 
     def gradient(self, gradient):
-        """Of a function of ``z``, with respect to ``x``."""
+        """Return gradients with respect to ``x`` from those with respect to ``z``."""
         return gradient * self.linear if self.diagonal else gradient @ self.linear.T
 
     @functools.cached_property

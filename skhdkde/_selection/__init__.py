@@ -1,1 +1,86 @@
-"""Room."""
+"""How bandwidth, tail and structure are chosen from the data.
+
+::
+
+    select_bandwidth              the rules as a public function
+    bandwidth_by_rule             a rule for prepared points
+      reference rules             from moments and spectrum alone
+      LeaveOneOut                 points left out one by one: "nearest" and "kl"
+        NearLeaveOneOut           the same by neighbours and a sample
+      search_bandwidth            the maximum of a BandwidthCurve
+    search_structures             structures and tails, on points held out in folds
+      Folds -> HeldOut -> KernelCurve
+
+All searches maximise a mean log density over points that had no share in the estimate.
+
+Files
+-----
+rules
+    Names of the rules, reference rules, `LeaveOneOut`.
+curve
+    `BandwidthCurve`, its maximum, and the search that refines it.
+cross_validation
+    Folds, and the comparison of structures and kernels on them.
+neighbor_leave_one_out
+    The search on lists of neighbours.
+profile
+    The curve of a fitted density, for displays.
+search_result
+    `BandwidthSearch` and `Candidate`, which users see.
+select
+    `select_bandwidth`.
+"""
+
+from skhdkde._selection.cross_validation import (
+    DEGREES_OF_FREEDOM,
+    BaseHeldOut,
+    Folds,
+    expand,
+    fold_ends,
+    search_structures,
+)
+from skhdkde._selection.curve import PARABOLA, BandwidthCurve
+from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
+from skhdkde._selection.profile import bandwidth_grid, queries_of
+from skhdkde._selection.rules import (
+    N_BANDWIDTHS,
+    N_PILOT,
+    N_QUERIES,
+    REFERENCE_RULES,
+    RULES,
+    LeaveOneOut,
+    bandwidth_by_rule,
+    merge_duplicates,
+    queried_bandwidth,
+    reference_bandwidth,
+    warn_of_duplicates,
+)
+from skhdkde._selection.search_result import BandwidthSearch
+from skhdkde._selection.select import select_bandwidth
+
+__all__ = [
+    "DEGREES_OF_FREEDOM",
+    "N_BANDWIDTHS",
+    "N_PILOT",
+    "N_QUERIES",
+    "PARABOLA",
+    "REFERENCE_RULES",
+    "RULES",
+    "BandwidthCurve",
+    "BandwidthSearch",
+    "BaseHeldOut",
+    "Folds",
+    "LeaveOneOut",
+    "bandwidth_by_rule",
+    "bandwidth_grid",
+    "expand",
+    "fold_ends",
+    "merge_duplicates",
+    "queried_bandwidth",
+    "queries_of",
+    "reference_bandwidth",
+    "search_by_neighbors",
+    "search_structures",
+    "select_bandwidth",
+    "warn_of_duplicates",
+]

@@ -1,33 +1,32 @@
 """The search for the structure, the kernel's tail and the bandwidth.
 
 What a covariance, a mixture or a neighbour distance says of its own training points is
-too good: they had a part in it. So the points are split. For each of up to five folds a
+too good: they had a share in it. So the points are split. For each of up to five folds a
 structure is fitted to the other points, and the fold's mean log density is taken for all
 settings of bandwidth and degrees of freedom from one pass over the pairs. It estimates
 the Kullback-Leibler divergence from the true density, up to sign and a constant, as the
-leave-one-out mean does for the textbook's estimate.
+leave-one-out mean does for the textbook's density.
 """
+
+from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
-from scipy.optimize import brentq
 
-from skhdkde._density.components import whiten_components
-from skhdkde._density.covariance import MixtureSpec, standardization
-from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.kernel_grid import KernelGridSums
-from skhdkde._pairwise.reductions import KSmallest
-from skhdkde._selection.rules import FLOAT64_BELOW
+from skhdkde._density import MixtureSpec, standardizing, whiten_components
+from skhdkde._pairwise import KernelGridSums, KernelSetting, KSmallest, reduce_pairs
+from skhdkde._selection.curve import CUBIC, BandwidthCurve
+from skhdkde._selection.rules import FLOAT64_BELOW, N_PILOT
 from skhdkde._selection.search_result import BandwidthSearch, Candidate
+from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import sampling_ranks
 
 DEGREES_OF_FREEDOM = (3.0, 5.0, 10.0, 30.0, 100.0)
 N_FOLDS = 5
 N_QUERIES = 2048
-N_PILOT = 64
 # Bandwidths of the pilot, and of the pass over all queries around the best of them.
 N_COARSE = 24
 N_FINE = 7
@@ -43,16 +42,25 @@ FULL_LADDER = (1, 2, 4)
 # Points of a component with a full covariance, per feature, and cost of fitting one.
 POINTS_PER_FEATURE = 2
 LARGEST_FULL = 1e9
+# Difference in log h below which a bandwidth counts as tried.
+TRIED_SPACING = 1e-3
 
 
 def fold_ends(n_points):
-    """Where each fold ends, in random order; the points after the last are no queries."""
+    """Return where each fold ends in random order; later points are no queries."""
     if n_points >= N_FOLDS * N_QUERIES:
         return np.array([N_QUERIES])
     n_folds = min(N_FOLDS, n_points)
     sizes = np.full(n_folds, n_points // n_folds)
     sizes[: n_points % n_folds] += 1
     return np.cumsum(sizes)[: max(round(N_QUERIES / sizes[0]), 1)]
+
+
+class Trial(NamedTuple):
+    """A kernel at a bandwidth, in whitened units."""
+
+    kernel: object
+    bandwidth: float
 
 
 class Folds:
@@ -66,32 +74,33 @@ class Folds:
     random_state : int
     index : ndarray of int of shape (n_points,)
         Of each point in the data.
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`.
+    n_duplicates : int
+        Number of points of the data that were merged into others.
+    options : ComputeOptions
     """
 
-    def __init__(self, X, weights, random_state, index, **engine):
+    def __init__(self, X, weights, random_state, index, n_duplicates, options):
         self.X, self.weights, self.random_state = X, weights, random_state
-        self.engine, n_points = {**engine, "label": "structure"}, len(X)
+        self.n_duplicates = n_duplicates
+        self.options = options.labelled("structure")
         order = np.argsort(sampling_ranks(index, random_state))
-        self.queries = np.split(order, fold_ends(n_points))[:-1]
-        n_queries = sum(map(len, self.queries))
-        everything = np.ones(n_queries) if weights is None else weights
-        self.shares = np.ones(n_queries)
+        self.queries = np.split(order, fold_ends(len(X)))[:-1]
+        everyone = np.concatenate(self.queries)
+        self.query_weights = np.ones(len(everyone))
         if weights is not None:
-            self.shares = np.concatenate([everything[q] for q in self.queries])
-        self.shares = self.shares / self.shares.sum()
+            self.query_weights = weights[everyone]
 
     def held_out(self, structure):
-        """What is to be known of a structure."""
+        """Return log densities of the folds for a structure fitted to other points."""
         return HeldOut(self, structure)
 
-    def parts(self, structure):
-        """Parts of the structure, fitted to the points outside each fold."""
-        fitted, whole = [], ()
-        ladder = isinstance(structure.mixture, MixtureSpec)
-        if structure.covariance_type in ("diag", "full") or ladder:
-            whole = standardization(self.X, self.weights)
+    def components(self, structure):
+        """Return, for each fold, the components fitted to the points outside of it."""
+        fallback = None
+        standardized = isinstance(structure.mixture, MixtureSpec)
+        if structure.covariance_type in ("diag", "full") or standardized:
+            fallback = standardizing(Moments(self.X, self.weights))
+        fitted = []
         for queries in self.queries:
             others = np.setdiff1d(np.arange(len(self.X)), queries)
             weights = None if self.weights is None else self.weights[others]
@@ -101,107 +110,54 @@ class Folds:
                     weights,
                     structure,
                     self.random_state,
-                    whole=whole,
-                    **self.engine,
+                    self.options,
+                    fallback=fallback,
+                    refit_mixture=True,
                 )
             )
         return fitted
 
 
-class HeldOut:
-    """Log density of the folds for one structure, fitted to the points outside."""
+class BaseHeldOut:
+    """Log density of the folds for one structure, fitted to the points outside.
 
-    def __init__(self, folds, structure):
-        self.folds, self.structure, self.engine = folds, structure, folds.engine
-        self.parts, self._prepared = folds.parts(structure), {}
-        self.n_features = folds.X.shape[1]
-        self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
+    A subclass has ``log_density(trials)`` of shape (n_queries, n_trials), ``pilot``, the
+    same for a few queries of the first fold, and ``_nearest_sq`` and ``_mean_squares``.
 
-    def _is_sharp_in_float32(self):
-        if self.n_features < FLOAT64_BELOW or self.structure.adaptive:
-            return False
-        near, _ = self.distances
-        return bool(
-            self._largest_entry() * np.finfo(np.float32).eps <= FLOAT32_TOL * near
-        )
+    Attributes
+    ----------
+    structure : Structure
+    components : list of list of Whitened
+        For each fold.
+    """
 
-    def _largest_entry(self):
-        return max(np.abs(part.Z).max() for parts in self.parts for part in parts)
-
-    def _narrow(self):
-        for parts in self.parts:
-            for part in parts:
-                part.Z = part.Z.astype(np.float32, copy=False)
-        return np.float32
-
-    def log_density(self, cells):
-        """At all queries, (n_queries, n_cells); cells are of kernel and bandwidth."""
-        folds = zip(self.folds.queries, self.parts, strict=True)
-        return np.vstack([self._of_fold(rows, parts, cells) for rows, parts in folds])
-
-    def pilot(self, cells):
-        """At a few queries of the first fold."""
-        rows = self.folds.queries[0][:N_PILOT]
-        return self._of_fold(rows, self.parts[0], cells)
-
-    def _of_fold(self, rows, parts, cells):
-        logs = [self._of_part(self.folds.X[rows], part, cells) for part in parts]
-        log_sums = functools.reduce(np.logaddexp, logs)
-        counts = [len(p.Z) if p.weights is None else p.weights.sum() for p in parts]
-        d = self.n_features
-        volumes = [k.log_normalizer(d) + d * np.log(h) for k, h in cells]
-        return log_sums - np.log(sum(counts)) - np.array(volumes)
-
-    def _points(self, part):
-        if id(part) not in self._prepared:
-            self._prepared[id(part)] = part.points()
-        return self._prepared[id(part)]
-
-    def _of_part(self, X, part, cells):
-        points = self._points(part)
-        preserve = self.structure.preserve_variance
-        pulled = [(k, h * points.scale, part.pull(k, h, preserve)) for k, h in cells]
-        scales = part.log_scales()
-        top = scales.max()
-        reduction = KernelGridSums(pulled, TOL, scales - top)
-        queries = points.as_queries(X)
-        return top + reduce_pairs(
-            reduction, queries, points, dtype=self.dtype, **self.engine
-        )
+    def __init__(self, structure, components, n_features):
+        self.structure, self.n_features = structure, n_features
+        self.components = components
 
     @functools.cached_property
     def distances(self):
         """Median distance to the nearest point, and spread, of a coordinate."""
-        near = np.sqrt(np.median(np.concatenate(self._nearest())) / self.n_features)
-        return near, np.sqrt(np.max(self._spreads()))
+        nearest_sq = np.median(np.concatenate(self._nearest_sq()))
+        near = np.sqrt(nearest_sq / self.n_features)
+        return near, np.sqrt(np.max(self._mean_squares()))
 
-    def _nearest(self):
-        """Squared distances to the nearest point, of a few queries of each fold."""
-        nearest = []
-        for rows, parts in zip(self.folds.queries, self.parts, strict=True):
-            X, own = self.folds.X[rows[:N_PILOT]], []
-            for part in parts:
-                points = part.points()
-                reduction, queries = KSmallest(1, NEAREST_TOL), points.as_queries(X)
-                sq = reduce_pairs(reduction, queries, points, **self.engine)
-                own.append(sq[:, 0] / points.scale**2)
-            nearest.append(np.min(own, axis=0))
-        return nearest
-
-    def _spreads(self):
-        """Mean square of a coordinate, in all parts."""
-        spreads = []
-        for part in (part for parts in self.parts for part in parts):
-            sq = np.einsum("ij,ij->i", part.Z, part.Z, dtype=np.float64)
-            spreads.append(np.average(sq, weights=part.weights) / self.n_features)
-        return spreads
+    def _is_sharp_in_float32(self, largest_entry):
+        """Return whether coordinates in float32 tell neighbours apart."""
+        if self.n_features < FLOAT64_BELOW or self.structure.adaptive:
+            return False
+        near, _ = self.distances
+        return bool(largest_entry * np.finfo(np.float32).eps <= FLOAT32_TOL * near)
 
     def largest_bandwidth(self, kernel):
-        """That all folds allow."""
-        return min(self.structure.largest_bandwidth(kernel, p) for p in self.parts)
+        """Return the largest bandwidth that all folds allow, in whitened units."""
+        return min(
+            self.structure.largest_bandwidth(kernel, of_fold[0])
+            for of_fold in self.components
+        )
 
-    def range(self, kernel):
-        """Bandwidths between which the best is sought."""
+    def bandwidth_range(self, kernel):
+        """Return bandwidths between which the best is sought, in whitened units."""
         near, spread = self.distances
         variance = kernel.variance(self.n_features)
         if kernel.name == "student":
@@ -210,60 +166,124 @@ class HeldOut:
         high = min(max(high, 1e-300), self.largest_bandwidth(kernel))
         return min(max(low, 1e-9 * high), 0.5 * high), high
 
+    def settings(self, trials, component, scale):
+        """Return trials as kernel settings for points of this scale."""
+        preserve = self.structure.preserve_variance
+        return [
+            KernelSetting(k, h * scale, component.shrinkage(k, h, preserve))
+            for k, h in trials
+        ]
 
-class _Curve:
-    """Mean held-out log density of one kernel against the bandwidth."""
+    def log_volumes(self, trials):
+        """Return the log volume of each trial's kernel."""
+        return np.array([k.log_volume(self.n_features, h) for k, h in trials])
 
-    def __init__(self, held_out, kernel):
-        self.held_out, self.kernel = held_out, kernel
-        self.largest = held_out.largest_bandwidth(kernel)
-        self.tried = {}  # bandwidth: (mean, standard error)
-        self.center, self.step = None, FINE_STEP
+
+class HeldOut(BaseHeldOut):
+    """Held-out log density of the folds on this machine."""
+
+    def __init__(self, folds, structure):
+        super().__init__(structure, folds.components(structure), folds.X.shape[1])
+        self.folds, self.options = folds, folds.options
+        self.dtype = np.dtype(np.float64)
+        everyone = [c for of_fold in self.components for c in of_fold]
+        if self._is_sharp_in_float32(max(np.abs(c.Z).max() for c in everyone)):
+            self.dtype = np.dtype(np.float32)
+            self.components = [[c.as_float32() for c in f] for f in self.components]
+        self._points = {}
+
+    def log_density(self, trials):
+        """Return log densities at all queries, (n_queries, n_trials), nats."""
+        folds = zip(self.folds.queries, self.components, strict=True)
+        return np.vstack([self._of_fold(rows, own, trials) for rows, own in folds])
+
+    def pilot(self, trials):
+        """Return log densities at a few queries of the first fold."""
+        rows = self.folds.queries[0][:N_PILOT]
+        return self._of_fold(rows, self.components[0], trials)
+
+    def _of_fold(self, rows, components, trials):
+        """Return log densities at the points ``rows``, by components fitted to others."""
+        X = self.folds.X[rows]
+        logs = [self._of_component(X, component, trials) for component in components]
+        log_sums = functools.reduce(np.logaddexp, logs)
+        total = sum(
+            len(c.Z) if c.weights is None else c.weights.sum() for c in components
+        )
+        return log_sums - np.log(total) - self.log_volumes(trials)
+
+    def _points_of(self, component):
+        """Return the points of a component, prepared once."""
+        if id(component) not in self._points:
+            self._points[id(component)] = component.points()
+        return self._points[id(component)]
+
+    def _of_component(self, X, component, trials):
+        """Return logs of kernel sums over one component, (n_queries, n_trials)."""
+        points, log_scales = self._points_of(component), component.log_scales()
+        largest = log_scales.max()
+        settings = self.settings(trials, component, points.scale)
+        reduction = KernelGridSums(settings, TOL, log_scales - largest, self.dtype)
+        queries = points.as_queries(X)
+        return largest + reduce_pairs(reduction, queries, points, self.options)
+
+    def _nearest_sq(self):
+        """Return squared distances to the nearest point, of a few queries of each fold."""
+        nearest = []
+        for rows, components in zip(self.folds.queries, self.components, strict=True):
+            X, own = self.folds.X[rows[:N_PILOT]], []
+            for component in components:
+                points = component.points()
+                reduction, queries = KSmallest(1, NEAREST_TOL), points.as_queries(X)
+                sq = reduce_pairs(reduction, queries, points, self.options)
+                own.append(sq[:, 0] / points.scale**2)
+            nearest.append(np.min(own, axis=0))
+        return nearest
+
+    def _mean_squares(self):
+        """Return the mean square of a coordinate, in all components."""
+        found = []
+        for c in (c for of_fold in self.components for c in of_fold):
+            sq = np.einsum("ij,ij->i", c.Z, c.Z, dtype=np.float64)
+            found.append(np.average(sq, weights=c.weights) / self.n_features)
+        return found
+
+
+class KernelCurve(BandwidthCurve):
+    """Mean held-out log density of one kernel against the bandwidth, whitened units.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    center : float
+        Where the maximum is, roughly.
+    largest : float
+        The largest bandwidth that may be tried.
+    """
+
+    def __init__(self, kernel, center, largest):
+        super().__init__()
+        self.kernel, self.center, self.largest = kernel, center, largest
 
     def wanted(self):
-        """Bandwidths to try next; none if the best is between others."""
-        if self.tried:
-            best, tried = self.best, sorted(self.tried)
-            at_end = best in (tried[0], tried[-1]) and best < self.largest
-            if not at_end:
-                return []
-            self.center = best
+        """Return bandwidths to try next; none if the best is between others."""
+        center = self.center
+        if len(self.bandwidths):
+            center = float(self.bandwidths[self.best])
+            if not self.best_is_at_end or center >= self.largest:
+                return np.empty(0)
         steps = np.arange(N_FINE) - N_FINE // 2
-        bandwidths = self.center * np.exp(self.step * steps)
+        bandwidths = center * np.exp(FINE_STEP * steps)
         if bandwidths[-1] > self.largest:  # as many of them, up to the end
             bandwidths *= self.largest / bandwidths[-1]
             bandwidths[-1] = self.largest
-        known = np.log(np.array(sorted(self.tried)))
-        new = [
-            float(h)
-            for h in bandwidths
-            if not len(known) or np.abs(known - np.log(h)).min() > 1e-3
-        ]
-        return new
-
-    def add(self, bandwidth, mean, standard_error):
-        self.tried[bandwidth] = float(mean), float(standard_error)
-
-    @property
-    def best(self):
-        return max(self.tried, key=lambda h: self.tried[h][0])
-
-    @property
-    def best_mean(self):
-        return self.tried[self.best][0]
+        return self.untried(bandwidths, TRIED_SPACING)
 
     def peak(self):
-        """Bandwidth of the largest mean, by a spline around the best that was tried."""
-        tried = np.array(sorted(self.tried))
-        x, y = np.log(tried), np.array([self.tried[h][0] for h in tried])
-        best = int(np.argmax(y))
-        if best in (0, len(x) - 1) or len(x) < 4:
-            return float(tried[best])
-        window = slice(max(best - 3, 0), best + 4)
-        slope = make_interp_spline(x[window], y[window], k=3).derivative()
-        if not slope(x[best - 1]) > 0.0 > slope(x[best + 1]):
-            return float(tried[best])
-        return float(np.exp(brentq(slope, x[best - 1], x[best + 1])))
+        """Return the bandwidth of the largest mean."""
+        if self.best_is_at_end:
+            return float(self.bandwidths[self.best])
+        return self.maximum(CUBIC)
 
 
 def search_structures(folds, structures, kernels):
@@ -271,15 +291,15 @@ def search_structures(folds, structures, kernels):
 
     Parameters
     ----------
-    folds : Folds
+    folds : Folds or BlockFolds
     structures : list of Structure
-    kernels : list
+    kernels : list of Kernel
         Of which every structure takes the best.
 
     Returns
     -------
     structure : Structure
-    kernel : object
+    kernel : Kernel
     search : BandwidthSearch
     """
     curves, best_means = {}, {}
@@ -289,15 +309,23 @@ def search_structures(folds, structures, kernels):
             continue  # more components would be worse still
         compared = _compare_kernels(folds, structure, kernels)
         curves.update({curve: structure for curve in compared})
-        family.append(max(curve.best_mean for curve in compared))
-    best = max(curves, key=lambda curve: curve.best_mean)
-    candidates = [_candidate(structure, curve) for curve, structure in curves.items()]
-    search = _record(best, candidates, len(folds.shares))
+        family.append(max(curve.mean.max() for curve in compared))
+    best = max(curves, key=lambda curve: curve.mean.max())
+    search = BandwidthSearch(
+        bandwidth=best.peak(),
+        bandwidths=best.bandwidths,
+        mean_log_density=best.mean,
+        standard_error=best.standard_error,
+        n_out_of_reach=np.zeros(len(best.bandwidths), dtype=int),
+        n_queries=len(folds.query_weights),
+        n_copies=folds.n_duplicates,
+        candidates=tuple(_candidate(curves[curve], curve) for curve in curves),
+    )
     return curves[best], best.kernel, search
 
 
 def _family(structure):
-    """What mixtures of ever more components are a family with."""
+    """Return what mixtures of ever more components have in common."""
     mixture = structure.mixture
     if isinstance(mixture, MixtureSpec) and mixture.covariance_type == "full":
         return "mixture", "full"
@@ -307,65 +335,52 @@ def _family(structure):
 
 
 def _compare_kernels(folds, structure, kernels):
-    """The curve of each kernel."""
+    """Return the curve of each kernel for one structure."""
     held_out = folds.held_out(structure)
-    curves = [_Curve(held_out, kernel) for kernel in kernels]
-    _pilot(held_out, curves)
+    curves = _pilot(held_out, kernels)
     for _ in range(MAX_PASSES):
-        cells = [(curve, h) for curve in curves for h in curve.wanted()]
-        if not cells:
+        wanted = [(curve, curve.wanted()) for curve in curves]
+        trials = [
+            Trial(c.kernel, float(h)) for c, bandwidths in wanted for h in bandwidths
+        ]
+        if not trials:
             break
-        logs = held_out.log_density([(curve.kernel, h) for curve, h in cells])
-        shares = folds.shares[:, None]
-        means = np.sum(shares * logs, axis=0)
-        errors = np.sqrt(np.sum((shares * (logs - means)) ** 2, axis=0))
-        for (curve, h), mean, error in zip(cells, means, errors, strict=True):
-            curve.add(h, mean, error)
+        log_density, start = held_out.log_density(trials), 0
+        for curve, bandwidths in wanted:
+            columns = slice(start, start + len(bandwidths))
+            curve.add(bandwidths, log_density[:, columns], folds.query_weights)
+            start = columns.stop
     return curves
 
 
-def _pilot(held_out, curves):
-    """Where each curve is highest, roughly, from a few queries."""
-    grids = [np.geomspace(*held_out.range(c.kernel), N_COARSE) for c in curves]
-    pairs = zip(curves, grids, strict=True)
-    cells = [(curve.kernel, h) for curve, grid in pairs for h in grid]
-    means = held_out.pilot(cells).mean(axis=0).reshape(len(curves), N_COARSE)
-    for curve, grid, mean in zip(curves, grids, means, strict=True):
-        curve.center = float(grid[np.argmax(mean)])
+def _pilot(held_out, kernels):
+    """Return a curve for each kernel, centred where a few queries have it highest."""
+    grids = [np.geomspace(*held_out.bandwidth_range(k), N_COARSE) for k in kernels]
+    pairs = zip(kernels, grids, strict=True)
+    trials = [Trial(kernel, h) for kernel, grid in pairs for h in grid]
+    means = held_out.pilot(trials).mean(axis=0).reshape(len(kernels), N_COARSE)
+    return [
+        KernelCurve(k, float(grid[np.argmax(mean)]), held_out.largest_bandwidth(k))
+        for k, grid, mean in zip(kernels, grids, means, strict=True)
+    ]
 
 
 def _candidate(structure, curve):
-    mean, error = curve.tried[curve.best]
-    kernel = curve.kernel
+    """Return the record of a kernel and structure at its best bandwidth."""
     return Candidate(
         covariance_type=structure.covariance_type,
         mixture=structure.mixture,
         preserve_variance=structure.preserve_variance,
-        kernel=kernel.name,
-        degrees_of_freedom=getattr(kernel, "degrees_of_freedom", np.inf),
+        kernel=curve.kernel.name,
+        degrees_of_freedom=curve.kernel.degrees_of_freedom,
         bandwidth=curve.peak(),
-        mean_log_density=mean,
-        standard_error=error,
-    )
-
-
-def _record(curve, candidates, n_queries):
-    bandwidths = np.array(sorted(curve.tried))
-    means, errors = np.array([curve.tried[h] for h in bandwidths]).T
-    return BandwidthSearch(
-        bandwidth=curve.peak(),
-        bandwidths=bandwidths,
-        mean_log_density=means,
-        standard_error=errors,
-        n_out_of_reach=np.zeros(len(bandwidths), dtype=int),
-        n_queries=n_queries,
-        n_copies=0,
-        candidates=tuple(candidates),
+        mean_log_density=float(curve.mean[curve.best]),
+        standard_error=float(curve.standard_error[curve.best]),
     )
 
 
 def mixture_ladder(n_points, n_features):
-    """Mixtures of few full or of many diagonal components, as the data allow."""
+    """Return mixtures of few full or of many diagonal components, as the data allow."""
     n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 1)
     ladder = [
         MixtureSpec("full", k)
@@ -379,13 +394,12 @@ def mixture_ladder(n_points, n_features):
 
 
 def expand(structure, n_points, n_features):
-    """The structures that ``structure`` stands for."""
+    """Return the structures that ``structure`` stands for."""
+    options = [structure]
     if structure.covariance_type == "auto":
-        types = ["spherical", "diag", "full", "local"]
         preserved = replace(structure, preserve_variance=True)
+        types = ("spherical", "diag", "full", "local")
         options = [replace(preserved, covariance_type=name) for name in types]
-    else:
-        options = [structure]
     found = []
     for option in options:
         if option.covariance_type == "local" and option.mixture is None:

@@ -1,28 +1,127 @@
-"""The search for the bandwidth that is best in Kullback-Leibler divergence.
+"""Mean log density against bandwidth, and the search for its maximum.
 
-``KL(rho || rho_hat_h)`` depends on ``h`` only through the mean of ``log rho_hat_h``
-over fresh points, which the leave-one-out mean over the training points estimates.
-One pass over the pairs gives it at a whole grid of bandwidths.
+``KL(rho || rho_hat_h)`` depends on the bandwidth ``h`` only through the mean of
+``log rho_hat_h`` over fresh points, which the mean over points left out, one by one or in
+folds, estimates. One pass over the pairs gives it at a whole grid of bandwidths.
 """
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
-from skhdkde._kernels.compact import SHARP_CURVE
+from skhdkde._kernels import SHARP_CURVE
 from skhdkde._selection.search_result import BandwidthSearch
-from skhdkde._utils.warnings import warn_user
+from skhdkde._utils.moments import weighted_mean
 
-# Largest spacing in log h from which a spline finds the optimum to 1e-3 (the error
+# Largest spacing in log h from which a quintic spline finds the optimum to 1e-3 (the error
 # falls with its sixth power), and spacing at which a compact kernel's search stops.
 SPLINE_SPACING = 0.1
 COMPACT_SPACING = 5e-4
 MAX_PASSES = 12
+# Difference in log h below which two bandwidths are one.
+EQUAL_SPACING = 1e-9
 
 
-def search_bandwidth(queries, bandwidths, n_copies=0):
+class Spline(NamedTuple):
+    """An interpolating spline around the best of the bandwidths tried."""
+
+    degree: int
+    n_beside: int  # points to each side of the best that it goes through
+
+
+QUINTIC, CUBIC, PARABOLA = Spline(5, 6), Spline(3, 3), Spline(2, 1)
+
+
+class BandwidthCurve:
+    """Mean log density at the bandwidths tried so far.
+
+    Attributes
+    ----------
+    bandwidths : ndarray of shape (n_bandwidths,)
+        Ascending, in the unit of those that were added.
+    mean, standard_error : ndarray of shape (n_bandwidths,)
+        Mean log density over the queries and its standard error, in nats.
+    n_out_of_reach : ndarray of int of shape (n_bandwidths,)
+        Number of queries with a log density of -inf.
+    """
+
+    COLUMNS = ("bandwidths", "mean", "standard_error", "n_out_of_reach")
+
+    def __init__(self):
+        self.bandwidths = self.mean = self.standard_error = np.empty(0)
+        self.n_out_of_reach = np.empty(0, dtype=int)
+
+    def add(self, bandwidths, log_density, weights):
+        """Add bandwidths and the log densities there.
+
+        Parameters
+        ----------
+        bandwidths : ndarray of shape (n_new,)
+        log_density : ndarray of shape (n_queries, n_new)
+        weights : ndarray of shape (n_queries,)
+        """
+        mean, standard_error = weighted_mean(log_density, weights)
+        n_out_of_reach = np.sum(np.isneginf(log_density), axis=0)
+        new = bandwidths, mean, standard_error, n_out_of_reach
+        order = np.argsort(np.concatenate([self.bandwidths, bandwidths]))
+        for name, values in zip(self.COLUMNS, new, strict=True):
+            setattr(self, name, np.concatenate([getattr(self, name), values])[order])
+
+    def untried(self, bandwidths, spacing=EQUAL_SPACING):
+        """Return those of the bandwidths that differ from all that were tried."""
+        if not len(self.bandwidths):
+            return bandwidths
+        gaps = np.abs(np.log(bandwidths)[:, None] - np.log(self.bandwidths))
+        return bandwidths[gaps.min(axis=1) > spacing]
+
+    @property
+    def best(self):
+        """Index of the largest mean."""
+        return int(np.argmax(self.mean))
+
+    @property
+    def best_is_at_end(self):
+        """Whether the largest mean is at the first or the last bandwidth."""
+        return self.best in (0, len(self.mean) - 1)
+
+    def around_best(self):
+        """Return the bandwidths next to the best; the best itself at an end."""
+        last = len(self.bandwidths) - 1
+        nearby = max(self.best - 1, 0), min(self.best + 1, last)
+        return self.bandwidths[nearby[0]], self.bandwidths[nearby[1]]
+
+    def maximum(self, spline=QUINTIC):
+        """Return the bandwidth of the largest mean, by a spline in ``log h``.
+
+        It is the best that was tried where the means there are not finite, or the spline
+        has no maximum between its neighbours.
+        """
+        best, tried = self.best, float(self.bandwidths[self.best])
+        window = slice(max(best - spline.n_beside, 0), best + spline.n_beside + 1)
+        x, y = np.log(self.bandwidths[window]), self.mean[window]
+        if len(x) < 3 or not np.isfinite(y).all():
+            return tried
+        degree = spline.degree if len(x) > spline.degree else 2
+        slope = make_interp_spline(x, y, k=degree).derivative()
+        left, right = np.log(self.around_best())
+        if not slope(left) > 0.0 > slope(right):
+            return tried
+        return float(np.exp(brentq(slope, left, right)))
+
+
+class SearchOutcome(NamedTuple):
+    """What :func:`search_bandwidth` found."""
+
+    search: BandwidthSearch
+    best_is_at_end: bool  # so that the optimum may lie beyond
+
+
+def search_bandwidth(queries, bandwidths, n_duplicates=0):
     """Maximise the mean leave-one-out log density.
 
     Parameters
@@ -31,93 +130,75 @@ def search_bandwidth(queries, bandwidths, n_copies=0):
     bandwidths : int or ndarray
         Size of the grid, which is then chosen, widened and refined as needed; or the
         grid itself, in data units.
-    n_copies : int
+    n_duplicates : int
         For the record.
 
     Returns
     -------
-    search : BandwidthSearch
+    outcome : SearchOutcome
+
+    Raises
+    ------
+    ValueError
+        If no bandwidth leaves a point in reach of every query.
     """
     scale, d = queries.points.scale, queries.points.shape[1]
+    refined = _RefinedCurve(queries)
     if isinstance(bandwidths, Integral):
         low, high = queries.search_range()
         ratio = queries.kernel.squaring_ratio
-        curve = _Curve(queries, comb(low, high, bandwidths, ratio))
-        curve.widen()
-        curve.zoom(bandwidths)
+        refined.evaluate(geometric_grid(low, high, bandwidths, ratio))
+        refined.widen()
+        refined.zoom(bandwidths)
     else:
-        curve = _Curve(queries, np.unique(bandwidths) * scale)
-    best = curve.peak()
-    if curve.best in (0, len(curve.mean) - 1) and np.isclose(
+        refined.evaluate(np.unique(bandwidths) * scale)
+    curve = refined.curve
+    best = refined.maximum()
+    at_end = curve.best_is_at_end and np.isclose(
         best, curve.bandwidths[curve.best], rtol=1e-6
-    ):
-        warn_user(
-            f"bandwidth {best / scale:.6g}, at an end of the {len(curve.bandwidths)} "
-            "tried, is the best of them; the optimum may lie beyond."
     )
-    return BandwidthSearch(
+    search = BandwidthSearch(
         bandwidth=float(best / scale),
         bandwidths=curve.bandwidths / scale,
         mean_log_density=curve.mean + d * np.log(scale),
         standard_error=curve.standard_error,
         n_out_of_reach=curve.n_out_of_reach,
         n_queries=len(queries.rows),
-        n_copies=n_copies,
+        n_copies=n_duplicates,
     )
+    return SearchOutcome(search, bool(at_end))
 
 
-class _Curve:
-    """Mean leave-one-out log density at the bandwidths tried so far."""
+class _RefinedCurve:
+    """A leave-one-out curve that is made finer where its maximum is; scaled units."""
 
-    def __init__(self, queries, bandwidths):
-        self.queries = queries
-        self.bandwidths = self.mean = self.standard_error = np.empty(0)
-        self.n_out_of_reach = np.empty(0, dtype=int)
-        self.n_passes = 0
-        self.add(bandwidths)
+    def __init__(self, queries):
+        self.queries, self.curve, self.n_passes = queries, BandwidthCurve(), 0
 
-    def add(self, bandwidths):
-        """One pass over the pairs for all ``bandwidths`` that were not tried yet."""
-        if len(self.bandwidths):
-            known = np.log(self.bandwidths)
-            gap = np.abs(np.log(bandwidths)[:, None] - known).min(axis=1)
-            bandwidths = bandwidths[gap > 1e-9]
+    def evaluate(self, bandwidths):
+        """Make one pass over the pairs for all bandwidths that were not tried yet."""
+        bandwidths = self.curve.untried(bandwidths)
         self.n_passes += 1
-        logs = self.queries.log_density(bandwidths)
-        weights = self.queries.weights[:, None] / self.queries.weights.sum()
-        mean = np.sum(weights * logs, axis=0)
-        with np.errstate(invalid="ignore"):
-            variance = np.sum((weights * (logs - mean)) ** 2, axis=0)
-        columns = {
-            "bandwidths": bandwidths,
-            "mean": mean,
-            "standard_error": np.sqrt(variance),
-            "n_out_of_reach": np.sum(np.isneginf(logs), axis=0),
-        }
-        order = np.argsort(np.concatenate([self.bandwidths, bandwidths]))
-        for name, new in columns.items():
-            setattr(self, name, np.concatenate([getattr(self, name), new])[order])
-
-    @property
-    def best(self):
-        return int(np.argmax(self.mean))
+        log_density = self.queries.log_density(bandwidths)
+        self.curve.add(bandwidths, log_density, self.queries.weights)
 
     def widen(self):
         """Go on beyond an end of the grid while the best is there."""
-        n = len(self.bandwidths)
-        while self.n_passes < MAX_PASSES and self.best in (0, len(self.mean) - 1):
-            step = self.bandwidths[1] / self.bandwidths[0]
-            if self.best == 0:
-                self.add(self.bandwidths[0] * step ** -np.arange(n, 0, -1.0))
+        n = len(self.curve.bandwidths)
+        while self.n_passes < MAX_PASSES and self.curve.best_is_at_end:
+            tried = self.curve.bandwidths
+            step = tried[1] / tried[0]
+            if self.curve.best == 0:
+                self.evaluate(tried[0] * step ** -np.arange(n, 0, -1.0))
             else:
-                self.add(self.bandwidths[-1] * step ** np.arange(1.0, n + 1))
+                self.evaluate(tried[-1] * step ** np.arange(1.0, n + 1))
 
     def zoom(self, n_bandwidths):
-        """Refine around the best until the spacing is fine enough for ``peak``."""
+        """Refine around the best until the spacing is fine enough for the maximum."""
         kernel = self.queries.kernel
         target = COMPACT_SPACING if kernel.compact else SPLINE_SPACING
         while self.n_passes < MAX_PASSES:
-            left, right = self._neighbours()
+            left, right = self.curve.around_best()
             if np.log(right / left) <= 2.001 * target:
                 return
             if kernel.compact:
@@ -125,41 +206,28 @@ class _Curve:
             else:
                 step = np.log(kernel.squaring_ratio) / 8
                 half = np.log(right / left) / 2 + 4 * step
-                center = self.bandwidths[self.best]
                 count = int(np.ceil(half / step))
+                center = self.curve.bandwidths[self.curve.best]
                 inner = center * np.exp(step * np.arange(-count, count + 1))
-            self.add(inner)
+            self.evaluate(inner)
 
-    def _neighbours(self):
-        last = len(self.bandwidths) - 1
-        around = max(self.best - 1, 0), min(self.best + 1, last)
-        return self.bandwidths[around[0]], self.bandwidths[around[1]]
-
-    def peak(self):
-        """Bandwidth of the largest mean: by a quintic spline where it is smooth."""
-        best, log_h = self.best, np.log(self.bandwidths)
-        if np.isneginf(self.mean[best]):
+    def maximum(self):
+        """Return the bandwidth of the largest mean."""
+        curve = self.curve
+        if np.isneginf(curve.mean[curve.best]):
             raise ValueError(
-                f"bandwidths up to {self.bandwidths[-1] / self.queries.points.scale:.6g} "
-                f"leave at least {self.n_out_of_reach.min()} of "
+                f"bandwidths up to {curve.bandwidths[-1] / self.queries.points.scale:.6g} "
+                f"leave at least {curve.n_out_of_reach.min()} of "
                 f"{len(self.queries.rows)} points without a neighbour in reach."
             )
-        window = slice(max(best - 6, 0), best + 7)
-        x, y = log_h[window], self.mean[window]
         if self.queries.kernel.compact:
             # by more than the curve's distances are wrong, so that all stay in reach
-            return float(self.bandwidths[best]) * (1.0 + 2.0 * SHARP_CURVE)
-        if len(x) < 3 or not np.isfinite(y).all():
-            return float(self.bandwidths[best])
-        slope = make_interp_spline(x, y, k=5 if len(x) > 5 else 2).derivative()
-        left, right = np.log(self._neighbours())
-        if not slope(left) > 0.0 > slope(right):
-            return float(self.bandwidths[best])
-        return float(np.exp(brentq(slope, left, right)))
+            return float(curve.bandwidths[curve.best]) * (1.0 + 2.0 * SHARP_CURVE)
+        return curve.maximum()
 
 
-def comb(low, high, n_bandwidths, ratio):
-    """Geometric grid from ``low`` to at least ``high`` in steps that divide ``ratio``.
+def geometric_grid(low, high, n_bandwidths, ratio):
+    """Return a geometric grid from ``low`` to at least ``high`` in steps that divide ``ratio``.
 
     The step is the smallest of ``ratio^(1/4), ^(1/2), ^1, ^2, ...`` that gets there with
     ``n_bandwidths``. Without a ``ratio`` the grid ends at ``high``.

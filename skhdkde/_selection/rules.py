@@ -1,13 +1,20 @@
-"""Bandwidth rules."""
+"""Bandwidth rules, and the leave-one-out log density that two of them are made of."""
+
+from __future__ import annotations
 
 import functools
 
 import numpy as np
 
-from skhdkde._density.covariance import covariance_spectrum
-from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.points import TrainingPoints, distinct_rows
-from skhdkde._pairwise.reductions import KSmallest, LogSumExp, ReductionSpec
+from skhdkde._density import covariance_spectrum
+from skhdkde._pairwise import (
+    KSmallest,
+    LogSumExp,
+    ReductionSpec,
+    TrainingPoints,
+    distinct_rows,
+    reduce_pairs,
+)
 from skhdkde._selection.curve import search_bandwidth
 from skhdkde._utils.moments import relative_weights
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
@@ -22,6 +29,9 @@ N_PILOT = 64
 # Below this many features a pass costs no more in float64, and the optimum is so
 # flat that float32 would not find it to three digits.
 FLOAT64_BELOW = 16
+# Errors of log sums that the search allows, in nats, and of squared distances, relative.
+SEARCH_TOL = {np.dtype(np.float32): 1e-2, np.dtype(np.float64): 1e-7}
+NEAREST_TOL = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-9}
 # Squared distances that float32 has all its digits for.
 SMALLEST_FLOAT32 = 1e-30
 # Least ratio of the ends of the first grid, where points nearly coincide.
@@ -32,29 +42,31 @@ def bandwidth_by_rule(
     points,
     rule,
     kernel,
+    options,
     *,
     parameter="bandwidth",
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
     random_state=None,
-    options,
 ):
-    """Bandwidth of ``rule`` for prepared points, and the search if it made one.
+    """Return the bandwidth of a rule for prepared points, and the search or None.
 
-    The parameters are those of :func:`select_bandwidth`, and what messages call the rule;
-    ``engine`` goes to :func:`~skhdkde._backends.reduce_pairs`.
+    Parameters are those of :func:`~skhdkde.select_bandwidth`, how pairs are visited, and
+    what messages call the rule.
     """
     if rule in REFERENCE_RULES:
         spectrum = functools.partial(covariance_spectrum, points)
         return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
-    queries, n_copies = leave_one_out(points, kernel, n_queries, random_state, options)
-    return queried_bandwidth(queries, rule, parameter, bandwidths, n_copies)
+    queries, n_duplicates = leave_one_out(
+        points, kernel, n_queries, random_state, options
+    )
+    return queried_bandwidth(queries, rule, parameter, bandwidths, n_duplicates)
 
 
 def reference_bandwidth(points, rule, kernel, parameter, spectrum):
-    """Bandwidth of a rule that needs no pairs.
+    """Return the bandwidth, in data units, of a rule that needs no pairs.
 
-    ``spectrum`` returns the eigenvalues of the covariance, in scaled units.
+    ``spectrum`` returns the eigenvalues of the covariance, in squared scaled units.
     """
     if not points.mean_square_spread() > 0.0:
         raise _too_few(points.shape[0], rule, parameter)
@@ -63,28 +75,34 @@ def reference_bandwidth(points, rule, kernel, parameter, spectrum):
     return _normal_reference(points, rule, kernel)
 
 
-def queried_bandwidth(queries, rule, parameter, bandwidths, n_copies):
-    """Bandwidth of a rule that compares points, and the search if it made one."""
+def queried_bandwidth(queries, rule, parameter, bandwidths, n_duplicates):
+    """Return the bandwidth of a rule that compares points, and the search or None."""
     n_distinct = queries.points.shape[0]
     if n_distinct < 2:
-        raise _too_few(n_distinct + n_copies, rule, parameter)
-    if n_copies:
-        warn_of_duplicates(n_distinct + n_copies, n_copies, rule, parameter)
+        raise _too_few(n_distinct + n_duplicates, rule, parameter)
+    if n_duplicates:
+        warn_of_duplicates(n_distinct + n_duplicates, n_duplicates, rule, parameter)
     if rule == "nearest":
         return queries.nearest_rule() / queries.points.scale, None
-    search = search_bandwidth(queries, bandwidths, n_copies)
+    search, best_is_at_end = search_bandwidth(queries, bandwidths, n_duplicates)
+    if best_is_at_end:
+        warn_user(
+            f"bandwidth {search.bandwidth:.6g}, at an end of the "
+            f"{len(search.bandwidths)} tried, is the best of them; the optimum may lie "
+            "beyond."
+        )
     return search.bandwidth, search
 
 
 def leave_one_out(points, kernel, n_queries, random_state, options):
-    """Distinct training points as queries, at most ``n_queries``; number of copies."""
-    distinct, n_copies, index = distinct_points(points)
+    """Return distinct training points as queries, and the number of duplicates."""
+    distinct, n_duplicates, index = merge_duplicates(points)
     queries = LeaveOneOut(distinct, kernel, n_queries, random_state, options, index)
-    return queries, n_copies
+    return queries, n_duplicates
 
 
 def _normal_reference(points, rule, kernel):
-    """Scott's and Silverman's rules times the scale of the data.
+    """Return Scott's or Silverman's rule times the scale of the data.
 
     The scale is the root mean variance of the features, the number of points is
     Kish's effective one, and a kernel other than the Gaussian gets the bandwidth at
@@ -98,7 +116,7 @@ def _normal_reference(points, rule, kernel):
 
 
 def _gaussian_theory(points, kernel, spectrum):
-    """The KL-optimal bandwidth of Gaussian data with the covariance of the points."""
+    """Return the KL-optimal bandwidth of Gaussian data with the covariance of the points."""
     n_points = max(points.effective_number(), 1.0 + 1e-9)  # one weight may be all
     theory = gaussian_thresholds(n_points, spectrum)
     h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
@@ -106,6 +124,7 @@ def _gaussian_theory(points, kernel, spectrum):
 
 
 def _too_few(n_points, rule, parameter):
+    """Return the error for too few distinct points."""
     equal = ", all equal" if n_points > 1 else ""
     return ValueError(
         f"{parameter}={rule!r} needs at least two distinct points of positive weight "
@@ -113,35 +132,50 @@ def _too_few(n_points, rule, parameter):
     )
 
 
-def warn_of_duplicates(n_points, n_copies, rule, parameter):
-    """Warn, in the name of the line that called the package."""
+def warn_of_duplicates(n_points, n_duplicates, rule, parameter):
+    """Warn that duplicates are left out as one."""
     warn_user(
-        f"{n_copies} of the {n_points} training points are exact copies of "
-        f"others. {parameter}={rule!r} leaves out a point together with its copies; "
+        f"{n_duplicates} of the {n_points} training points are exact duplicates of "
+        f"others. {parameter}={rule!r} leaves out a point together with its duplicates; "
         "otherwise the leave-one-out likelihood would grow without bound as the "
         "bandwidth goes to 0."
     )
 
 
-def distinct_points(points):
-    """Points with exact copies made one, their weights added; how many copies; which.
+def merge_duplicates(points):
+    """Merge exact duplicates into one point with their total weight.
 
-    A copy of the query would make the leave-one-out density unbounded as h -> 0. The last
-    says which point each is, the first of its copies.
+    A duplicate of the query would make the leave-one-out density unbounded as ``h -> 0``.
+
+    Returns
+    -------
+    distinct : TrainingPoints
+    n_duplicates : int
+    index : ndarray of int of shape (n_distinct,)
+        Which of the points each is: the first of its duplicates.
     """
     first, group = distinct_rows(points)
-    n_copies = points.shape[0] - len(first)
-    if n_copies:
+    n_duplicates = points.shape[0] - len(first)
+    if n_duplicates:
         weights = np.bincount(group, weights=points.weights)
         points = TrainingPoints(points.in_data_units(first), relative_weights(weights))
-    return points, n_copies, first
+    return points, n_duplicates, first
 
 
 class LeaveOneOut:
-    """Distinct training points as queries, each without itself. All in scaled units.
+    """Distinct training points as queries, each without itself; lengths in scaled units.
 
-    If there are more than ``n_queries`` points they are drawn at random, by the ``index``
-    of each in the data.
+    Parameters
+    ----------
+    points : TrainingPoints
+        Distinct.
+    kernel : Kernel
+    n_queries : int
+        If there are more points, so many are drawn at random.
+    random_state : int, RandomState instance or None
+    options : ComputeOptions
+    index : ndarray of int of shape (n_points,), default=None
+        Of each point in the data, by which they are drawn.
     """
 
     def __init__(self, points, kernel, n_queries, random_state, options, index=None):
@@ -154,6 +188,7 @@ class LeaveOneOut:
         self._set(points, kernel, rows, index[rows], weights, others, options)
 
     def _set(self, points, kernel, rows, index, weights, others, options):
+        """Set the queries: ``rows`` of the points, and the weight of all others."""
         self.points, self.kernel = points, kernel
         self.options = options.labelled("bandwidth")
         self.rows, self.weights = rows, weights
@@ -164,46 +199,42 @@ class LeaveOneOut:
             self.log_others = np.log(others)
         wide = kernel.compact or points.shape[1] < FLOAT64_BELOW
         self.dtype = np.dtype(np.float64) if wide else points.dtype
-        self.tol = 1e-2 if self.dtype == np.float32 else 1e-7
 
     def _reduce(self, reduction, rows):
-        return reduce_pairs(
-            reduction,
-            self.points.rows_as_queries(rows),
-            self.points,
-            self.options,
-            leave_out=rows,
-        )
+        """Return the result of a reduction for the points ``rows``, each without itself."""
+        queries = self.points.rows_as_queries(rows)
+        return reduce_pairs(reduction, queries, self.points, self.options, leave_out=rows)
 
     def nearest_sq(self, rows):
-        """Squared distance of the points ``rows`` to the nearest other point."""
-        if self.dtype == np.float32:
-            nearest = self._reduce(KSmallest(1, 1e-5, self.dtype), rows)[:, 0]
+        """Return the squared distance of the points ``rows`` to the nearest other point."""
+        for dtype in dict.fromkeys((self.dtype, np.dtype(np.float64))):
+            nearest = self._reduce(KSmallest(1, NEAREST_TOL[dtype], dtype), rows)[:, 0]
             if nearest.min() > SMALLEST_FLOAT32:
-                return nearest
-        return self._reduce(KSmallest(1, 1e-9, np.float64), rows)[:, 0]
+                break
+        return nearest
 
     def nearest_rule(self):
-        """``h^2`` = mean squared distance to the nearest point / ``d``."""
+        """Return ``h`` with ``h^2`` the mean squared distance to the nearest point / ``d``."""
         mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
         d = self.points.shape[1]
         return float(np.sqrt(mean / d / self.kernel.variance(d)))
 
-    def log_density(self, bandwidths):
-        """Leave-one-out log density of each query, (n_queries, n_bandwidths), nats."""
+    def log_density(self, bandwidths_scaled):
+        """Return log densities in nats, of shape (n_queries, n_bandwidths)."""
+        tol, dtype = SEARCH_TOL[self.dtype], self.dtype
         spec = ReductionSpec(
-            self.kernel, bandwidths, self.points, self.dtype, self.tol, self.dtype
+            self.kernel, bandwidths_scaled, self.points, dtype, tol, dtype
         )
         log_sums = self._reduce(LogSumExp(spec), self.rows)
-        return self.normalized(log_sums, bandwidths)
+        return self.normalized(log_sums, bandwidths_scaled)
 
-    def normalized(self, log_sums, bandwidths):
-        """Return leave-one-out log densities from log sums, scaled units."""
-        log_volume = self.kernel.log_volume(self.points.shape[1], bandwidths)
+    def normalized(self, log_sums, bandwidths_scaled):
+        """Return log densities from logs of sums over the other points."""
+        log_volume = self.kernel.log_volume(self.points.shape[1], bandwidths_scaled)
         return log_sums - log_volume - self.log_others[:, None]
 
     def search_range(self):
-        """Bandwidths between which the optimum lies.
+        """Return the bandwidths between which the optimum lies.
 
         For the exponential profiles stationarity reads ``h^p = <r^p> / d`` with the
         mean over the kernel's own weights: not below the mean of the nearest points'

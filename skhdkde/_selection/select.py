@@ -7,8 +7,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._kernels import KERNELS
-from skhdkde._pairwise.backends import BACKENDS, ComputeOptions
-from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
 from skhdkde._utils.arrays import local, select
 from skhdkde._utils.moments import relative_weights
@@ -173,10 +172,10 @@ def select_bandwidth(
         points,
         rule,
         KERNELS[kernel],
+        options,
         parameter="rule",
         n_queries=n_queries,
         bandwidths=bandwidths,
         random_state=random_state,
-        options=options,
     )
     return (bandwidth, search) if return_search else bandwidth
