@@ -1,34 +1,42 @@
 """Log densities by near points and samples, each with its error.
 
 What is enough depends on the regime at the query. Below ``h_g`` a few nearest points are
-the whole sum; above ``h_clt`` the central limit theorem holds for a small sample too.
-``algorithm="auto"`` takes, for each query, the first that states an error within the
-tolerance:
+nearly the whole sum; above ``h_clt`` the central limit theorem holds for a small sample
+too. ``algorithm="auto"`` uses, for each query, the first of these that states an error
+within the tolerance:
 
-1. a sample, larger where its variance says so, if it resolves the sum, and a copy of
-   the query among the points would not be felt;
-2. neighbours and a sample of the rest;
+1. a sample, larger where its variance says so, if it resolves the sum, and a duplicate
+   of the query among the points would not be felt;
+2. neighbours and a sample of the others;
 3. more of both;
 4. all points.
 """
 
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
 
 import numpy as np
 
 from skhdkde._approximation.calibration import (
     Level,
+    Prepared,
     differences,
     excess,
     rounding_error,
-    stated_error,
 )
 from skhdkde._approximation.near_far_sum import N_SAMPLED
+from skhdkde._density.density import Density
+from skhdkde._pairwise.backends import ComputeOptions
 from skhdkde._utils.threads import progress_bar
+from skhdkde._utils.typing import FloatArray
 from skhdkde._utils.warnings import warn_user
 
-# What was used for a query, by number.
+# What was used for a query, by number; and columns of what is told about the queries.
 ALGORITHMS = ("exact", "neighbors", "sampling")
 EXACT, NEIGHBORS, SAMPLING = range(3)
+ALGORITHM, ERROR, N_EVALUATIONS = range(3)
 QUERIES_AT_ONCE = 4096
 # Growth of a sample that does not resolve a sum, and least growth of one that does.
 MORE, LEAST = 2.0, 1.2
@@ -40,37 +48,40 @@ LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
 N_TRIED, ABOVE = 512, 0.05
 # "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
 FEWEST_MET = 0.5
-# Larger samples are drawn with some room.
-ROOM = 1.1
+# Factor of the size of a larger sample, for what its variance may be off.
+MARGIN = 1.1
 
 
 class Report:
     """What was used for each query, and how wrong it may be.
 
+    Parameters
+    ----------
+    used : ndarray of shape (n_queries, 3)
+        As :meth:`Approximation.log_density` returns it.
+    tol : float
+        The error that is accepted.
+
     Attributes
     ----------
-    algorithm : ndarray of str of shape (n_queries,), or None
+    algorithm : ndarray of str of shape (n_queries,)
         "neighbors", "sampling" or "exact".
-    error : ndarray of shape (n_queries,), or None
+    error : ndarray of shape (n_queries,)
         Stated error of the log density, in nats: over queries drawn like the training
         points, about 95 % of the differences to the sum over all points are smaller than
         theirs. For "exact" it is rounding.
-    n_evaluations : ndarray of int of shape (n_queries,), or None
+    n_evaluations : ndarray of int of shape (n_queries,)
         Kernel evaluations, all attempts together; without those of a search.
-    tol : float
-        The error that is accepted.
     """
 
-    def __init__(self, used, tol):
-        self.algorithm = self.error = self.n_evaluations = None
+    def __init__(self, used: FloatArray, tol: float):
+        self.algorithm = np.array(ALGORITHMS)[used[:, ALGORITHM].astype(int)]
+        self.error = used[:, ERROR].copy()
+        self.n_evaluations = used[:, N_EVALUATIONS].astype(int)
         self.tol = tol
-        if used is not None:
-            self.algorithm = np.array(ALGORITHMS)[used[:, 0].astype(int)]
-            self.error = used[:, 1].copy()
-            self.n_evaluations = used[:, 2].astype(int)
 
     @property
-    def over(self):
+    def over(self) -> float:
         """Share of the queries whose stated error is above ``tol``."""
         return float(np.mean(self._above))
 
@@ -78,7 +89,7 @@ class Report:
     def _above(self):
         return ~(self.error <= self.tol)
 
-    def warn(self, algorithm):
+    def warn(self, algorithm: Literal["neighbors", "sampling", "auto"]) -> None:
         """Warn if there are such queries, and say what to do about it."""
         if not self._above.any():
             return
@@ -106,7 +117,7 @@ class Report:
 
 
 class Approximation:
-    """Sums of an density by algorithms other than "exact".
+    """Sums of a density by algorithms other than "exact".
 
     Parameters
     ----------
@@ -118,13 +129,36 @@ class Approximation:
         Error of a log density that is accepted, in nats.
     """
 
-    def __init__(self, density, prepared, algorithm, tol):
+    def __init__(
+        self,
+        density: Density,
+        prepared: list[Prepared],
+        algorithm: Literal["neighbors", "sampling", "auto"],
+        tol: float,
+    ):
         self.density, self.prepared = density, prepared
         self.algorithm, self.tol = algorithm, tol
         self.surplus = 0.0  # error of sums over samples beyond the one they state
 
-    def log_density(self, X, engine):
-        """At X, or at each training point without itself if X is None.
+    @property
+    def n_population(self) -> int:
+        """Number of points from which samples are drawn, of all components."""
+        return sum(len(p.near_far.population) for p in self.prepared)
+
+    @property
+    def kind(self) -> str | None:
+        """Kind of the first component's search, None if there is none."""
+        return getattr(self.prepared[0].search, "kind", None)
+
+    @property
+    def n_neighbors(self) -> int:
+        """Neighbours at the first level, the most of all components."""
+        return max(p.levels[0].n_neighbors for p in self.prepared)
+
+    def log_density(
+        self, X: np.ndarray | None, options: ComputeOptions
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return log densities at X, or at each training point left out if X is None.
 
         Returns
         -------
@@ -134,57 +168,51 @@ class Approximation:
         """
         n_queries = self.density.n_points if X is None else len(X)
         log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
-        verbose, engine = engine["verbose"], {**engine, "verbose": 0}
+        verbose, options = options.verbose, options.quiet()
         with progress_bar(n_queries, verbose, "density", unit="query") as progress:
             for start in range(0, n_queries, QUERIES_AT_ONCE):
                 rows = np.arange(start, min(start + QUERIES_AT_ONCE, n_queries))
-                log_sums[rows], used[rows] = _Block(self, X, rows, engine).result()
+                batch = _Batch(self, X, rows, options)
+                batch.run()
+                log_sums[rows], used[rows] = batch.log_sums, batch.used
                 progress(len(rows))
         return self.density.finished(log_sums, X), used
 
-    def try_samples(self, engine):
-        """Find ``surplus``, at training points left out; share that samples do not serve.
+    def try_samples(self, options: ComputeOptions) -> float:
+        """Return the share of training points that samples do not serve; set ``surplus``.
 
-        What no point of a sample is like, small clusters or a rare group far away, does
-        not show in its variance. It shows where all points are summed.
+        Points that are like none of the sample, small clusters or a rare group far away,
+        do not show in its variance. They show in sums over all points.
         """
         n, self.surplus = self.density.n_points, 0.0
-        rng = np.random.default_rng(self.prepared[0].split.seed)
+        rng = np.random.default_rng(self.prepared[0].near_far.seed)
         rows = np.sort(rng.choice(n, min(n, N_TRIED), replace=False))
-        block = _Block(self, None, rows, {**engine, "verbose": 0})
-        kept = np.ones(len(rows), dtype=bool)
-        if self.algorithm == "auto":
-            kept[block.by_samples(strict=True)] = False
-        else:
-            block.by_samples(strict=False)
-        if kept.any():
-            exact = self.density.log_sums(None, block.engine, rows[kept])
-            error = differences(block.log_sums[kept], exact)
-            self.surplus = excess(error, block.used[kept, 1], 1.0 - ABOVE)
-        useless = np.mean(kept) < ABOVE or self.surplus > self.tol
-        if self.algorithm == "auto" and useless:
-            self.surplus, kept = np.inf, np.zeros(1)
-        return 1.0 - np.mean(kept)
+        batch = _Batch(self, None, rows, options.quiet())
+        automatic, served = self.algorithm == "auto", np.ones(len(rows), dtype=bool)
+        todo = batch.by_samples(strict=automatic)
+        if automatic:
+            served[todo] = False
+        if served.any():
+            exact = self.density.log_sums(None, batch.options, rows[served])
+            error = differences(batch.log_sums[served], exact)
+            self.surplus = excess(error, batch.used[served, ERROR], 1.0 - ABOVE)
+        useless = np.mean(served) < ABOVE or self.surplus > self.tol
+        if automatic and useless:
+            self.surplus = np.inf
+            return 1.0
+        return 1.0 - np.mean(served)
 
-    @property
-    def kind(self):
-        """Of the search that is used, None if none is; the first component's."""
-        return getattr(self.prepared[0].search, "kind", None)
-
-    @property
-    def n_neighbors(self):
-        """Of the first look, the most of all components."""
-        return max(p.levels[0].n_neighbors for p in self.prepared)
-
-    def stages(self):
-        """Levels, one for each component, that are worth it."""
-        found = [[p.levels[-1 if more else 0] for p in self.prepared] for more in (0, 1)]
-        return [levels for levels in found if self._worth_it(levels)]
+    def stages(self) -> list[list[Level]]:
+        """Return the levels to try in turn, one for each component, that are worth it."""
+        stages = [[p.levels[place] for p in self.prepared] for place in (0, -1)]
+        return [levels for levels in stages if self._worth_it(levels)]
 
     def _worth_it(self, levels):
         pairs = list(zip(self.prepared, levels, strict=True))
         # small components have everything in their sample
-        large = [pair for pair in pairs if len(pair[0].split.population) > N_SAMPLED]
+        large = [
+            (p, level) for p, level in pairs if len(p.near_far.population) > N_SAMPLED
+        ]
         if any(p.search is None for p, _ in large):
             return False
         if large and np.mean([level.met for _, level in large]) < FEWEST_MET:
@@ -193,199 +221,193 @@ class Approximation:
         return cost <= LARGEST_COST * self.density.n_points
 
 
-class _Block:
-    """Some queries, on their way to an answer."""
+class _Batch:
+    """A batch of queries, with the results that are known so far.
 
-    def __init__(self, approximation, X, rows, engine):
-        self.of, self.X, self.rows, self.engine = approximation, X, rows, engine
+    Attributes
+    ----------
+    log_sums : ndarray of shape (n_queries,)
+    used : ndarray of shape (n_queries, 3)
+        See :meth:`Approximation.log_density`.
+    """
+
+    def __init__(self, approximation, X, rows, options):
+        self.of, self.density = approximation, approximation.density
+        self.X, self.rows, self.options = X, rows, options
         self.log_sums = np.empty(len(rows))
         self.used = np.zeros((len(rows), 3))
 
-    def result(self):
-        algorithm = self.of.algorithm
-        if algorithm == "neighbors":
-            everything = np.arange(len(self.rows))
-            self._by_neighbors(everything, [p.levels[0] for p in self.of.prepared])
-        elif algorithm == "sampling":
+    def run(self):
+        """Find log sums by the algorithm of the approximation."""
+        todo = np.arange(len(self.rows))
+        if self.of.algorithm == "neighbors":
+            self._by_neighbors(todo, [p.levels[0] for p in self.of.prepared])
+        elif self.of.algorithm == "sampling":
             self.by_samples(strict=False)
         else:
-            todo = np.arange(len(self.rows))
             if self.of.surplus <= self.of.tol:
                 todo = self.by_samples(strict=True)
             for levels in self.of.stages():
                 todo = self._by_neighbors(todo, levels)
             self._by_all(todo)
-        return self.log_sums, self.used
 
     def _keep(self, todo, log_sums, errors, algorithm):
-        """Note results; which of ``todo`` are not good enough."""
-        self.log_sums[todo], self.used[todo, 1] = log_sums, errors
-        self.used[todo, 0] = algorithm
+        """Note results; return those of ``todo`` whose errors are too large."""
+        self.log_sums[todo], self.used[todo, ERROR] = log_sums, errors
+        self.used[todo, ALGORITHM] = algorithm
         return todo[~(errors <= self.of.tol)]
 
+    def _by_all(self, todo):
+        """Find log sums over all points."""
+        if len(todo):
+            log_sums = self.density.log_sums(self.X, self.options, self.rows[todo])
+            self.used[todo, N_EVALUATIONS] += self.density.n_points
+            self._keep(todo, log_sums, self._rounding(log_sums), EXACT)
+
     def _by_neighbors(self, todo, levels):
+        """Find log sums by neighbours and a sample; return which are not good enough."""
         if not len(todo):
             return todo
         terms, _ = self._terms(todo, levels)
-        missed = max(level.missed for level in levels)
-        return self._keep(todo, terms.total(), self._stated(terms, missed), NEIGHBORS)
+        errors = self._stated(terms, max(level.missed for level in levels))
+        return self._keep(todo, terms.total(), errors, NEIGHBORS)
 
     def by_samples(self, strict):
-        """By growing samples. ``strict``: stop at queries that they do not resolve.
+        """Find log sums by growing samples.
+
+        Parameters
+        ----------
+        strict : bool
+            Stop at queries that the samples do not resolve.
 
         Returns
         -------
         todo : ndarray of int
             Queries whose errors are still above the tolerance.
         """
-        largest = LARGEST_SAMPLE * self._n_population()
-        everything = np.arange(len(self.rows))
-        growing, rejected = {N_SAMPLED: [(everything, None)]}, []
+        largest = LARGEST_SAMPLE * self.of.n_population
+        growing = {N_SAMPLED: [(np.arange(len(self.rows)), None)]}
+        rejected = []
         while growing:
             size = min(growing)
             for rows, known in growing.pop(size):
-                again, columns, needed = self._sampled(rows, size, known, strict)
+                again, moments, needed = self._sampled(rows, size, known, strict)
                 grow = needed <= largest
                 rejected.append(rows[again[~grow]])
                 for larger in np.unique(needed[grow]):
-                    part = again[needed == larger]
-                    smaller = [each[part] for each in columns], size
-                    growing.setdefault(int(larger), []).append((rows[part], smaller))
+                    some = again[needed == larger]
+                    smaller = [each.subset(some) for each in moments]
+                    growing.setdefault(int(larger), []).append((rows[some], smaller))
         return np.sort(np.concatenate(rejected))
 
     def _sampled(self, rows, size, known, strict):
-        """Results by a sample of ``size``.
+        """Find log sums by a sample of ``size``.
 
         Returns
         -------
         again : ndarray of int
             Which of ``rows`` are not good enough.
-        columns : list of ndarray
-            Moments, for each component.
+        moments : list of SampleMoments
+            One for each component.
         needed : ndarray
             Size of the sample that may be, for each of ``again``; infinite if none is.
         """
         levels = [Level(0, size)] * len(self.of.prepared)
-        terms, columns = self._terms(rows, levels, known)
-        hopeless = np.zeros(len(rows), dtype=bool)
+        terms, moments = self._terms(rows, levels, known)
+        hopeless = np.full(len(rows), self.of.surplus >= self.of.tol)
         if strict:
-            # a copy of the query, should there be one that the sample has not, is felt
-            peak = max(p.log_factor + m.log_scale for p, m in self._members())
+            # a duplicate of the query, should the sample have none, would be felt
+            peak = max(p.log_factor + c.log_det for p, c in self._components())
             with np.errstate(over="ignore"):
-                hopeless = np.log1p(np.exp(peak - terms.total())) > self.of.tol
-        if self.of.surplus >= self.of.tol:
-            hopeless[:] = True
+                hopeless |= np.log1p(np.exp(peak - terms.total())) > self.of.tol
         errors = self._sampled_errors(rows, terms, size, strict, hopeless)
         over = self._keep(rows, terms.total(), errors + self.of.surplus, SAMPLING)
         again = np.flatnonzero(np.isin(rows, over))
-        growth = np.maximum((errors[again] / self.of.tol) ** 2 * ROOM, LEAST)
+        growth = np.maximum((errors[again] / self.of.tol) ** 2 * MARGIN, LEAST)
         # of an unresolved sum the error does not say how much is needed
         growth = np.where(terms.resolved[again], growth, MORE)
         growth = np.where(hopeless[again], np.inf, growth)
-        return again, columns, _rounded_up(size * growth)
+        return again, moments, _rounded_up(size * growth)
 
     def _sampled_errors(self, rows, terms, size, strict, hopeless):
-        """Stated errors; infinite for sums that are not resolved and may be yet."""
+        """Return stated errors; infinite for sums that larger samples may resolve."""
         errors = self._stated(terms)
-        last = size * MORE > LARGEST_SAMPLE * self._n_population()
-        lost = np.flatnonzero(~terms.resolved)
-        known = np.flatnonzero(~terms.resolved & (hopeless | last))
-        errors[lost] = np.inf
+        errors[~terms.resolved] = np.inf
         if strict:
             errors[hopeless] = np.inf
-        elif len(known):
-            part = terms.take(known)
-            errors[known] = self._unresolved_errors(rows[known], part, size)
+            return errors
+        last = size * MORE > LARGEST_SAMPLE * self.of.n_population
+        final = np.flatnonzero(~terms.resolved & (hopeless | last))
+        if len(final):
+            unresolved = terms.subset(final)
+            errors[final] = self._unresolved_errors(rows[final], unresolved, size)
         return errors
 
     def _unresolved_errors(self, rows, terms, size):
-        most, least = self._unresolved(rows, size)
-        total, seen = terms.total(), min(size / self._n_population(), 1.0)
-        terms.unseen[:] = most
-        # points that the sample has are there, if they stand for no others
+        """Return stated errors of sums that a sample does not resolve."""
+        most, least = self._nearer_bounds(rows, size)
+        total, share = terms.total(), min(size / self.of.n_population, 1.0)
+        # points of the sample are certain to be there, if they stand for no others
         with np.errstate(invalid="ignore"):
-            sure = np.maximum(1.0 - 2.0 * np.exp(terms.deviation - total), seen)
-            below = total - np.logaddexp(least, total + np.log(sure))
-        return np.fmax(self._stated(terms), below)
-
-    def _by_all(self, todo):
-        if len(todo):
-            log_sums = self.of.density.log_sums(self.X, self.engine, self.rows[todo])
-            self.used[todo, 2] += self.of.density.n_points
-            self._keep(todo, log_sums, self._rounding(log_sums), EXACT)
+            certain = np.maximum(1.0 - 2.0 * np.exp(terms.deviation - total), share)
+            below = total - np.logaddexp(least, total + np.log(certain))
+        return np.fmax(self._stated(dataclasses.replace(terms, missed=most)), below)
 
     def _stated(self, terms, missed=0.0):
-        return stated_error(terms, missed) + self._rounding(terms.total())
+        return terms.stated_error() + missed + self._rounding(terms.total())
 
     def _rounding(self, log_sums):
-        dtype = self.of.density.dtype
+        dtype = self.density.dtype
         if self.X is not None:
             dtype = np.result_type(dtype, self.X.dtype)
-        return rounding_error(log_sums, self.of.density.n_points, dtype)
+        return rounding_error(log_sums, self.density.n_points, dtype)
 
-    def _members(self):
-        return zip(self.of.prepared, self.of.density.components, strict=True)
+    def _components(self):
+        return zip(self.of.prepared, self.density.components, strict=True)
 
-    def _n_population(self):
-        return sum(len(p.split.population) for p in self.of.prepared)
-
-    def _queries(self, prepared, component, todo):
-        """Queries in the component's whitening; the distinct point that each does not see."""
-        X, leave_out = self.of.density.queries(self.X, component, self.rows[todo])
-        own, copies = np.full(len(todo), -1), np.zeros(len(todo))
+    def _sum_batch(self, todo, prepared, component, level):
+        """Return the sums of a component at some queries, with the level's neighbours."""
+        X, leave_out = self.density.queries(self.X, component, self.rows[todo])
+        own, duplicates = np.full(len(todo), -1), np.zeros(len(todo))
         if leave_out is not None:
-            own, copies = prepared.own(leave_out)
-        points = prepared.split.points
+            own, duplicates = prepared.own(leave_out)
+        points = prepared.near_far.points
         queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
-        return queries, own, copies
-
-    def _options(self, component, queries):
-        kernel, h, _, tol = component.terms(self.of.density, queries)
-        return kernel, h, tol
+        ids = prepared.neighbors(queries, own, level, self.options)
+        spec = component.reduction_spec(queries.dtype)
+        return prepared.near_far.batch(spec, queries, own, duplicates, ids, self.options)
 
     def _terms(self, todo, levels, known=None):
-        """Parts of the sums at ``todo``, with one level for each component; moments of each.
+        """Return terms of the sums at ``todo``, with one level for each component.
 
-        ``known``: the moments of each over smaller samples, and their size.
+        ``known`` are the moments over smaller samples, one for each component; those over
+        these samples are returned too.
         """
         total, moments = None, []
-        for i, (prepared, component) in enumerate(self._members()):
-            level, split = levels[i], prepared.split
-            queries, own, copies = self._queries(prepared, component, todo)
-            kernel, h, tol = self._options(component, queries)
-            ids = np.empty((len(todo), 0), dtype=int)
-            if level.n_neighbors:
-                search = queries, own, level.n_neighbors, level.effort, self.engine
-                ids = prepared.search.search(*search)
-            sums, last = (kernel, h, queries), (level.n_sampled, tol, self.engine)
-            smaller = known and (known[0][i], known[1])
-            columns = split.moments(*sums, split.hidden(own, ids), *last, smaller)
-            terms = split.terms(*sums, own, copies, ids, columns, *last)
-            terms = terms.shifted(prepared.log_factor + component.log_scale)
+        known = known or [None] * len(levels)
+        for (prepared, component), level, smaller in zip(
+            self._components(), levels, known, strict=True
+        ):
+            batch = self._sum_batch(todo, prepared, component, level)
+            moments.append(batch.moments(level.n_sampled, smaller))
+            terms = batch.terms(moments[-1])
+            terms = terms.shifted(prepared.log_factor + component.log_det)
             total = terms if total is None else total.plus(terms)
-            moments.append(columns)
-            self.used[todo, 2] += self._n_evaluations(split, level, known)
+            self.used[todo, N_EVALUATIONS] += batch.n_evaluations(moments[-1], smaller)
         return total, moments
 
-    def _n_evaluations(self, split, level, known):
-        counted = known[1] if known and split.sampler.nested else 0
-        sampled = min(level.n_sampled, split.sampler.size)
-        new = sampled - min(counted, split.sampler.size)
-        return level.n_neighbors + new + len(split.reserve)
-
-    def _unresolved(self, todo, size):
+    def _nearer_bounds(self, todo, size):
+        """Return bounds on points nearer than those of the samples, (2, n_queries)."""
         total = np.full((2, len(todo)), -np.inf)
-        for prepared, component in self._members():
-            queries, own, _ = self._queries(prepared, component, todo)
-            kernel, h, _ = self._options(component, queries)
-            options = queries, own, size, self.engine
-            bounds = prepared.split.unresolved(kernel, h, *options)
-            bounds = bounds + prepared.log_factor + component.log_scale
+        for prepared, component in self._components():
+            batch = self._sum_batch(todo, prepared, component, Level(0, size))
+            bounds = batch.nearer_bounds(size)
+            bounds += prepared.log_factor + component.log_det
             total = np.logaddexp(total, bounds)
         return total
 
 
 def _rounded_up(sizes):
-    """To powers of the fourth root of two, so that queries share samples."""
+    """Return powers of the fourth root of two, so that queries share samples."""
     steps = np.ceil(4.0 * np.log2(sizes / N_SAMPLED))
     return np.ceil(N_SAMPLED * 2.0 ** (steps / 4.0))

@@ -62,7 +62,7 @@ class FaissIndex:
     """
 
     def __init__(self, kind, blocks, shape, seed, n_threads, progress):
-        self.kind, (self.n_points, n_features) = kind, shape
+        self.kind, (self.most, n_features) = kind, shape
         faiss = require_faiss(f"neighbors_index={kind!r}")
         with _threads(faiss, n_threads):
             if kind == "hnsw":
@@ -70,14 +70,14 @@ class FaissIndex:
                 self.index.hnsw.efConstruction = CONSTRUCTION
             else:
                 self.index = self._trained(faiss, blocks, n_features, seed)
-            for start in range(0, self.n_points, ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + ROWS_AT_ONCE, self.n_points))
+            for start in range(0, self.most, ROWS_AT_ONCE):
+                rows = np.arange(start, min(start + ROWS_AT_ONCE, self.most))
                 self.index.add(blocks(rows))
                 progress(len(rows))
 
     def _trained(self, faiss, blocks, n_features, seed):
-        n_lists = max(1, int(LISTS * np.sqrt(self.n_points)))
-        n_lists = min(n_lists, max(1, self.n_points // TRAINED_ON))
+        n_lists = max(1, int(LISTS * np.sqrt(self.most)))
+        n_lists = min(n_lists, max(1, self.most // TRAINED_ON))
         # two bytes per coordinate, of the difference to the centroid
         index = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatL2(n_features),
@@ -88,8 +88,8 @@ class FaissIndex:
         index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
         index.cp.seed = seed % 2**31
         rng = np.random.default_rng(seed)
-        size = min(self.n_points, n_lists * TRAINED_ON)
-        rows = np.sort(rng.choice(self.n_points, size, replace=False))
+        size = min(self.most, n_lists * TRAINED_ON)
+        rows = np.sort(rng.choice(self.most, size, replace=False))
         index.train(blocks(rows))
         return index
 
@@ -110,7 +110,7 @@ class FaissIndex:
         else:
             options = faiss.SearchParametersIVF(nprobe=int(effort))
         with _threads(faiss, n_threads):
-            k = min(k, self.n_points)
+            k = min(k, self.most)
             return self.index.search(np.ascontiguousarray(Z), k, params=options)[1]
 
     def __getstate__(self):

@@ -1,89 +1,99 @@
 """Which index suits the data, found by trial.
 
-An index finds its way by the structure of the data; which it has, no number of features
-or points says. So small indexes over some of the points are tried, with training points
-that are in none of them as queries.
+Whether an index finds the nearest points depends on the structure of the data, which no
+number of features or points tells. So small indexes over some of the points are tried,
+with training points that are in none of them as queries.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
-from skhdkde._approximation.neighbors import TileSearch, make_search
+from skhdkde._approximation.near_far_sum import NearFarSum
+from skhdkde._approximation.neighbors import TileSearch, first_found, make_search
+from skhdkde._pairwise.backends import ComputeOptions
+from skhdkde._utils.typing import NeighborSearch
 
 # Share of the points that may be reserved, and how many of those may be among the nearest
 # beyond that share.
 LARGEST_SHARE, MORE_AMONG_NEAR = 0.05, 8
 # Points in a trial of an index, and share of queries that may lose their nearest there.
 TRIAL_SIZE, LOST_SHARE = 32_768, 0.02
-# Width of the walk in a trial. Share of the lists: where few are enough, data are in far
+# Width of the walk in a trial. Shares of the lists: where few are enough, data are in far
 # clusters, for which lists are the better index; many take as long to scan as all points.
 TRIAL_WALK, FEW_LISTS, MANY_LISTS = 256, 0.02, 0.125
-# Bytes of a graph with its vectors beyond which lists of codes are taken.
+# Bytes of a graph with its vectors beyond which lists of codes are used instead.
 LARGEST_GRAPH = 4 * 2**30
 
 
-def suitable_search(split, wanted, seed, engine):
-    """The search that is wanted; for "auto" an index that suits the data, or None."""
-    points, population = split.points, split.population
+def suitable_search(
+    near_far: NearFarSum, wanted: Any, seed: int, options: ComputeOptions
+) -> NeighborSearch | None:
+    """Return the search that is wanted; for "auto" one that suits the data, or None."""
+    points, population = near_far.points, near_far.population
+
+    def made(kind):
+        return make_search(kind, points, population, seed, options)
+
     if not (isinstance(wanted, str) and wanted == "auto"):
-        return make_search(wanted, points, population, seed, engine)
-    if not len(split.reserve):
+        return made(wanted)
+    if not len(near_far.reserve):
         return None
+    trial = _Trial(near_far, seed, options)
     n_bytes = len(population) * (4 * points.shape[1] + 160)
-    trial = _Trial(split, seed, engine)
     if not trial.finds("ivf", FEW_LISTS) and n_bytes <= LARGEST_GRAPH:
         if trial.finds("hnsw", TRIAL_WALK):
-            search = make_search("hnsw", points, population, seed, engine)
-            # far clusters may have come apart only in the whole
-            if _lost(search, TRIAL_WALK, split, points, engine) <= LOST_SHARE:
+            search = made("hnsw")
+            # some clusters may be far apart only in the graph over all points
+            exact = nearest_unreserved(near_far, trial.queries, trial.own, 1, options)
+            if trial.loses_few(search, TRIAL_WALK, exact):
                 return search
-    if trial.finds("ivf", MANY_LISTS):
-        return make_search("ivf", points, population, seed, engine)
-    return None
+    return made("ivf") if trial.finds("ivf", MANY_LISTS) else None
 
 
 class _Trial:
-    """Indexes over some of the points."""
+    """Indexes over some of the points, with the reserve as queries."""
 
-    def __init__(self, split, seed, engine):
-        self.split, self.seed, self.engine = split, seed, {**engine, "verbose": 0}
-        size, rng = min(TRIAL_SIZE, len(split.population)), np.random.default_rng(seed)
-        self.rows = np.sort(rng.choice(split.population, size, replace=False))
-        self.points, self.searches = split.points.take(self.rows), {}
+    def __init__(self, near_far, seed, options):
+        self.own = near_far.reserve
+        self.queries = near_far.points.rows_as_queries(self.own)
+        self.seed, self.options = seed, options.quiet()
+        size = min(TRIAL_SIZE, len(near_far.population))
+        rows = np.random.default_rng(seed).choice(
+            near_far.population, size, replace=False
+        )
+        self.points, self.searches = near_far.points.subset(np.sort(rows)), {}
+        self.exact = self._found(TileSearch(self.points), None)
 
     def finds(self, kind, effort):
-        """Whether the nearest point is found often enough.
+        """Return whether an index over the trial's points finds the nearest often enough.
 
         ``effort`` is the width of the walk, or the share of the lists to scan.
         """
         if kind not in self.searches:
-            everything = np.arange(len(self.rows))
+            rows = np.arange(self.points.shape[0])
             self.searches[kind] = make_search(
-                kind, self.points, everything, self.seed, self.engine
+                kind, self.points, rows, self.seed, self.options
             )
         search = self.searches[kind]
         effort = effort if kind == "hnsw" else max(1.0, effort * search.efforts[-1])
-        return _lost(search, effort, self.split, self.points, self.engine) <= LOST_SHARE
+        return self.loses_few(search, effort, self.exact)
+
+    def loses_few(self, search, effort, exact):
+        """Return whether a search misses few of the nearest points ``exact``."""
+        return np.mean(self._found(search, effort) != exact) <= LOST_SHARE
+
+    def _found(self, search, effort):
+        nobody = np.full(len(self.own), -1)
+        return search.search(self.queries, nobody, 1, effort, self.options)
 
 
-def _lost(search, effort, split, points, engine):
-    """Share of the reserve for which a search over ``points`` misses the nearest."""
-    engine = {**engine, "verbose": 0}
-    queries = split.points.rows_as_queries(split.reserve)
-    nobody = np.full(len(queries), -1)
-    found = search.search(queries, nobody, 1, effort, engine)
-    if points is split.points:
-        exact = nearest_unreserved(split, queries, split.reserve, 1, engine)
-    else:
-        exact = TileSearch(points).search(queries, nobody, 1, None, engine)
-    return np.mean(found[:, 0] != exact[:, 0])
-
-
-def nearest_unreserved(split, queries, own, k, engine):
-    """The ``k`` nearest points that are not reserved; -1 where there are fewer."""
-    reserve = split.reserve
+def nearest_unreserved(near_far, queries, own, k, options):
+    """Return the ``k`` nearest points that are not reserved; -1 where there are fewer."""
+    reserve = near_far.reserve
     among = int(np.ceil(k * LARGEST_SHARE)) + MORE_AMONG_NEAR if len(reserve) else 0
-    wide = min(k + among, split.points.shape[0])
-    ids = TileSearch(split.points).search(queries, own, wide, None, engine)
-    ids = np.where(np.isin(ids, reserve), -1, ids)
-    order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(ids, order, 1)
+    wide = min(k + among, near_far.points.shape[0])
+    ids = TileSearch(near_far.points).search(queries, own, wide, None, options.quiet())
+    return first_found(np.where(np.isin(ids, reserve), -1, ids), k)

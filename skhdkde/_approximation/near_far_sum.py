@@ -1,28 +1,45 @@
-"""A kernel sum split into near points, summed one by one, and a sample of the rest.
+"""A kernel sum split into near points, summed one by one, and a sample of the far ones.
 
-For the points of one whitening. A sum is known from three sides, all in logs:
+A sum over the points of one whitening has three terms, all in logs:
 
-- what is *sure*: terms of the nearest points, computed one by one, and of a few points,
-  the ``reserve``, that no index holds (see ``_calibration.py``);
-- the *rest*, from a random sample of the other points, with its standard deviation;
-- what is *unseen*: terms beyond the last neighbour and yet so rare that a sample has
-  none of them. How many there are follows from how the distances of the neighbours grow:
-  near a query the number of points within ``r`` is a power of ``r``, or grows more
-  slowly, so that the power law of the outer neighbours gives an upper bound.
+- *near*: the nearest points, computed one by one, and a few points, the ``reserve``,
+  that no index holds (see ``calibration.py``);
+- *far*: an estimate of the other points from a random sample, with its standard deviation;
+- *missed*: a bound on points beyond the last neighbour that are so rare that a sample has
+  none of them. Near a query the number of points within ``r`` is a power of ``r``, or
+  grows more slowly, so that the power law of the outer neighbours bounds their number.
 
-With the variance of the sample alone an error would be stated too small where it
-matters: in the extreme and the stable regime a sample rarely meets the terms that decide.
+The variance of the sample alone would state too small an error where it matters: in the
+extreme and the stable regime a sample rarely has the points that decide the sum.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._approximation.subsample import Sampler, SampleSums, sampled_sum
+from skhdkde._approximation.subsample import (
+    Sample,
+    SampleMoments,
+    Sampler,
+    SampleSums,
+    positions,
+)
 from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
-from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.reductions import NEIGHBOR_TOL, KSmallest, LogSumExp, pair_dtype
-from skhdkde._utils.arrays import row_batches
+from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
+from skhdkde._pairwise.log_sums import log_sums, relative_values
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.reductions import (
+    NEIGHBOR_TOL,
+    KSmallest,
+    LogSumExp,
+    ReductionSpec,
+)
+from skhdkde._utils.arrays import finite_or_zero, row_batches
+from skhdkde._utils.moments import without_each
 from skhdkde._utils.threads import n_threads_for, run_tasks
 
 # Size of the first sample.
@@ -41,48 +58,61 @@ CACHED = 2**17
 # Rounding of float32 in a sum of squares of differences, in units of its eps.
 ROUNDING = 4.0
 # A sample resolves the sum where its squares add up to so many times the largest (see
-# sampled_sum): with a tail index of 2 they add up to 7 or so.
+# SampleMoments): with a tail index of 2 they add up to 7 or so.
 RESOLVED = 5.0
 
 
-@dataclass
-class Terms:
-    """Parts of the kernel sums at some queries, natural logs, each of shape (n_queries,).
+@dataclass(frozen=True)
+class SumTerms:
+    """Terms of the kernel sums at some queries, natural logs of shape (n_queries,).
 
     Attributes
     ----------
-    sure, rest, deviation, unseen : ndarray
-        Terms computed one by one; estimate of the others, its standard deviation, and a
-        bound on what neither has.
+    near, far, deviation, missed : ndarray
+        Sum of the near points; estimate of the far ones, its standard deviation, and a
+        bound on what both miss.
     resolved : ndarray of bool
-        Whether the sample resolves the rest: its deviation can be trusted.
+        Whether the sample resolves the far sum: its deviation can be trusted.
     """
 
-    sure: np.ndarray
-    rest: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
     deviation: np.ndarray
-    unseen: np.ndarray
+    missed: np.ndarray
     resolved: np.ndarray
 
-    def total(self):
-        return np.logaddexp(self.sure, self.rest)
+    def total(self) -> np.ndarray:
+        """Return the log of the estimated sum."""
+        return np.logaddexp(self.near, self.far)
 
-    def shifted(self, log_factor):
-        logs = (self.sure, self.rest, self.deviation, self.unseen)
-        return Terms(*(part + log_factor for part in logs), self.resolved)
+    def stated_error(self) -> np.ndarray:
+        """Return the error, in nats, that about 95 % of the totals are within.
 
-    def take(self, rows):
-        parts = self.sure, self.rest, self.deviation, self.unseen, self.resolved
-        return Terms(*(part[rows] for part in parts))
+        It has two standard deviations and the bound on what is missed, in squares.
+        """
+        total = self.total()
+        with np.errstate(invalid="ignore", over="ignore"):
+            deviation = 2.0 * np.exp(self.deviation - total)
+            error = np.log1p(np.hypot(deviation, np.exp(self.missed - total)))
+        certain = np.isneginf(self.missed) & np.isneginf(self.deviation)
+        return np.where(certain, 0.0, error)
 
-    def plus(self, other):
-        """Of both sums."""
-        mine = 2.0 * self.deviation, 2.0 * other.deviation
-        return Terms(
-            np.logaddexp(self.sure, other.sure),
-            np.logaddexp(self.rest, other.rest),
-            0.5 * np.logaddexp(*mine),
-            np.logaddexp(self.unseen, other.unseen),
+    def shifted(self, log_factor: float) -> SumTerms:
+        """Return the terms of the sums times a factor."""
+        logs = (self.near, self.far, self.deviation, self.missed)
+        return SumTerms(*(log + log_factor for log in logs), self.resolved)
+
+    def subset(self, rows) -> SumTerms:
+        """Return the terms at some of the queries."""
+        return SumTerms(*(values[rows] for values in vars(self).values()))
+
+    def plus(self, other: SumTerms) -> SumTerms:
+        """Return the terms of the sums over both sets of points."""
+        return SumTerms(
+            np.logaddexp(self.near, other.near),
+            np.logaddexp(self.far, other.far),
+            0.5 * np.logaddexp(2.0 * self.deviation, 2.0 * other.deviation),
+            np.logaddexp(self.missed, other.missed),
             self.resolved & other.resolved,
         )
 
@@ -95,278 +125,289 @@ class NearFarSum:
     points : TrainingPoints
         Distinct.
     reserve : ndarray of int
-        Of the points: those that are always summed one by one.
+        Indices of the points that are always summed one by one.
     seed : int
         For the samples.
+
+    Attributes
+    ----------
+    population : ndarray of int
+        Indices of the other points, from which samples are drawn.
     """
 
-    def __init__(self, points, reserve, seed):
+    def __init__(self, points: TrainingPoints, reserve: np.ndarray, seed: int):
         self.points, self.seed = points, seed
         self.reserve = np.sort(reserve)
+        self.reserve_points = points.subset(self.reserve)
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
-        self.weights = points.weights
-        weights = self._weights_of(self.population)
-        self.mass = weights.sum()
-        self._mass_without = None
-        if self.weights is not None:
-            # without subtracting large numbers
-            self._mass_without = np.full(points.shape[0], self.mass)
-            after = np.append(np.cumsum(weights[:0:-1])[::-1], 0.0)
-            before = np.append(0.0, np.cumsum(weights[:-1]))
-            self._mass_without[self.population] = before + after
+        weights = self.weights_of(self.population)
+        self._mass, self._mass_without = weights.sum(), None
+        if points.weights is not None:
+            self._mass_without = np.full(points.shape[0], self._mass)
+            self._mass_without[self.population] = without_each(weights)
         self.sampler = Sampler(points, self.population, seed)
-        self._reserve_points = points.take(self.reserve)
-        self._first = self.sampler.draw(0, N_SAMPLED)
+        self._first_sample = self.sampler.draw(0, N_SAMPLED)
 
-    def _weights_of(self, ids):
-        """Weights of the points ``ids``; 0 for -1, which is no point."""
-        weights = 1.0 if self.weights is None else self.weights[ids]
+    def weights_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the weights of the points ``ids``; 0 for -1, which is no point."""
+        weights = 1.0 if self.points.weights is None else self.points.weights[ids]
         return np.where(ids >= 0, weights, 0.0)
 
-    def sample(self, start, stop):
-        """WhitenedPoints of a sample of the population, the same in every call."""
+    def visible_mass(self, own: np.ndarray) -> np.ndarray:
+        """Return the weight of the population without the points ``own``."""
+        if self._mass_without is None:
+            return self._mass - self.weights_of(own)
+        return np.where(own >= 0, self._mass_without[own], self._mass)
+
+    def mean_weight(self) -> float:
+        """Return the mean weight of the population."""
+        return self._mass / len(self.population)
+
+    def sample(self, start: int, stop: int) -> Sample:
+        """Return the points from place ``start`` to ``stop`` of a random order."""
         first = start == 0 and stop == N_SAMPLED
-        return self._first if first else self.sampler.draw(start, stop)
+        return self._first_sample if first else self.sampler.draw(start, stop)
 
-    def moments(self, kernel, h, queries, gone, until, tol, engine, known=None):
-        """Sums over a sample of size ``until``.
+    def batch(self, spec, queries, own, duplicates, ids, options) -> SumBatch:
+        """Return the sums at a batch of queries; see :class:`SumBatch`."""
+        spec = dataclasses.replace(spec, points=self.points)
+        return SumBatch(self, spec, queries, own, duplicates, ids, options)
 
-        Parameters
-        ----------
-        gone : ndarray of int of shape (n_queries, n_gone)
-            Points that do not count; -1 for none.
-        until : int
-        known : tuple or None
-            Sums over a smaller sample, and its size.
 
-        Returns
-        -------
-        columns : ndarray of shape (n_queries, n_columns)
-            See :class:`~skhdkde._sample.SampleSums`.
-        """
-        start = known[1] if known and self.sampler.nested else 0
-        sample = self.sample(start, until)
+@dataclass(frozen=True)
+class SumBatch:
+    """Kernel sums at a batch of queries, one kernel and bandwidth.
+
+    Attributes
+    ----------
+    near_far : NearFarSum
+    spec : ReductionSpec
+        Of the points of ``near_far``.
+    queries : array-like of shape (n_queries, n_features)
+        As :func:`~skhdkde._pairwise.backends.reduce_pairs` takes them.
+    own : ndarray of int of shape (n_queries,)
+        The point that each query does not see; -1 for none.
+    duplicates : ndarray of shape (n_queries,)
+        Weight of the training points at the place of ``own`` that it does see.
+    ids : ndarray of int of shape (n_queries, n_neighbors)
+        Points that are summed one by one; -1 for none.
+    options : ComputeOptions
+    """
+
+    near_far: NearFarSum
+    spec: ReductionSpec
+    queries: np.ndarray
+    own: np.ndarray
+    duplicates: np.ndarray
+    ids: np.ndarray
+    options: ComputeOptions
+
+    def terms(self, moments: SampleMoments | None = None) -> SumTerms:
+        """Return the terms of the sums, with a sample's moments; None for the first."""
+        if moments is None:
+            moments = self.moments(N_SAMPLED)
+        far, deviation, resolved = self.far(moments)
+        missed = self.missed_bound(moments, resolved)
+        return SumTerms(self.near(), far, deviation, missed, resolved)
+
+    def moments(self, n_sampled: int, known: SampleMoments | None = None):
+        """Return the moments over a sample; ``known`` are those over a smaller one."""
+        start = known.n_sampled if known and self.near_far.sampler.nested else 0
+        sample = self.near_far.sample(start, n_sampled)
         if start and not len(sample):
-            return known[0]
-        reduction = SampleSums(kernel, h, sample, tol)
-        columns = reduce_pairs(
-            reduction,
-            queries,
-            sample.points,
-            leave_out=sample.positions(gone),
-            dtype=pair_dtype(kernel, self.points),
-            **engine,
-        )
-        return reduction.both(known[0], columns) if start else columns
+            return dataclasses.replace(known, n_sampled=n_sampled)
+        reduction = SampleSums(self.spec, sample)
+        leave_out = positions(sample.rows, self._hidden)
+        columns = self._reduced(reduction, sample.points, leave_out)
+        if start:
+            columns = reduction.combine(known.columns(), columns)
+        return SampleMoments.from_columns(columns, reduction.n_variables, n_sampled)
 
-    def near_distances(self, queries, ids, kernel, h, tol, n_jobs):
-        """Squared distances to the points ``ids``, in their shape; infinite for -1."""
-        sq = np.full(ids.shape, np.inf)
-        reduction = LogSumExp(kernel, h, self.points, tol)
+    def n_evaluations(self, moments: SampleMoments, known: SampleMoments | None) -> int:
+        """Return the kernel evaluations for each query, without those of ``known``."""
+        sampler = self.near_far.sampler
+        counted = known.n_sampled if known and sampler.nested else 0
+        new = min(moments.n_sampled, sampler.size) - min(counted, sampler.size)
+        return self.ids.shape[1] + new + len(self.near_far.reserve)
+
+    def _reduced(self, reduction, points, leave_out):
+        return reduce_pairs(
+            reduction, self.queries, points, self.options, leave_out=leave_out
+        )
+
+    @functools.cached_property
+    def _neighbors(self):
+        """Squared distances, weights and indices of the points ``ids``, nearest first."""
+        sq = self._neighbors_sq()
+        order = np.argsort(sq, axis=1, kind="stable")
+        sq, ids = (np.take_along_axis(values, order, 1) for values in (sq, self.ids))
+        return sq, self.near_far.weights_of(ids), ids
+
+    def _neighbors_sq(self):
+        """Return the squared distances to the points ``ids``; infinite for -1."""
+        points, sq = self.spec.points, np.full(self.ids.shape, np.inf)
+        reduction = LogSumExp(self.spec)
 
         def work(rows, check):
             check(0)
-            exact, own = queries[rows], self.points.exact[ids[rows]]
-            found = _squared_differences(exact, own, queries.dtype, reduction)
-            sq[rows] = self.points.scaled_sq(found, ids[rows])
+            ids = self.ids[rows]
+            exact, dtype = self.queries[rows], self.queries.dtype
+            found = _squared_differences(exact, points.exact[ids], dtype, reduction)
+            sq[rows] = points.scaled_sq(found, ids)
 
-        if ids.size:
-            width = ids.shape[1] * self.points.shape[1]
-            blocks = row_batches(len(ids), width, CACHED)
-            run_tasks(work, blocks, n_threads_for(n_jobs), lambda amount: None)
-        sq[ids < 0] = np.inf
+        if sq.size:
+            batches = row_batches(len(sq), sq.shape[1] * points.shape[1], CACHED)
+            n_threads = n_threads_for(self.options.n_jobs)
+            run_tasks(work, batches, n_threads, lambda amount: None)
+        sq[self.ids < 0] = np.inf
         return sq
 
-    def hidden(self, own, ids):
-        """Points of the population that a sample must not count, one by one for each."""
-        reserved = np.isin(own, self.reserve)
-        return np.column_stack([ids, np.where(reserved, -1, own)])
+    @functools.cached_property
+    def _hidden(self):
+        """Points of the population that a sample must not count, by query; -1 for none.
 
-    def terms(self, kernel, h, queries, own, copies, ids, columns, size, tol, engine):
-        """The parts of the sum.
-
-        Parameters
-        ----------
-        kernel : object
-        h : float
-            In scaled units.
-        queries : array-like of shape (n_queries, n_features)
-            As :func:`~skhdkde._backends.reduce_pairs` takes them.
-        own : ndarray of int of shape (n_queries,)
-            The point that each query does not see; -1 for none.
-        copies : ndarray of shape (n_queries,)
-            Weight of those at the place of ``own`` that it does see.
-        ids : ndarray of int of shape (n_queries, n_neighbors)
-            Points whose terms are to be computed one by one; -1 for none.
-        columns, size
-            Sums of :meth:`moments` over the others, and how many were sampled.
-        tol : float
-
-        Returns
-        -------
-        Terms
+        The query's own is in the last column.
         """
-        sq = self.near_distances(queries, ids, kernel, h, tol, engine["n_jobs"])
-        order = np.argsort(sq, axis=1, kind="stable")
-        sq, ids = np.take_along_axis(sq, order, 1), np.take_along_axis(ids, order, 1)
-        weights = self._weights_of(ids)
-        sure = self._sure(kernel, h, queries, own, copies, sq, weights, tol, engine)
-        gone = self.hidden(own, ids)
-        mass, offsets = self._rest_of(queries, sq, weights, gone[:, -1])
-        share = self.sampler.share_of_variance(size)
-        total, variance, resolved = sampled_sum(columns, mass, offsets, share)
-        lowest = np.where(np.isinf(columns[:, 0]), 0.0, columns[:, 0])
-        peak = kernel.log_peak(lowest, np.array([h]))[:, 0]
-        with np.errstate(divide="ignore"):
-            rest, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
-        left = len(self.population) - np.count_nonzero(gone >= 0, axis=1)
-        seen = (resolved >= RESOLVED) | (size >= len(self.population)) | (mass <= 0.0)
-        unseen = self._unseen(kernel, h, sq, mass / np.maximum(left, 1), left, size, seen)
-        unseen[self._lost(kernel, h, sq, columns[:, 0])] = np.inf
-        return Terms(sure, rest, deviation, unseen, seen)
+        reserved = np.isin(self.own, self.near_far.reserve)
+        return np.column_stack([self.ids, np.where(reserved, -1, self.own)])
 
-    def _lost(self, kernel, h, sq, lowest):
-        """Queries for which the search has failed for sure, or may have by rounding.
-
-        A point of the sample is nearer than all that were found; or distances in
-        float32, which indexes have, do not tell points apart.
-        """
-        if not len(self.reserve) or sq.shape[1] == 0:
-            return np.zeros(len(sq), dtype=bool)
-        nearest = sq[:, 0]
-        lost = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
-        delta = ROUNDING * np.finfo(np.float32).eps * nearest
-        return lost | kernel.suspect_rows(nearest, delta, np.array([h]), BLURRED)
-
-    def _sure(self, kernel, h, queries, own, copies, sq, weights, tol, engine):
-        sure = log_sums(kernel, h, sq, weights)
+    def near(self) -> np.ndarray:
+        """Return log sums over neighbours, duplicates and reserve, one by one."""
+        kernel, h = self.spec.kernel, self.spec.bandwidth_scaled
+        sq, weights, _ = self._neighbors
         at_zero = np.zeros((len(sq), 1))
-        sure = np.logaddexp(sure, log_sums(kernel, h, at_zero, copies[:, None]))
-        if not len(self.reserve):
-            return sure
-        place = np.searchsorted(self.reserve, own)
-        place = np.minimum(place, len(self.reserve) - 1)
-        others = reduce_pairs(
-            LogSumExp(kernel, h, self._reserve_points, tol),
-            queries,
-            self._reserve_points,
-            leave_out=np.where(self.reserve[place] == own, place, -1),
-            dtype=pair_dtype(kernel, self.points),
-            **engine,
+        near = np.logaddexp(
+            log_sums(kernel, h, sq.copy(), weights),
+            log_sums(kernel, h, at_zero, self.duplicates[:, None]),
         )
-        return np.logaddexp(sure, others[:, 0])
+        reserve = self.near_far.reserve_points
+        if not reserve.shape[0]:
+            return near
+        reduction = LogSumExp(dataclasses.replace(self.spec, points=reserve))
+        leave_out = positions(self.near_far.reserve, self.own)
+        return np.logaddexp(near, self._reduced(reduction, reserve, leave_out)[:, 0])
 
-    def _rest_of(self, queries, sq, weights, own):
-        """Weight of the rest, and means of its standardised squared distances."""
-        own_weight = self._weights_of(own)
-        if self._mass_without is not None:
-            visible = np.where(own >= 0, self._mass_without[own], self.mass)
-        else:
-            visible = self.mass - own_weight
-        # rounding may leave a little of nothing
-        mass = visible - weights.sum(axis=1)
-        mass = np.where(mass > 1e-12 * visible, mass, 0.0)
-        weights, sq = np.column_stack([weights, own_weight]), np.pad(sq, ((0, 0), (0, 1)))
-        sq = np.where(weights > 0.0, sq, 0.0)
-        moved = []
-        for rows in row_batches(len(queries), self.points.shape[1]):
-            block = self.points.query_block(queries[rows], np.dtype(np.float64))
-            each = self.sampler.moments.standardized(sq[rows], block)
-            moved.append(
-                np.column_stack([(weights[rows] * part).sum(axis=1) for part in each])
-            )
-        # the means over all points are 0
-        rest = np.where(mass > 0.0, mass, np.inf)
-        return mass, -np.vstack(moved) / rest[:, None]
+    @functools.cached_property
+    def _far_mass(self):
+        """Weight of the far points."""
+        visible = self.near_far.visible_mass(self._hidden[:, -1])
+        mass = visible - self._neighbors[1].sum(axis=1)
+        return np.where(mass > 1e-12 * visible, mass, 0.0)  # of 0 there may be rounding
 
-    def _unseen(self, kernel, h, sq, weight, left, n_sampled, resolved):
-        """Log of a bound on terms beyond the neighbours that a sample has none of.
+    def _control_means(self):
+        """Return the means of the controls over the far points.
+
+        Over the population they are 0: what all neighbours and the query's own point
+        have in sum, the others have with the opposite sign.
+        """
+        near_far, (sq, weights, _) = self.near_far, self._neighbors
+        own_weight = near_far.weights_of(self._hidden[:, -1])
+        weights = np.column_stack([weights, own_weight])
+        sq = np.where(weights > 0.0, np.pad(sq, ((0, 0), (0, 1))), 0.0)
+        sums = []
+        for rows in row_batches(len(sq), self.spec.points.shape[1]):
+            block = self.spec.points.query_block(self.queries[rows], np.dtype(np.float64))
+            controls = near_far.sampler.distances.controls(sq[rows], block)
+            sums.append(np.stack([(weights[rows] * c).sum(axis=1) for c in controls], 1))
+        mass = np.where(self._far_mass > 0.0, self._far_mass, np.inf)
+        return -np.vstack(sums) / mass[:, None]
+
+    def far(self, moments: SampleMoments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return logs of the far sum and of its deviation, and whether it is resolved."""
+        kernel, h, mass = self.spec.kernel, self.spec.bandwidth_scaled, self._far_mass
+        factor = self.near_far.sampler.finite_population_factor(moments.n_sampled)
+        total, variance, square_ratio = moments.regression_estimate(
+            mass, self._control_means(), factor
+        )
+        peak = kernel.log_peak(finite_or_zero(moments.lowest), np.array([h]))[:, 0]
+        with np.errstate(divide="ignore"):
+            far, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
+        everything = moments.n_sampled >= len(self.near_far.population)
+        resolved = (square_ratio >= RESOLVED) | everything | (mass <= 0.0)
+        return far, deviation, resolved
+
+    def missed_bound(self, moments: SampleMoments, resolved: np.ndarray) -> np.ndarray:
+        """Return the log of a bound on far points of which the sample has none.
 
         Where it has some but does not resolve them, twice the standard deviation that
-        the power law predicts is added.
+        the power law predicts is added. Where the search has failed it is infinite.
         """
-        found = np.isfinite(sq).sum(axis=1)
-        unseen = np.full(len(sq), -np.inf)
-        if n_sampled >= len(self.population):
-            return unseen
-        each = len(self.population) / n_sampled
-        for k in np.unique(found[(found > 0) & (left > 0)]):
-            rows = np.flatnonzero((found == k) & (left > 0))
-            most = min(k + left[rows].max(), PREDICTED * max(SEEN * each, k))
+        kernel, h = self.spec.kernel, self.spec.bandwidth_scaled
+        sq, n_population = self._neighbors[0], len(self.near_far.population)
+        missed = np.full(len(sq), -np.inf)
+        each = n_population / moments.n_sampled  # points that a sampled one stands for
+        n_found = np.isfinite(sq).sum(axis=1)
+        n_far = n_population - np.count_nonzero(self._hidden >= 0, axis=1)
+        mean_weight = self._far_mass / np.maximum(n_far, 1)
+        bounded = (n_found > 0) & (n_far > 0) & (each > 1.0)
+        for k in np.unique(n_found[bounded]):
+            rows = np.flatnonzero(bounded & (n_found == k))
+            most = min(k + n_far[rows].max(), PREDICTED * max(SEEN * each, k))
             nodes, counts, ranks = _beyond(sq[rows, :k], most)
-            values, peak = _relative_values(kernel, h, nodes)
+            values, peak = relative_values(kernel, h, nodes)
             none = ranks <= SEEN * each
             total = values @ (counts * none)
             square = each * (values**2 @ (counts * ~none)) * ~resolved[rows]
             with np.errstate(divide="ignore"):
-                bound = np.log(weight[rows] * np.hypot(total, 2.0 * np.sqrt(square)))
-            unseen[rows] = bound + peak
-        return unseen
+                logs = np.log(mean_weight[rows] * np.hypot(total, 2.0 * np.sqrt(square)))
+            missed[rows] = logs + peak
+        return np.where(self._search_failed(moments.lowest), np.inf, missed)
 
-    def unresolved(self, kernel, h, queries, own, size, engine):
-        """Bounds on what the sample does not have, from the law of its nearest points.
+    def _search_failed(self, lowest):
+        """Return where the search has failed for sure, or may have by rounding.
+
+        A point of the sample is nearer than all that were found, or distances in float32,
+        which indexes have, do not tell points apart.
+        """
+        kernel, sq = self.spec.kernel, self._neighbors[0]
+        if not len(self.near_far.reserve) or sq.shape[1] == 0:
+            return np.zeros(len(sq), dtype=bool)
+        nearest = sq[:, 0]
+        failed = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
+        delta = ROUNDING * np.finfo(np.float32).eps * nearest
+        h = np.array([self.spec.bandwidth_scaled])
+        return failed | kernel.suspect_rows(nearest, delta, h, BLURRED)
+
+    def nearer_bounds(self, n_sampled: int) -> np.ndarray:
+        """Return bounds on points nearer than those of a sample, from its local law.
 
         Returns
         -------
         bounds : ndarray of shape (2, n_queries)
-            Logs of the most and the least that the points may add that are expected to
-            be nearer than the nearest of the sample.
+            Logs of the most and of the least that they may add to the sum.
         """
-        sample = self.sample(0, size)
+        sample = self.near_far.sample(0, n_sampled)
         n, rank = len(sample), min(N_NEIGHBORS, len(sample) // 2)
-        nearest = reduce_pairs(
-            KSmallest(rank + 1, NEIGHBOR_TOL),
-            queries,
-            sample.points,
-            leave_out=sample.positions(own),
-            dtype=pair_dtype(kernel, self.points),
-            **engine,
-        )
-        each = len(self.population) / n  # points that a sampled one stands for
+        reduction = KSmallest(rank + 1, NEIGHBOR_TOL, self.spec.pair_dtype)
+        leave_out = positions(sample.rows, self.own)
+        nearest = self._reduced(reduction, sample.points, leave_out)
+        each = len(self.near_far.population) / n  # points that a sampled one stands for
         ranks = np.geomspace(NONE, max(each, ONE), 4 * N_NODES)
-        weights = ranks * np.log(ranks[1] / ranks[0]) * self.mass / len(self.population)
-        bounds = np.empty((2, len(queries)))
+        weights = ranks * np.log(ranks[1] / ranks[0]) * self.near_far.mean_weight()
+        bounds = np.empty((2, len(self.own)))
         for rows, law in local_laws(nearest, n, rank):
             # the law is from few points, and the farther it is extended the less sure
-            folds, unsure = np.log(each * law.rank / ranks), 2.0 / np.sqrt(law.rank)
+            log_ratio, unsure = np.log(each * law.rank / ranks), 2.0 / np.sqrt(law.rank)
             for bound, used, side in (
                 (bounds[0], weights, 1.0 + unsure),
                 (bounds[1], weights * (ranks >= ONE), 1.0 / (1.0 + unsure)),
             ):
-                sq = law.squared_distance(law.rank * np.exp(-folds * side))
-                bound[rows] = log_sums(kernel, h, sq, np.broadcast_to(used, sq.shape))
+                sq = law.squared_distance(law.rank * np.exp(-log_ratio * side))
+                used = np.broadcast_to(used, sq.shape)
+                bound[rows] = log_sums(
+                    self.spec.kernel, self.spec.bandwidth_scaled, sq, used
+                )
         return bounds
 
 
-def log_sums(kernel, h, sq, weights):
-    """``log sum_j w_j k(r_j / h)`` over squared distances, ascending in each row."""
-    if sq.shape[1] == 0:
-        return np.full(len(sq), -np.inf)
-    values, peak = _relative_values(kernel, h, sq)
-    with np.errstate(divide="ignore"):
-        return np.log(np.einsum("ij,ij->i", values, weights)) + peak
-
-
-def _relative_values(kernel, h, sq):
-    """Values of a kernel relative to that of the first column, and its log."""
-    energy = kernel.energy(sq.copy())
-    lowest = np.where(np.isinf(energy[:, 0]), 0.0, energy[:, 0])
-    shifted = kernel.shift(energy, lowest)
-    with np.errstate(over="ignore"):
-        values = kernel.values(shifted, h, shifted, lowest)
-    values[np.isinf(sq)] = 0.0
-    return values, kernel.log_peak(lowest, np.array([h]))[:, 0]
-
-
-def _beyond(sq, until):
-    """Distances beyond the last neighbour, by the power law of the outer half.
+def _beyond(sq, largest_rank):
+    """Return distances beyond the last neighbour, by the power law of the outer half.
 
     Parameters
     ----------
     sq : ndarray of shape (n_queries, k)
         Squared distances, ascending.
-    until : float
-        Largest rank.
+    largest_rank : float
 
     Returns
     -------
@@ -386,25 +427,23 @@ def _beyond(sq, until):
         high = 1.0 + 1.5 / np.sqrt(len(inner))
         with np.errstate(divide="ignore"):
             exponent = high * np.log(k / inner).sum() / gaps.sum(axis=1)
-    folds = np.linspace(0.0, np.log(max(until / k, 1.0)), N_NODES + 1)
-    middle, counts = 0.5 * (folds[1:] + folds[:-1]), np.diff(k * np.exp(folds))
+    log_ratios = np.linspace(0.0, np.log(max(largest_rank / k, 1.0)), N_NODES + 1)
+    middle = 0.5 * (log_ratios[1:] + log_ratios[:-1])
     with np.errstate(over="ignore"):
         growth = np.exp(middle / exponent[:, None])
-    return sq[:, -1:] * growth, counts, k * np.exp(middle)
+    return sq[:, -1:] * growth, np.diff(k * np.exp(log_ratios)), k * np.exp(middle)
 
 
 def _squared_differences(exact, others, dtype, reduction):
-    """``|x_i - y_ij|^2`` by differences, in ``dtype`` where that is sharp enough."""
+    """Return ``|x_i - y_ij|^2`` by differences, in ``dtype`` where that is sharp enough."""
     narrow = dtype == np.float32 and others.dtype == np.float32
-    if not (narrow and np.abs(exact).max() < 1e15):
-        step = others - exact[:, None]
-        return np.einsum("ijk,ijk->ij", step, step)
-    step = others - exact[:, None].astype(np.float32)
-    sq = np.einsum("ijk,ijk->ij", step, step).astype(np.float64)
-    nearest = sq.min(axis=1)
-    delta = ROUNDING * np.finfo(np.float32).eps * sq.max(axis=1)
-    rows = np.flatnonzero(reduction.suspect_rows(nearest, delta))
-    if len(rows):
-        step = others[rows] - exact[rows, None]
-        sq[rows] = np.einsum("ijk,ijk->ij", step, step)
+    narrow = narrow and np.abs(exact).max() < 1e15
+    rows, sq = slice(None), np.empty(others.shape[:2])
+    if narrow:
+        step = others - exact[:, None].astype(np.float32)
+        sq[:] = np.einsum("ijk,ijk->ij", step, step)
+        delta = ROUNDING * np.finfo(np.float32).eps * sq.max(axis=1)
+        rows = np.flatnonzero(reduction.suspect_rows(sq.min(axis=1), delta))
+    step = others[rows] - exact[rows, None]
+    sq[rows] = np.einsum("ijk,ijk->ij", step, step)
     return sq

@@ -1,73 +1,59 @@
-"""Which training points are near a query: exactly, or by an index.
+"""Which training points are near a query: exactly, or by an index."""
 
-A *search* has ``search(queries, own, k, effort, engine)``, which returns the indices
-of points, (n_queries, at least k), -1 where there are no more, and never the query's own;
-``efforts``, settings from fast to thorough, of which an exact search has none; and
-``most``, the largest ``k``.
-"""
+from __future__ import annotations
 
 import importlib.util
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
 from skhdkde._approximation.faiss_index import FaissIndex, require_faiss
-from skhdkde._pairwise.backends import reduce_pairs
+from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
+from skhdkde._pairwise.points import TrainingPoints
 from skhdkde._pairwise.reductions import NEIGHBOR_TOL, Nearest
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.threads import n_threads_for, progress_bar
+from skhdkde._utils.typing import IntArray, NeighborSearch
 
 # Below so many points comparing with all takes hardly longer than an index.
 FEWEST_INDEXED = 100_000
 
 
 class TileSearch:
-    """All points are compared to the query."""
+    """Compares the queries with all points."""
 
     kind = "exact"
     efforts = ()
 
-    def __init__(self, points):
+    def __init__(self, points: TrainingPoints):
         self.points, self.most = points, points.shape[0]
 
-    def search(self, queries, own, k, effort, engine):
-        """See above."""
-        found = reduce_pairs(
-            Nearest(k, NEIGHBOR_TOL),
-            queries,
-            self.points,
-            leave_out=own,
-            **engine,
-        )
+    def search(self, queries, own, k, effort, options):
+        reduction = Nearest(k, NEIGHBOR_TOL)
+        found = reduce_pairs(reduction, queries, self.points, options, leave_out=own)
         return found[:, k:].astype(np.int64)
 
 
 class IndexSearch:
-    """An index over some of the points.
+    """Searches an index over some of the points.
 
     Parameters
     ----------
     points : TrainingPoints
     population : ndarray of int
-        The points that are indexed, by their number in it.
-    make : callable
-        ``make(blocks, shape)`` makes the index; ``blocks(rows)`` gives coordinates.
+        Indices of the points that are in the index.
+    index : FaissIndex or TransformerIndex
+        Of their centred coordinates.
     """
 
-    def __init__(self, points, population, make):
-        self.points, self.population = points, population
-        n_features = points.shape[1]
-        self.index = make(self._coordinates_of, (len(population), n_features))
-        self.kind, self.efforts = self.index.kind, self.index.efforts
-        self.most = getattr(self.index, "most", len(population))
+    def __init__(self, points: TrainingPoints, population: IntArray, index):
+        self.points, self.population, self.index = points, population, index
+        self.kind, self.efforts, self.most = index.kind, index.efforts, index.most
 
-    def _coordinates_of(self, rows):
-        return self.points.centered(self.population[rows]).astype(np.float32)
-
-    def search(self, queries, own, k, effort, engine):
-        """See above."""
-        n_threads = n_threads_for(engine["n_jobs"])
+    def search(self, queries, own, k, effort, options):
+        n_threads = n_threads_for(options.n_jobs)
         ids = np.full((len(queries), k), -1)
         for rows in row_batches(len(queries), self.points.shape[1]):
             with np.errstate(over="ignore"):
@@ -75,17 +61,16 @@ class IndexSearch:
             # beyond its range all points are equally near: some will do
             Z = np.clip(np.nan_to_num(Z), -1e15, 1e15)
             found = self.index.search(Z, min(k + 1, self.most), effort, n_threads)
-            ids[rows] = self._without(found, own[rows], k)
+            found = np.where(found >= 0, self.population[found], -1)
+            found = first_found(np.where(found == own[rows, None], -1, found), k)
+            ids[rows, : found.shape[1]] = found
         return ids
 
-    def _without(self, found, own, k):
-        """Ids of points for numbers in the index, ``k`` of them without one's own."""
-        ids = np.where(found >= 0, self.population[found], -1)
-        mine = (ids == own[:, None]) & (ids >= 0)
-        ids[mine] = -1
-        order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
-        ids = np.take_along_axis(ids, order, 1)
-        return np.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+def first_found(ids: IntArray, k: int) -> IntArray:
+    """Return the first ``k`` of each row that are not -1, followed by -1."""
+    order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(ids, order, 1)
 
 
 class TransformerIndex:
@@ -94,13 +79,14 @@ class TransformerIndex:
     kind = "transformer"
     efforts = (None,)
 
-    def __init__(self, transformer, blocks, shape):
+    def __init__(self, transformer, coordinates, shape):
         # some find one more than they are asked for
-        self.most = min(_neighbors_of(transformer), max(shape[0] - 1, 1))
+        self.most = min(transformer.n_neighbors, max(shape[0] - 1, 1))
         ours = clone(transformer).set_params(n_neighbors=self.most)
-        self.transformer = ours.fit(blocks(np.arange(shape[0])))
+        self.transformer = ours.fit(coordinates(np.arange(shape[0])))
 
     def search(self, Z, k, effort, n_threads):
+        """Return places of the nearest in the index, as `FaissIndex.search` does."""
         graph = self.transformer.transform(Z)
         if not hasattr(graph, "tocsr"):
             raise TypeError(
@@ -119,30 +105,32 @@ class TransformerIndex:
 
 
 def wanted_index(estimator):
-    """What `neighbors_index` and what is installed amount to.
+    """Return what index an estimator asks for.
 
     Returns
     -------
     kind : {"auto", "hnsw", "ivf", "exact"} or transformer
+
+    Raises
+    ------
+    ValueError
+        If `neighbors_index` is no transformer, or finds fewer than `n_neighbors`.
+    ImportError
+        If it needs faiss, which is not installed.
     """
     wanted = estimator.neighbors_index
     if wanted is None:
         return "auto" if importlib.util.find_spec("faiss") else "exact"
     if not isinstance(wanted, str):
-        _check_transformer(wanted)
-        own, asked = _neighbors_of(wanted), estimator.n_neighbors
-        if asked is not None and asked > own:
-            raise ValueError(
-                f"n_neighbors={asked!r} must be at most that of neighbors_index, a "
-                f"{type(wanted).__name__} with n_neighbors={own!r}."
-            )
+        _check_transformer(wanted, estimator.n_neighbors)
     elif wanted != "exact":
         require_faiss(f"neighbors_index={wanted!r}")
     return wanted
 
 
-def _check_transformer(transformer):
-    name, own = type(transformer).__name__, _neighbors_of(transformer)
+def _check_transformer(transformer, n_neighbors):
+    """Raise ValueError unless a transformer finds as many neighbours, with distances."""
+    name, own = type(transformer).__name__, getattr(transformer, "n_neighbors", None)
     if isinstance(transformer, type):
         raise ValueError(
             "neighbors_index must be an estimator, not a class; got "
@@ -158,33 +146,35 @@ def _check_transformer(transformer):
             f"neighbors_index needs mode='distance', got a {name} with "
             f"mode={transformer.mode!r}."
         )
+    if n_neighbors is not None and n_neighbors > own:
+        raise ValueError(
+            f"n_neighbors={n_neighbors!r} must be at most that of neighbors_index, a "
+            f"{name} with n_neighbors={own!r}."
+        )
 
 
-def _neighbors_of(transformer):
-    return getattr(transformer, "n_neighbors", None)
+def make_search(
+    wanted: Any,
+    points: TrainingPoints,
+    population: IntArray,
+    seed: int,
+    options: ComputeOptions,
+) -> NeighborSearch:
+    """Return the search that is wanted, over the points ``population``.
 
-
-def make_search(wanted, points, population, seed, engine):
-    """A search over the points ``population``.
-
-    Parameters
-    ----------
-    wanted : {"hnsw", "ivf", "exact"} or transformer
-    points : TrainingPoints
-    population : ndarray of int
-    seed : int
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`.
+    ``wanted`` is "hnsw", "ivf", "exact" or a transformer.
     """
     if isinstance(wanted, str) and wanted == "exact":
         return TileSearch(points)
+
+    def coordinates(rows):
+        return points.centered(population[rows]).astype(np.float32)
+
+    shape = len(population), points.shape[1]
     if not isinstance(wanted, str):
-        return IndexSearch(
-            points, population, lambda *data: TransformerIndex(wanted, *data)
-        )
-    total, verbose = len(population), engine["verbose"]
-    with progress_bar(total, verbose, f"{wanted} index", unit="point") as progress:
-        options = seed, n_threads_for(engine["n_jobs"]), progress
-        return IndexSearch(
-            points, population, lambda *data: FaissIndex(wanted, *data, *options)
-        )
+        index = TransformerIndex(wanted, coordinates, shape)
+        return IndexSearch(points, population, index)
+    n_threads, label = n_threads_for(options.n_jobs), f"{wanted} index"
+    with progress_bar(shape[0], options.verbose, label, unit="point") as progress:
+        index = FaissIndex(wanted, coordinates, shape, seed, n_threads, progress)
+    return IndexSearch(points, population, index)

@@ -1,33 +1,45 @@
 """Sums over a random sample of the training points, from which all of them follow.
 
-Each of ``N`` points is in a sample of ``m`` with a probability proportional to its
+Each of ``N`` points is in a sample of ``n`` with a probability proportional to its
 weight (one, if it is heavy enough), and counts there with its weight divided by that
-probability: sums over the sample then have the sums over all points as their mean.
+probability: the expectation of a sum over the sample is the sum over all points.
 
-Squared distances help. Their mean and variance over *all* points are known exactly, from
-moments of the points; where they differ over the sample, the regression of the kernel's
-values on squared distances and their squares says by how much the sum is off. Far above
-``h_clt``, where the kernel is nearly linear, that removes most of the variance (Cochran
-1977, Sampling Techniques, chapter 7).
+Two *controls* reduce the variance: the standardised squared distance ``D`` and
+``D^2 - 1``. Their means over all points are known, from moments of the points. Where their
+means over the sample differ, the regression of the kernel's values on them says by how
+much the sum is off (the regression estimator; Cochran, 1977, Sampling Techniques,
+chapter 7). Far above ``h_clt``, where the kernel is nearly linear in the squared distance,
+that removes most of the variance.
 """
 
-import itertools
+from __future__ import annotations
+
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._pairwise.reductions import KernelReduction
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.reductions import KernelReduction, ReductionSpec
 from skhdkde._utils.arrays import column, namespace, row_batches, to_host
 
-# Of a sum by the regression, relative to the sum: beyond, it is not to be trusted.
+# Largest change of a sum by the regression, relative to it: a larger one is not trusted.
 LARGEST_CHANGE = 0.5
 # Features up to which the variance of distances is known: a matrix of 8 MiB.
 MOST_FEATURES = 1022
-# Added to correlations of the regression's variables, so that none is lost; and variance
-# relative to the mean square that is rounding.
+# Added to the diagonal of the controls' correlations, so that they can be inverted; and
+# variance of a control, relative to its mean square, that may be rounding.
 COLLINEAR = 1e-9
-# Variance of squared distances, relative to their mean square, that rounding allows.
+# Variance of squared distances, relative to their mean square, that may be rounding.
 SMALLEST_VARIANCE = 1e-9
+
+
+def positions(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the places of ``ids`` in the ascending ``rows``; -1 where they are not."""
+    if ids.size == 0 or len(rows) == 0:
+        return np.full(ids.shape, -1)
+    place = np.minimum(np.searchsorted(rows, ids), len(rows) - 1)
+    return np.where(rows[place] == ids, place, -1)
 
 
 @dataclass(frozen=True)
@@ -37,31 +49,24 @@ class Sample:
     Attributes
     ----------
     rows : ndarray of int of shape (n_sampled,)
-        Which, ascending.
+        Their indices among the training points, ascending.
     points : TrainingPoints
-        Their weights are divided by the probability of being drawn, relative to the
-        largest.
+        The points, with weights divided by the probabilities of being drawn, relative to
+        the largest.
     variance_weights : ndarray of shape (n_sampled,) or None
-        Square of those weights times the probability of not being drawn; None if points
-        have no weights, for 1.
-    moments : Moments
+        Squares of those weights times the probability of not being drawn; None for ones,
+        if the training points have no weights.
+    distances : DistanceMoments
         Of all points from which the sample was drawn.
     """
 
     rows: np.ndarray
-    points: object
-    variance_weights: object
-    moments: object
+    points: TrainingPoints
+    variance_weights: np.ndarray | None
+    distances: DistanceMoments
 
     def __len__(self):
         return len(self.rows)
-
-    def positions(self, ids):
-        """Where in the sample the training points ``ids`` are; -1 where they are not."""
-        if ids.size == 0 or len(self) == 0:
-            return np.full(ids.shape, -1)
-        place = np.minimum(np.searchsorted(self.rows, ids), len(self) - 1)
-        return np.where(self.rows[place] == ids, place, -1)
 
 
 class Sampler:
@@ -71,50 +76,54 @@ class Sampler:
     ----------
     points : TrainingPoints
     population : ndarray of int
-        From which of the points.
+        Indices of the points from which samples are drawn.
     seed : int
         The samples are the same in every call.
     """
 
-    def __init__(self, points, population, seed):
+    def __init__(self, points: TrainingPoints, population: np.ndarray, seed: int):
         self.points, self.seed = points, seed
         self.size = len(population)
         self.order = np.random.default_rng(seed).permutation(population)
-        self.moments = Moments(points, population)
+        self.distances = DistanceMoments(points, population)
 
     @property
-    def nested(self):
+    def nested(self) -> bool:
         """Whether larger samples contain smaller ones, and can be drawn bit by bit."""
         return self.points.weights is None
 
-    def draw(self, start, stop):
-        """Number ``start`` to ``stop`` of the points drawn.
+    def draw(self, start: int, stop: int) -> Sample:
+        """Return the points drawn from place ``start`` to ``stop``.
 
-        Unless ``nested``, ``start`` must be 0.
+        Unless samples are ``nested``, ``start`` must be 0.
         """
         stop = min(stop, self.size)
         if self.nested:
             rows = np.sort(self.order[start:stop])
-            return Sample(rows, self.points.take(rows), None, self.moments)
+            return Sample(rows, self.points.subset(rows), None, self.distances)
         weights = self.points.weights[self.order]
         inclusion = _inclusion(weights, stop)
         # systematic sampling of a random order
-        offset = np.random.default_rng([self.seed, stop]).uniform()
-        ends = np.floor(np.cumsum(inclusion) + offset)
+        first = np.random.default_rng([self.seed, stop]).uniform()
+        ends = np.floor(np.cumsum(inclusion) + first)
         chosen = np.flatnonzero(ends > np.concatenate([[0.0], ends[:-1]]))
         chosen = chosen[np.argsort(self.order[chosen])]
         inflated = weights[chosen] / inclusion[chosen]
         inflated /= inflated.max()
         variance, rows = inflated**2 * (1.0 - inclusion[chosen]), self.order[chosen]
-        return Sample(rows, self.points.take(rows, inflated), variance, self.moments)
+        points = self.points.subset(rows, inflated)
+        return Sample(rows, points, variance, self.distances)
 
-    def share_of_variance(self, n_sampled):
-        """Left by a sample that is a part of the whole, unless its weights have it."""
+    def finite_population_factor(self, n_sampled: int) -> float:
+        """Return the finite-population factor ``1 - n/N`` of the sampling variance.
+
+        It is 1 for weighted points: the variance weights of their samples hold it.
+        """
         return 1.0 - min(n_sampled / self.size, 1.0) if self.nested else 1.0
 
 
 def _inclusion(weights, size):
-    """Probabilities in proportion to ``weights``, at most 1, that add up to ``size``."""
+    """Return probabilities in proportion to ``weights``, at most 1, of sum ``size``."""
     inclusion = np.zeros(len(weights))
     certain = np.zeros(len(weights), dtype=bool)
     while True:
@@ -130,25 +139,28 @@ def _inclusion(weights, size):
     return np.maximum(inclusion, np.finfo(float).tiny)
 
 
-class Moments:
-    """Mean and variance of squared distances to some points, from any query.
+class DistanceMoments:
+    """Mean and variance of the squared distances from any query to some points.
 
-    They are linear and quadratic forms of the augmented query.
+    They are a linear and a quadratic form of the augmented query.
 
     Attributes
     ----------
     mean : ndarray of shape (n_features + 2,)
+        Weighted mean of the augmented points.
     second : ndarray of shape (n_features + 2, n_features + 2) or None
-        None if there are too many features.
+        Their second moments; None if there are too many features.
+    n_controls : int
+        Number of controls: 1 if the variance is unknown, else 2.
     """
 
-    def __init__(self, points, population):
+    def __init__(self, points: TrainingPoints, population: np.ndarray):
         size = points.shape[1] + 2
         total, mass, second = np.zeros(size), 0.0, None
         if points.shape[1] <= MOST_FEATURES:
             second = np.zeros((size, size))
-        for part in row_batches(len(population), size):
-            rows = population[part]
+        for batch in row_batches(len(population), size):
+            rows = population[batch]
             block, weights = points.block(rows, np.dtype(np.float64)), np.ones(len(rows))
             if points.weights is not None:
                 weights = points.weights[rows]
@@ -159,23 +171,25 @@ class Moments:
         mass = max(mass, np.finfo(float).tiny)
         self.mean = total / mass
         self.second = None if second is None else second / mass
+        self.n_controls = 1 if second is None else 2
 
-    def standardized(self, sq, queries):
-        """Squared distances, standardised, and their squares minus 1, in a list.
+    def controls(self, sq: np.ndarray, queries: np.ndarray) -> list[np.ndarray]:
+        """Return the controls at squared distances, each of shape (n_queries, n).
 
         Parameters
         ----------
         sq : ndarray of shape (n_queries, n)
         queries : ndarray of shape (n_queries, n_features + 2)
+            Augmented.
         """
-        mean, scale = self.of(queries)
-        offsets = (sq - mean[:, None]) / scale[:, None]
-        return [offsets] if self.second is None else [offsets, offsets**2 - 1.0]
+        mean, scale = self.mean_and_scale(queries)
+        standardized = (sq - mean[:, None]) / scale[:, None]
+        return [standardized, standardized**2 - 1.0][: self.n_controls]
 
-    def of(self, queries):
-        """Mean of the squared distances from each, and standard deviation.
+    def mean_and_scale(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of the squared distances from each query.
 
-        The latter is infinite where it is lost to rounding; if it is unknown, the mean
+        The latter is infinite where it is lost to rounding; where it is unknown, the mean
         stands for it.
         """
         queries = np.asarray(queries, dtype=np.float64)
@@ -189,22 +203,20 @@ class Moments:
 
 
 class SampleSums(KernelReduction):
-    """Moments of the kernel's values and of squared distances over a sample.
+    """Moments of the kernel's values and the controls over a sample.
 
-    With ``a`` the weights of the sample, ``b`` its variance weights, ``K`` values
-    relative to the sample's nearest point, and ``D`` and ``D^2 - 1`` as
-    :meth:`Moments.standardized` has them, the result has the energy of the nearest; the
-    sums of ``a`` and of ``a`` times each of the three, the same of ``b``, and those of
-    ``b`` times the products of any two.
+    The *variables* are the value ``K``, relative to that of the nearest point of the
+    sample, and the controls. The state is the energy of the nearest point, and the sums
+    that :class:`SampleMoments` names, in its order, side by side.
     """
 
-    def __init__(self, kernel, bandwidth, sample, tol):
-        super().__init__(kernel, [bandwidth], sample.points, tol)
-        self.sample, self.b = sample, sample.variance_weights
-        n_terms = 2 if sample.moments.second is None else 3
-        self.pairs = _pairs(n_terms)
-        singles = [0, 1] + [0] * (n_terms - 1)
+    def __init__(self, spec: ReductionSpec, sample: Sample):
+        super().__init__(dataclasses.replace(spec, points=sample.points))
+        self.sample = sample
+        self.n_variables = 1 + sample.distances.n_controls
+        self.pairs = list(zip(*_pairs(self.n_variables), strict=True))
         # powers of K in the sums
+        singles = [0, 1] + [0] * sample.distances.n_controls
         self.powers = np.array(singles * 2 + [pair.count(0) for pair in self.pairs])
         self.width = 1 + len(self.powers)
 
@@ -212,134 +224,187 @@ class SampleSums(KernelReduction):
         return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.powers)))
 
     def update(self, state, tile):
-        offsets = self._offsets(tile)
-        energy = self.kernel.energy(tile.sq)
-        lowest = np.minimum(state[0], self.kernel.energy(tile.nearest.copy()))
-        reference = np.where(np.isinf(lowest), 0.0, lowest)
-        shifted = self.kernel.shift(energy, reference)
+        controls = self._controls(tile)
+        lowest, reference, shifted = self._shifted(state[0], tile)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
-        sums = self._sums([values, *offsets], tile)
-        return lowest, self._rescaled(state, lowest) + sums
+        return lowest, self._rescaled(state, lowest) + self._sums(values, controls, tile)
 
-    def _offsets(self, tile):
-        """``D`` and ``D^2 - 1``, 0 where left out."""
-        mean, scale = self.sample.moments.of(tile.queries.augmented)
+    def _controls(self, tile):
+        """Return the controls of a tile, 0 for pairs that are left out."""
+        mean, scale = self.sample.distances.mean_and_scale(tile.queries.augmented)
         xp, out = namespace(tile.sq), tile.scratch()
         out = xp.subtract(tile.sq, column(mean, tile.sq), out=out)
         tile.queries.exclude(out, tile.cols, 0.0)
         out = xp.multiply(out, column(1.0 / scale, tile.sq), out=out)
-        if self.sample.moments.second is None:
+        if self.sample.distances.n_controls == 1:
             return [out]
         squares = out * out
         squares -= 1.0
         tile.queries.exclude(squares, tile.cols, 0.0)
         return [out, squares]
 
-    def _sums(self, terms, tile):
-        sums, n = np.empty((len(tile.nearest), len(self.powers))), len(terms) + 1
-        sums[:, 0] = tile.weight_sums()[:, 0]
-        for place, term in enumerate(terms, start=1):
-            sums[:, place] = to_host(term @ tile.weights)
-        sums[:, n : 2 * n], b = sums[:, :n], None
-        if self.b is not None:
-            own = self.b[tile.cols]
-            sums[:, n] = tile.queries.weight_sums(own, tile.cols)[:, 0]
+    def _sums(self, values, controls, tile):
+        """Return the sums of a tile, of shape (n_rows, n_sums)."""
+        variables = [values, *controls]
+        sums = [tile.weight_sums()[:, 0]]
+        sums += [to_host(variable @ tile.weights) for variable in variables]
+        variance_sums, b = sums, None
+        if self.sample.variance_weights is not None:
+            own = self.sample.variance_weights[tile.cols]
             b = tile.device.put(own.astype(tile.queries.augmented.dtype))
-            for place, term in enumerate(terms, start=n + 1):
-                sums[:, place] = to_host(term @ b)
-        for place, (i, j) in enumerate(self.pairs, start=2 * n):
-            sums[:, place] = _row_products(terms[i], terms[j], b)
-        return sums
+            variance_sums = [tile.queries.weight_sums(own, tile.cols)[:, 0]]
+            variance_sums += [to_host(variable @ b) for variable in variables]
+        products = [_row_products(variables[i], variables[j], b) for i, j in self.pairs]
+        return np.column_stack([*sums, *variance_sums, *products])
 
     def merge(self, state, other):
         lowest = np.minimum(state[0], other[0])
         return lowest, self._rescaled(state, lowest) + self._rescaled(other, lowest)
 
     def _rescaled(self, state, lowest):
-        factor = self._factors(lowest, state[0])
-        return state[1] * factor**self.powers
+        """Return the sums of a state relative to another energy."""
+        return state[1] * self._factors(lowest, state[0]) ** self.powers
 
     def finish(self, state):
         return np.column_stack(state)
 
-    def both(self, columns, others):
-        """The result for two samples together."""
-        states = ((part[:, 0], part[:, 1:]) for part in (columns, others))
+    def combine(self, result, other):
+        states = ((columns[:, 0], columns[:, 1:]) for columns in (result, other))
         return self.finish(self.merge(*states))
 
 
-def _pairs(n_terms):
-    return list(itertools.combinations_with_replacement(range(n_terms), 2))
+@dataclass(frozen=True)
+class SampleMoments:
+    """The result of :class:`SampleSums` for some queries, by name.
+
+    ``a`` are the weights of the sample, ``b`` its variance weights.
+
+    Attributes
+    ----------
+    lowest : ndarray of shape (n_queries,)
+        Energy of the nearest point, to which values are relative.
+    weight, variance_weight : ndarray of shape (n_queries,)
+        ``sum a`` and ``sum b``.
+    sums, variance_sums : ndarray of shape (n_queries, n_variables)
+        ``sum a v`` and ``sum b v`` of the variables.
+    products : ndarray of shape (n_queries, n_pairs)
+        ``sum b v_i v_j``, the pairs in the order of ``np.triu_indices``.
+    n_sampled : int
+        Size of the sample.
+    """
+
+    lowest: np.ndarray
+    weight: np.ndarray
+    sums: np.ndarray
+    variance_weight: np.ndarray
+    variance_sums: np.ndarray
+    products: np.ndarray
+    n_sampled: int
+
+    @classmethod
+    def from_columns(cls, columns, n_variables, n_sampled) -> SampleMoments:
+        """Return the columns of the result by name."""
+        ends = np.cumsum([1, 1, n_variables, 1, n_variables])
+        lowest, weight, sums, b, *others = np.split(columns, ends, axis=1)
+        return cls(lowest[:, 0], weight[:, 0], sums, b[:, 0], *others, n_sampled)
+
+    def columns(self) -> np.ndarray:
+        """Return the result itself, of shape (n_queries, n_columns)."""
+        first = self.lowest, self.weight, self.sums
+        return np.column_stack(
+            [*first, self.variance_weight, self.variance_sums, self.products]
+        )
+
+    def subset(self, rows) -> SampleMoments:
+        """Return the moments for some of the queries."""
+        return self.from_columns(self.columns()[rows], self.sums.shape[1], self.n_sampled)
+
+    def regression_estimate(self, mass, control_means, population_factor):
+        """Return the regression estimate of a kernel sum, relative to ``lowest``.
+
+        With means over the sample and over all points that are not left out, it is ::
+
+            total = mass * (mean_K + slopes @ (control_means - sample_control_means))
+            variance = population_factor * (mass / sum a)^2 * (S_KK - slopes @ S_Kc)
+
+        ``slopes`` are the coefficients of the regression of ``K`` on the controls, ``S``
+        central second moments by ``b`` (Cochran, 1977, section 7.8).
+
+        Parameters
+        ----------
+        mass : ndarray of shape (n_queries,)
+            Total weight of the points that are not left out.
+        control_means : ndarray of shape (n_queries, n_controls)
+            Weighted means of the controls over these points.
+        population_factor : float
+            See :meth:`Sampler.finite_population_factor`.
+
+        Returns
+        -------
+        total, variance : ndarray of shape (n_queries,)
+        square_ratio : ndarray of shape (n_queries,)
+            Sum of squared values over the largest square. With a tail index above 2 it
+            grows with the sample, and the variance can be trusted; below, single terms
+            decide.
+        """
+        some = self.weight > 0.0
+        mean = self.sums / np.where(some, self.weight, 1.0)[:, None]
+        central = self._central_moments(mean)
+        slopes = np.zeros(control_means.shape)
+        if population_factor > 0.0:
+            slopes = self._slopes(central)
+        change = ((control_means - mean[:, 1:]) * slopes).sum(axis=1)
+        trusted = np.abs(change) <= LARGEST_CHANGE * mean[:, 0]
+        total = mass * np.where(trusted, mean[:, 0] + change, mean[:, 0])
+        explained = np.where(trusted, (slopes * central[:, 0, 1:]).sum(axis=1), 0.0)
+        residual = np.maximum(central[:, 0, 0] - explained, 0.0)
+        inflation = np.where(some, mass / np.where(some, self.weight, 1.0), 0.0) ** 2
+        b = self.variance_weight
+        with np.errstate(divide="ignore", invalid="ignore"):
+            square_ratio = np.where(
+                b > 0.0, self.products[:, 0] / b * self.weight, np.inf
+            )
+        return total, population_factor * inflation * residual, square_ratio
+
+    def _central_moments(self, mean):
+        """Return ``sum b v v'`` about the means by ``a``, a matrix for each query."""
+        i, j = _pairs(mean.shape[1])
+        central = self.products - mean[:, i] * self.variance_sums[:, j]
+        central -= mean[:, j] * self.variance_sums[:, i]
+        central += mean[:, i] * mean[:, j] * self.variance_weight[:, None]
+        matrix = np.empty((*mean.shape, mean.shape[1]))
+        matrix[:, i, j] = matrix[:, j, i] = central
+        return matrix
+
+    def _slopes(self, central):
+        """Return slopes of the regression of the value on the controls.
+
+        They are 0 where a control does not vary beyond rounding.
+        """
+        i, j = _pairs(central.shape[1])
+        squares = self.products[:, i == j][:, 1:]
+        covariances, matrix = central[:, 0, 1:], central[:, 1:, 1:]
+        slopes = np.zeros(covariances.shape)
+        scale = np.sqrt(np.maximum(np.einsum("ijj->ij", matrix), 0.0))
+        varies = scale**2 > COLLINEAR * squares
+        rows = np.flatnonzero(varies.all(axis=1) & np.isfinite(scale).all(axis=1))
+        scale = scale[rows]
+        correlations = matrix[rows] / scale[:, :, None] / scale[:, None, :]
+        correlations += COLLINEAR * np.eye(slopes.shape[1])
+        right = (covariances[rows] / scale)[:, :, None]
+        slopes[rows] = np.linalg.solve(correlations, right)[:, :, 0] / scale
+        return slopes
+
+
+def _pairs(n_variables):
+    """Return the indices of all pairs of variables, each once."""
+    return np.triu_indices(n_variables)
 
 
 def _row_products(x, y, weights):
-    """``sum_j x_ij y_ij weights_j``; without weights they are 1."""
+    """Return ``sum_j x_ij y_ij weights_j``; ``weights`` None stands for ones."""
     if weights is not None:
         return to_host((x * y) @ weights)
     if isinstance(x, np.ndarray):
         return np.einsum("ij,ij->i", x, y)
     return to_host((x * y).sum(1))
-
-
-def sampled_sum(columns, mass, offsets, share):
-    """Sum of a kernel's values over all points that are not left out, and its variance.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (n_queries, n_columns)
-        Result of :class:`SampleSums`.
-    mass : ndarray of shape (n_queries,)
-        Total weight of those points.
-    offsets : ndarray of shape (n_queries, 1 or 2)
-        Weighted means of ``D`` and ``D^2 - 1`` over them.
-    share : float
-        See :meth:`Sampler.share_of_variance`.
-
-    Returns
-    -------
-    total, variance : ndarray of shape (n_queries,)
-        Relative to the value at ``lowest``.
-    resolved : ndarray of shape (n_queries,)
-        Sum of squared values over the largest square: with a tail index above 2 it grows
-        with the sample, and the variance can be trusted; below, single terms decide.
-    """
-    n = offsets.shape[1] + 1
-    a, b = columns[:, 1], columns[:, n + 2]
-    some = a > 0.0
-    mean = columns[:, 2 : n + 2] / np.where(some, a, 1.0)[:, None]
-    first = columns[:, n + 3 : 2 * n + 3]
-    moments = np.empty((len(columns), n, n))
-    for place, (i, j) in enumerate(_pairs(n), start=2 * n + 3):
-        # about the means by a
-        central = columns[:, place] - mean[:, i] * first[:, j] - mean[:, j] * first[:, i]
-        moments[:, i, j] = moments[:, j, i] = central + mean[:, i] * mean[:, j] * b
-    squares = [2 * n + 3 + _pairs(n).index((i, i)) for i in range(1, n)]
-    slopes = _slopes(moments, columns[:, squares]) if share > 0.0 else 0.0 * offsets
-    change = ((offsets - mean[:, 1:]) * slopes).sum(axis=1)
-    use = np.abs(change) <= LARGEST_CHANGE * mean[:, 0]
-    total = mass * np.where(use, mean[:, 0] + change, mean[:, 0])
-    explained = np.where(use, (slopes * moments[:, 0, 1:]).sum(axis=1), 0.0)
-    residual = np.maximum(moments[:, 0, 0] - explained, 0.0)
-    factor = np.where(some, mass / np.where(some, a, 1.0), 0.0) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        resolved = np.where(b > 0.0, columns[:, 2 * n + 3] / b * a, np.inf)
-    return total, share * factor * residual, resolved
-
-
-def _slopes(moments, squares):
-    """Of the regression of the first variable on the others, from central moments.
-
-    0 where a variable, of which ``squares`` are the sums of squares, does not vary beyond
-    rounding.
-    """
-    slopes = np.zeros(moments[:, 0, 1:].shape)
-    covariances, matrix = moments[:, 0, 1:], moments[:, 1:, 1:]
-    scale = np.sqrt(np.maximum(np.einsum("ijj->ij", matrix), 0.0))
-    varies = scale**2 > COLLINEAR * squares
-    rows = np.flatnonzero(varies.all(axis=1) & np.isfinite(scale).all(axis=1))
-    scale = scale[rows]
-    correlations = matrix[rows] / scale[:, :, None] / scale[:, None, :]
-    correlations += COLLINEAR * np.eye(slopes.shape[1])
-    right = (covariances[rows] / scale)[:, :, None]
-    slopes[rows] = np.linalg.solve(correlations, right)[:, :, 0] / scale
-    return slopes
