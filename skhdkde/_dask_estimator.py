@@ -1,14 +1,18 @@
 """The estimator for training points and queries on a Dask cluster."""
 
+from __future__ import annotations
+
 import copy
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._base import check_distributed
-from skhdkde._diagnosis.diagnosis import Diagnosis
+from skhdkde._base import BaseKernelDensity
+from skhdkde._diagnosis import Diagnosis
+from skhdkde._distributed import Blocks
 from skhdkde._distributed.dask_graph import (
     DaskTraining,
     checked,
@@ -18,13 +22,20 @@ from skhdkde._distributed.dask_graph import (
     is_dask,
     training_arrays,
 )
-from skhdkde._distributed.fit import Blocks, fit_blocks
-from skhdkde._estimator import HighDimKernelDensity
-from skhdkde._fit import check_combination
+from skhdkde._fit import check_combination, fit_density
 from skhdkde._utils.validation import check_data, check_n_jobs
 
+# Parameters that need all points in one place, and what they may be here.
+ALLOWED: dict[str, tuple] = {
+    "algorithm": ("exact",),
+    "covariance_type": ("spherical", "diag", "full"),
+    "covariance_estimator": (None,),
+    "mixture": (None,),
+    "adaptive": (False,),
+}
 
-class DaskHighDimKernelDensity(HighDimKernelDensity):
+
+class DaskHighDimKernelDensity(BaseKernelDensity):
     """:class:`~skhdkde.HighDimKernelDensity` on a Dask cluster.
 
     For training points that do not fit one machine, or for which one is too slow. They
@@ -116,7 +127,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Look at the training points, which stay where they are; choose the bandwidth.
 
         Parameters
@@ -161,15 +172,15 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             weights is not None,
             self,
         )
-        found = fit_blocks(known, self)
-        fitted._density = found.estimate
+        found = fit_density(known, self)
+        fitted._density = found.density
         vars(fitted).update(found.attributes())
         fitted.backend_ = "+".join(sorted(known.backends))
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
         return self
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> Any:
         """Log density at each point.
 
         Parameters
@@ -186,7 +197,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         """
         return self._at(X, "density")
 
-    def diagnose(self, X=None):
+    def diagnose(self, X: Any = None) -> Diagnosis:
         """What stands behind each log density: regime, error bar, number of points.
 
         Parameters
@@ -201,7 +212,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             As of :class:`~skhdkde.HighDimKernelDensity`: of numpy arrays, for all kinds
             of X. It is computed at once.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         dtype = self._density.dtype
         if X is not None:
             X, _ = self._queries(X)
@@ -212,7 +223,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             log_density, columns[:, 1:], self.bandwidth_, self.kernel_, None
         )
 
-    def score(self, X, y=None):
+    def score(self, X: Any, y: None = None) -> float:
         """Total log density of the points, computed at once.
 
         Parameters
@@ -232,7 +243,7 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         total = log_density.sum(dtype=np.float64)
         return float(self._compute(total, "score"))
 
-    def log_density_gradient(self, X):
+    def log_density_gradient(self, X: Any) -> Any:
         """Gradient of the log density at each point.
 
         Parameters
@@ -255,7 +266,11 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
             raise ValueError("X must be points, got None.")
         return self._at(X, "gradient")
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> np.ndarray:
         """Draw random points from the estimated density.
 
         Parameters
@@ -271,13 +286,13 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
         X : ndarray of shape (n_samples, n_features)
             Points, in data units; for the same `random_state` those of the other class.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         rng = check_random_state(random_state)
         return self._density.draw(n_samples, rng, self._training.run)
 
     def _at(self, X, kind):
         """Results at X, computed unless X is of dask."""
-        check_is_fitted(self)
+        self._check_fitted()
         lazy = True
         if X is not None:
             X, lazy = self._queries(X)
@@ -298,7 +313,21 @@ class DaskHighDimKernelDensity(HighDimKernelDensity):
     def _compute(self, result, label):
         return computed(result, self.verbose, label) if is_dask(result) else result
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = False
-        return tags
+    def _check_fitted(self):
+        """Raise an error if the estimator is not fitted, or its parameters are wrong."""
+        check_is_fitted(self)
+        self._validate_params()
+        check_n_jobs(self.n_jobs)
+
+
+def check_distributed(estimator):
+    """Raise ValueError for parameters that need all points in one place."""
+    for name, values in ALLOWED.items():
+        value = getattr(estimator, name)
+        if not any(value is v or (isinstance(v, str) and value == v) for v in values):
+            shown = " or ".join(map(repr, values))
+            raise ValueError(
+                f"{name} must be {shown} for training points on a cluster, got "
+                f"{value!r}. HighDimKernelDensity, on a random sample of them, has all "
+                "parameters."
+            )

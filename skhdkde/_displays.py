@@ -8,8 +8,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from skhdkde._base import BaseKernelDensity
 from skhdkde._diagnosis import Diagnosis
-from skhdkde._estimator import HighDimKernelDensity
 from skhdkde._selection import PARABOLA, BandwidthCurve, bandwidth_grid, queries_of
 from skhdkde._utils.arrays import local
 from skhdkde._utils.validation import check_data
@@ -448,7 +448,7 @@ def _last_step(estimator, X):
         if X is not None and len(estimator) > 1:
             X = estimator[:-1].transform(X)
         estimator = estimator[-1]
-    if not isinstance(estimator, HighDimKernelDensity):
+    if not isinstance(estimator, BaseKernelDensity):
         raise TypeError(
             "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one "
             f"(of a search, its best_estimator_), got {type(estimator).__name__}."

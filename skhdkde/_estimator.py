@@ -16,8 +16,8 @@ from skhdkde._density import draw
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
+from skhdkde._utils import relative_weights
 from skhdkde._utils.arrays import like, local, prototype, select
-from skhdkde._utils.moments import relative_weights
 from skhdkde._utils.validation import (
     check_data,
     check_n_jobs,

@@ -145,7 +145,9 @@ class WhitenedPoints(Whitened):
         )
 
 
-def whiten_components(X, weights, structure, random_state, options, *, fallback=None):
+def whiten_components(
+    X, weights, structure, random_state, options, *, fallback=None, refit_mixture=False
+):
     """Return the training points of each component of a structure fitted to X.
 
     Parameters
@@ -156,17 +158,23 @@ def whiten_components(X, weights, structure, random_state, options, *, fallback=
     structure : Structure
     random_state : int or RandomState instance
     options : ComputeOptions
-    fallback : tuple or None
+    fallback, refit_mixture
         See :func:`~skhdkde._density.covariance.fit_whitenings`.
 
     Returns
     -------
     list of WhitenedPoints
     """
+    whitenings = fit_whitenings(
+        X,
+        weights,
+        structure,
+        random_state,
+        fallback=fallback,
+        refit_mixture=refit_mixture,
+    )
     found = []
-    for whitening, rows in fit_whitenings(
-        X, weights, structure, random_state, fallback=fallback
-    ):
+    for whitening, rows in whitenings:
         Z = whitening.apply(X[rows]).astype(X.dtype, copy=False)
         own = None if weights is None else weights[rows]
         spread = 1.0

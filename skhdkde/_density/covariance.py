@@ -72,7 +72,7 @@ def fit_whitenings(
     if structure.covariance_type == "local":
         mixture = structure.mixture
         return _fit_mixture(X, weights, mixture, random_state, fallback, refit_mixture)
-    moments = Moments(X, weights)
+    moments = Moments.of(X, weights)
     if structure.covariance_type == "spherical":
         return [(centering(moments), everything)]
     standardization = standardizing(moments, fallback)
@@ -153,7 +153,7 @@ def full_whitening(standardization, center, covariance):
 
 def shrunk_covariance(Z, weights=None):
     """Return the Ledoit-Wolf estimate of the covariance matrix of centred points."""
-    return shrink(*Scatter(Z, weights).covariance())
+    return shrink(*Scatter.of(Z, weights).covariance())
 
 
 def shrink(covariance, squared_error):
@@ -215,7 +215,7 @@ def covariance_spectrum(points):
         found, error = _gram_spectrum(centered * np.sqrt(weights)[:, None], weights)
         eigenvalues[n_features - n_points :] = found
         return shrunk_eigenvalues(eigenvalues, error)
-    scatters = (Scatter(points.centered(rows) - mean, weights[rows]) for rows in batches)
+    scatters = (Scatter.of(points.centered(rows) - mean, weights[rows]) for rows in batches)
     return scatter_spectrum(functools.reduce(Scatter.merge, scatters))
 
 
@@ -249,7 +249,7 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
     """Return the whitenings of a mixture; each row goes with its likeliest component."""
     standardization = Whitening(np.zeros(X.shape[1]), np.ones(X.shape[1]))
     if isinstance(mixture, MixtureSpec):
-        standardization = standardizing(Moments(X, weights), fallback)
+        standardization = standardizing(Moments.of(X, weights), fallback)
     Z = standardization.apply(X)
     if isinstance(mixture, MixtureSpec):
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)

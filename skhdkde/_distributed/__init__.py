@@ -1,1 +1,31 @@
-"""Room."""
+"""Training points in blocks, on a Dask cluster: the same fit and results.
+
+::
+
+    DaskTraining      blocks and weights, wherever they are: the only part that knows dask
+      run(task)       results of a Task for all blocks, merged in a tree
+    Blocks            a Training: what tasks say of the blocks, for fit_density
+      BlockFolds -> BlockHeldOut, BlockLeaveOneOut: searches over blocks
+    BlockDensity      makes the tasks for queries, and results of what they say
+
+Importing this room does not import dask.
+
+Files
+-----
+tasks
+    What is computed on one block, and how results merge.
+fit
+    `Blocks`, and leave-one-out log densities over them.
+cross_validation
+    Structures compared on folds.
+density
+    `BlockDensity`, and `PointsSummary`, which stands for points that are elsewhere.
+dask_graph
+    Tasks over blocks as dask graphs; the only file that imports dask.
+"""
+
+from skhdkde._distributed.density import BlockDensity
+from skhdkde._distributed.fit import Blocks
+from skhdkde._distributed.tasks import CountTask, merged
+
+__all__ = ["BlockDensity", "Blocks", "CountTask", "merged"]

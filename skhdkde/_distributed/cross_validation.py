@@ -1,185 +1,201 @@
-"""The search over structures for training points in blocks.
+"""The comparison of structures on folds, for training points in blocks.
 
-As in ``_structure.py``, a fold's mean log density is taken with a structure fitted to
-the points outside of it. Every block knows by their hashes which of its points are in a
+As on one machine, a fold's mean log density is taken with a structure fitted to the
+points outside of it. Every block knows by their row hashes which of its points are in a
 fold; and what is fitted follows from moments.
 """
 
+from __future__ import annotations
+
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skhdkde._density.components import Whitened
-from skhdkde._density.covariance import make_whitening, scales, shrunk
-from skhdkde._density.whitening import Whitening
-from skhdkde._distributed.tasks import ExtentTask, Layout, PairsTask, ScatterTask, Split
+from skhdkde._density import (
+    Whitened,
+    Whitening,
+    centering,
+    full_whitening,
+    shrink,
+    standardizing,
+)
+from skhdkde._distributed.tasks import (
+    ExtentTask,
+    FoldSplit,
+    PairsTask,
+    PointsLayout,
+    ScatterTask,
+)
 from skhdkde._fit import check_foldable
-from skhdkde._pairwise.kernel_grid import KernelGridSums
-from skhdkde._pairwise.points import scale_for
-from skhdkde._pairwise.reductions import KSmallest
-from skhdkde._selection.cross_validation import (
+from skhdkde._pairwise import KernelGridSums, KSmallest, scale_for
+from skhdkde._selection import (
+    HELD_OUT_NEAREST_TOL,
+    HELD_OUT_TOL,
     N_PILOT,
-    NEAREST_TOL,
-    TOL,
-    HeldOut,
+    BaseHeldOut,
     fold_ends,
 )
+from skhdkde._utils.moments import Moments
+
+if TYPE_CHECKING:
+    from skhdkde._distributed.fit import Blocks
 
 
-@dataclass
+@dataclass(frozen=True)
 class WhitenedBlocks(Whitened):
-    """Points in blocks, in one whitening: what is known of them all.
+    """Training points in blocks, in one whitening: what is known of them all.
 
     Attributes
     ----------
     whitening : Whitening
-    layout : Layout
+    spread : float
+        See :class:`~skhdkde._density.Whitened`.
+    layout : PointsLayout
     moments : Moments
         Of the coordinates.
     largest_norm : float
         Of the coordinates.
-    spread : float
-        See :class:`~skhdkde._parts.WhitenedPoints`.
     """
 
     whitening: Whitening
-    layout: Layout
-    moments: Any
-    largest_norm: float
     spread: float
+    layout: PointsLayout
+    moments: Moments
+    largest_norm: float
 
 
-def whiten_blocks(blocks, structure, split, moments, whole=None):
-    """The part of a structure fitted to the points outside of each fold.
+def whiten_blocks(blocks, structure, split, moments, fallback=None):
+    """Return the component of a structure fitted to the points outside of each fold.
 
     Parameters
     ----------
     blocks : Blocks
     structure : Structure
         Of one component, without local scales.
-    split : Split
+    split : FoldSplit
     moments : list of Moments
         Of the points outside of each fold, in data units.
-    whole : tuple, default=None
-        See :func:`~skhdkde._covariance.fit_whitenings`.
+    fallback : Whitening, default=None
+        See :func:`~skhdkde._density.standardizing`.
 
     Returns
     -------
     list of WhitenedBlocks
     """
     if structure.covariance_type == "spherical":
-        whitenings = [Whitening(m.mean, np.ones(blocks.n_features)) for m in moments]
+        whitenings = [centering(m) for m in moments]
     else:
-        known = [_standardized(m, whole) for m in moments]
-        whitenings = [Whitening(location, 1.0 / scale) for location, scale in known]
+        whitenings = [standardizing(m, fallback) for m in moments]
     if structure.covariance_type == "full":
         task = ScatterTask(split, whitenings, blocks.dtype, blocks.heaviest)
-        zero = np.zeros(blocks.n_features)
+        center = np.zeros(blocks.n_features)
         whitenings = [
-            make_whitening(*standard, zero, shrunk(*scatter.covariance()))
-            for standard, scatter in zip(known, blocks.run(task), strict=True)
+            full_whitening(standardization, center, shrink(*scatter.covariance()))
+            for standardization, scatter in zip(whitenings, blocks.run(task), strict=True)
         ]
-    parts = []
-    extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype))
-    for whitening, (found, largest) in zip(whitenings, extents, strict=True):
+    found = []
+    extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype, blocks.heaviest))
+    for whitening, (extent, largest_norm) in zip(whitenings, extents, strict=True):
         spread = 1.0
         if structure.covariance_type == "spherical":
-            spread = float(np.sqrt(found.variance.mean()))
-        scale = scale_for(found.largest.max(), blocks.dtype)
-        layout = Layout(blocks.dtype, scale, blocks.heaviest, whitening=whitening)
-        parts.append(WhitenedBlocks(whitening, layout, found, largest, spread))
-    return parts
-
-
-def _standardized(moments, whole):
-    if moments.n_points == 1:
-        raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
-    return scales(moments.mean.copy(), moments.variance, moments.largest, whole)
+            spread = float(np.sqrt(extent.variance.mean()))
+        layout = PointsLayout(
+            blocks.dtype,
+            scale_for(extent.largest.max(), blocks.dtype),
+            blocks.heaviest,
+            whitening=whitening,
+        )
+        found.append(WhitenedBlocks(whitening, spread, layout, extent, largest_norm))
+    return found
 
 
 class BlockFolds:
-    """Splits of the training points, as :class:`~skhdkde._structure.Folds` makes them.
+    """Splits of the distinct training points, with a few of each fold as queries."""
 
-    Parameters
-    ----------
-    blocks : Blocks
-    """
-
-    def __init__(self, blocks):
+    def __init__(self, blocks: Blocks):
         self.blocks = blocks
         drawn = blocks.draw(lambda n_distinct: fold_ends(n_distinct)[-1])
-        self.n_copies = blocks.n_points - drawn.n_distinct
-        check_foldable(drawn.n_distinct, self.n_copies)
+        self.n_duplicates = blocks.n_points - drawn.n_distinct
+        check_foldable(drawn.n_distinct, self.n_duplicates)
         ends = fold_ends(drawn.n_distinct)[:-1]
         self.queries = np.split(drawn.X, ends)
-        self.shares = drawn.weights / drawn.weights.sum()
-        self.split = Split(np.split(drawn.hashes, ends))
-        whitenings = [None] * len(self.queries)
-        self.moments = blocks.run(ExtentTask(self.split, whitenings, blocks.dtype))
+        self.query_weights = drawn.weights
+        self.split = FoldSplit(tuple(np.split(drawn.hashes, ends)))
+        in_data_units = [None] * len(self.queries)
+        task = ExtentTask(self.split, in_data_units, blocks.dtype, blocks.heaviest)
+        self.moments = [moments for moments, _ in blocks.run(task)]
 
     def held_out(self, structure):
+        """Return log densities of the folds for a structure fitted to other points."""
         return BlockHeldOut(self, structure)
 
 
-class BlockHeldOut(HeldOut):
-    """Log density of the folds for one structure, fitted to the points outside."""
+class BlockHeldOut(BaseHeldOut):
+    """Held-out log density of the folds, for training points in blocks."""
 
     def __init__(self, folds, structure):
-        self.folds, self.structure, self.blocks = folds, structure, folds.blocks
-        self.n_features, whole = self.blocks.n_features, None
+        blocks, fallback = folds.blocks, None
         if structure.covariance_type in ("diag", "full"):
-            whole = _standardized(self.blocks.moments, None)
-        moments = [found[0] for found in folds.moments]
-        self.fitted = whiten_blocks(self.blocks, structure, folds.split, moments, whole)
-        self.parts = [[part] for part in self.fitted]
-        self.dtype = self._narrow() if self._is_sharp_in_float32() else np.float64
+            fallback = standardizing(blocks.moments)
+        fitted = whiten_blocks(blocks, structure, folds.split, folds.moments, fallback)
+        super().__init__(
+            structure, [[component] for component in fitted], fitted[0].n_features
+        )
+        self.folds, self.blocks, self.fitted = folds, blocks, fitted
+        self.dtype = np.dtype(np.float64)
+        if self._is_sharp_in_float32(max(c.moments.largest.max() for c in fitted)):
+            self.dtype = np.dtype(np.float32)
+            self.fitted = [_as_float32(component) for component in fitted]
 
-    def _largest_entry(self):
-        return max(part.moments.largest.max() for part in self.fitted)
-
-    def _narrow(self):
-        for part in self.fitted:
-            part.layout.coordinates = np.dtype(np.float32)
-        return np.float32
-
-    def _spreads(self):
-        moments = [part.moments for part in self.fitted]
+    def _mean_squares(self):
+        """Return the mean square of a coordinate, for each fold."""
+        moments = [component.moments for component in self.fitted]
         return [np.mean(m.variance + m.mean**2) for m in moments]
 
-    def _nearest(self):
+    def _nearest_sq(self):
+        """Return squared distances to the nearest point, of a few queries of each fold."""
         queries = [q[:N_PILOT] for q in self.folds.queries]
-        reductions = [KSmallest(1, NEAREST_TOL) for _ in self.fitted]
-        found = self._reduced(reductions, queries, self.folds.split, dtype=None)
+        reductions = [KSmallest(1, HELD_OUT_NEAREST_TOL) for _ in self.fitted]
+        found = self._reduce(reductions, queries, self.folds.split)
         pairs = zip(found, self.fitted, strict=True)
-        return [sq[:, 0] / part.layout.scale**2 for sq, part in pairs]
+        return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
 
-    def log_density(self, cells):
-        return self._log_density(cells, self.folds.queries, self.folds.split)
+    def log_density(self, trials):
+        """Return log densities at all queries, (n_queries, n_trials), nats."""
+        return self._log_density(trials, self.folds.queries, self.folds.split)
 
-    def pilot(self, cells):
+    def pilot(self, trials):
+        """Return log densities at a few queries of the first fold."""
         queries = [self.folds.queries[0][:N_PILOT]]
-        first = Split(self.folds.split.folds[:1])
-        return self._log_density(cells, queries, first)
+        return self._log_density(trials, queries, FoldSplit(self.folds.split.folds[:1]))
 
-    def _log_density(self, cells, queries, split):
+    def _log_density(self, trials, queries, split):
+        """Return log densities at the queries of some folds."""
         fitted = self.fitted[: len(queries)]
-        reductions = [self._sums(part, cells) for part in fitted]
-        found = self._reduced(reductions, queries, split, dtype=self.dtype)
-        d, logs = self.n_features, []
-        volumes = np.array([k.log_normalizer(d) + d * np.log(h) for k, h in cells])
-        for log_sums, part in zip(found, fitted, strict=True):
-            total = part.moments.total * (part.moments.heaviest / self.blocks.heaviest)
-            logs.append(log_sums + part.whitening.log_det - np.log(total) - volumes)
-        return np.vstack(logs)
+        reductions = [
+            KernelGridSums(
+                self.settings(trials, component, component.layout.scale),
+                HELD_OUT_TOL,
+                dtype=self.dtype,
+            )
+            for component in fitted
+        ]
+        found, logs = self._reduce(reductions, queries, split), []
+        for log_sums, component in zip(found, fitted, strict=True):
+            log_total = np.log(component.moments.total * component.moments.heaviest)
+            logs.append(log_sums + component.whitening.log_det - log_total)
+        return np.vstack(logs) - self.log_volumes(trials)
 
-    def _sums(self, part, cells):
-        preserve, scale = self.structure.preserve_variance, part.layout.scale
-        return KernelGridSums(
-            [(k, h * scale, part.pull(k, h, preserve)) for k, h in cells], TOL
-        )
+    def _reduce(self, reductions, queries, split):
+        """Return the results of reductions, one for each fold of a split."""
+        layouts = [component.layout for component in self.fitted[: len(queries)]]
+        options = self.blocks.options
+        return self.blocks.run(PairsTask(layouts, reductions, options, queries, split))
 
-    def _reduced(self, reductions, queries, split, dtype):
-        layouts = [part.layout for part in self.fitted[: len(queries)]]
-        engine = {**self.blocks.engine, "dtype": dtype}
-        return self.blocks.run(PairsTask(layouts, reductions, engine, queries, split))
+
+def _as_float32(component):
+    """Return the component with coordinates rounded to float32."""
+    layout = dataclasses.replace(component.layout, whitened_dtype=np.dtype(np.float32))
+    return dataclasses.replace(component, layout=layout)

@@ -1,10 +1,13 @@
 """Blocks of training points on a Dask cluster: tasks over them as graphs.
 
-The only file that imports dask. Blocks stay where they are; what is sent to them are
-the tasks of ``_blocks.py``, and what they say of a block is merged in a tree. Where
-blocks are read from a file, a task reads its block itself: none is kept for another task,
-so that the memory of a worker holds those that it works on and no more.
+The only file that imports dask. Blocks stay where they are; tasks are sent to them, and
+what these say of a block is merged in a tree. Where blocks are read from a file, a task
+reads its block itself: none is kept for another task, so that the memory of a worker
+holds those that it works on and no more. Graphs are written as such, since one of
+``dask.delayed`` has a layer for every pair of blocks.
 """
+
+from __future__ import annotations
 
 import contextlib
 import math
@@ -13,7 +16,6 @@ import uuid
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from skhdkde._diagnosis.reduction import Diagnosing
 from skhdkde._distributed.tasks import CountTask, merged
 from skhdkde._utils.validation import check_data, check_points, check_weights
 
@@ -55,7 +57,7 @@ class DaskTraining:
         return {**vars(self), "_blocks": None}
 
     def blocks(self):
-        """For each block, the points and weights as a task takes them; what it needs."""
+        """Return points and weights of each block as a task takes them, and what it needs."""
         if self._blocks is None:
             points, needs = _block_arguments(self.X)
             weights, more = [None] * len(points), []
@@ -65,21 +67,24 @@ class DaskTraining:
         return self._blocks
 
     def run(self, task, extras=None):
-        """Results of a task for all blocks, merged."""
-        name = _name(type(task).__name__.lower())
+        """Return the results of a task for all blocks, merged.
+
+        ``extras`` is what the task also takes for each block; None leaves a block out.
+        """
+        name = _name(type(task).__name__.removesuffix("Task").lower())
         blocks, needs = self.blocks()
-        graph, parts = {f"{name}-task": task}, []
+        graph, keys = {f"{name}-task": task}, []
         for j, block in enumerate(blocks):
             more = () if extras is None else extras[j]
             if more is not None:
-                parts.append((f"{name}-block", j))
-                graph[parts[-1]] = (_of, f"{name}-task", j, *block, *more)
-        _add_tree(graph, f"{name}-task", name, parts)
+                keys.append((f"{name}-block", j))
+                graph[keys[-1]] = (_of, f"{name}-task", j, *block, *more)
+        _add_tree(graph, f"{name}-task", name, keys)
         graph = HighLevelGraph.from_collections(name, graph, dependencies=needs)
         return computed(Delayed(name, graph), self.verbose, name.split("-")[0])
 
     def sizes(self):
-        """Rows, and rows of positive weight, of each block."""
+        """Return rows, and rows of positive weight, of each block: (n_blocks, 2)."""
         if self._counted is None:
             rows = np.array(self.X.chunks[0], dtype=np.float64)
             if self.weights is not None or np.isnan(rows).any():
@@ -89,17 +94,17 @@ class DaskTraining:
         return self._counted
 
     def at(self, density, kind, Q):
-        """Results at the queries, a dask array."""
+        """Return results at the queries, a dask array, not yet computed."""
         check_memory(Q)
         known, chunks = not math.isnan(Q.shape[0]), Q.chunks[0]
         if known and Q.shape[0]:
             Q = Q.rechunk((self._rows_of_queries(*Q.shape), -1))
-        pairs = density.pairs(kind, float_dtype(Q))
-        result = self._result(density, kind, pairs, Q, None)
+        task = density.task(kind, float_dtype(Q))
+        result = self._result(density, kind, task, Q, None)
         return result.rechunk({0: chunks}) if known else result
 
     def at_own(self, density, kind):
-        """Results at the training points, each without itself, in blocks like theirs."""
+        """Return results at the training points, each without itself, in their blocks."""
         rows = self.sizes()[:, 0].tolist()
         X = da.Array(
             self.X.dask, self.X.name, (tuple(rows), self.X.chunks[1]), self.X.dtype
@@ -111,38 +116,43 @@ class DaskTraining:
             for start in range(0, max(n, 1), step)
         ]
         Q = X.rechunk((tuple(stop - start for start, stop, _ in own), -1))
-        pairs = density.pairs(kind, density.dtype, n_hidden=1)
-        return self._result(density, kind, pairs, Q, own).rechunk({0: tuple(rows)})
+        task = density.task(kind, density.dtype, n_left_out=1)
+        return self._result(density, kind, task, Q, own).rechunk({0: tuple(rows)})
 
     def _rows_of_queries(self, n_queries, n_features):
-        """As many as keep all threads busy, within bounds."""
+        """Return how many queries a task takes, so that all threads are busy."""
         wanted = TASKS_PER_THREAD * _n_threads()
         groups = -(-wanted // self.X.numblocks[0])
         most = min(MOST_QUERIES, QUERY_SIZE // n_features)
         return max(1, min(-(-n_queries // groups), most))
 
-    def _result(self, density, kind, pairs, Q, own):
-        """All blocks of queries against all blocks of training points, lazily."""
+    def _result(self, density, kind, task, Q, own):
+        """Return results of all blocks of queries against all blocks of points, lazily.
+
+        ``own`` says, for each block of queries that are training points, of which rows
+        of which block it is.
+        """
         name, (blocks, needs) = _name(kind), self.blocks()
-        graph = {f"{name}-pairs": pairs, f"{name}-density": density}
+        graph = {f"{name}-task": task, f"{name}-density": density}
         finish = getattr(type(density), f"{kind}_from")
         columns = {
             "density": 0,
-            "diagnosis": 1 + len(Diagnosing.COLUMNS),
+            "diagnosis": len(density.DIAGNOSIS_COLUMNS),
             "gradient": Q.shape[1],
         }[kind]
-        tail = (0,) if columns else ()
+        last_index = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
-            query, parts = (f"{name}-queries", i), []
+            query, keys = (f"{name}-queries", i), []
             graph[query] = (_checked_queries, (Q.name, i, 0), i, Q.shape[1])
             for j, block in enumerate(blocks):
-                parts.append((f"{name}-block", i, j))
+                keys.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
-                graph[parts[-1]] = (_of, f"{name}-pairs", j, *block, query, *mine)
-            _add_tree(graph, f"{name}-pairs", (f"{name}-sum", i), parts)
+                graph[keys[-1]] = (_of, f"{name}-task", j, *block, query, *mine)
+            _add_tree(graph, f"{name}-task", (f"{name}-sum", i), keys)
             known = (blocks[own[i][2]][1], *own[i]) if own else ()
-            last = f"{name}-density", f"{name}-pairs", (f"{name}-sum", i), float_dtype(Q)
-            graph[(name, i, *tail)] = (_finished, finish, *last, *known)
+            result = f"{name}-task", (f"{name}-sum", i), float_dtype(Q)
+            finished = _finished, finish, f"{name}-density", *result, *known
+            graph[(name, i, *last_index)] = finished
         graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
         dtype = np.result_type(float_dtype(Q), density.dtype)
         dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
@@ -151,19 +161,20 @@ class DaskTraining:
 
 
 class _Recipe:
-    """How a block is made, by the task that needs it."""
+    """The way to make a block, for the task that needs it."""
 
     def __init__(self, graph, key):
         self.graph, self.key = graph, key
 
     def make(self):
+        """Return the block."""
         return dask.get(self.graph, self.key)
 
 
 def _block_arguments(array):
-    """What stands for each block of an array in a graph, and what that depends on.
+    """Return what stands for each block of an array in a graph, and what it depends on.
 
-    Recipes, if there are any; else keys of the array.
+    These are recipes, if there are any; else keys of the array.
     """
     keys = list(dask.core.flatten(array.__dask_keys__()))
     if distributed.futures_of(array):
@@ -174,7 +185,7 @@ def _block_arguments(array):
 
 
 def _in_memory(array):
-    """Whether the graph of an array holds its data."""
+    """Return whether the graph of an array holds its data."""
     if distributed.futures_of(array):
         return False
     (array,) = dask.optimize(array)
@@ -185,14 +196,14 @@ def _in_memory(array):
 
 
 def _graph_and_needs(array):
-    """The graph of an optimised array, and the keys that each key needs."""
+    """Return the graph of an optimised array, and the keys that each key needs."""
     graph = dict(array.__dask_graph__())
     layer = HighLevelGraph.from_collections("blocks", graph, ())
     return graph, layer.get_all_dependencies()
 
 
 def _recipes(graph, needs, keys):
-    """A recipe for each block, or None.
+    """Return a recipe for each block, or None.
 
     There are some if every block is read or made by itself, from what takes little to
     write down.
@@ -211,22 +222,22 @@ def _recipes(graph, needs, keys):
 
 
 def _size(recipe):
-    """Bytes of a recipe; None if it cannot be sent anywhere, as an open file."""
+    """Return the bytes of a recipe; None if it cannot be sent, as an open file."""
     try:
         return len(cloudpickle.dumps(recipe))
-    except Exception:  # of any kind: what an object does is its own affair
+    except Exception:  # an object may raise anything when it is pickled
         return None
 
 
 def _refers_to_cluster(graph):
-    """Whether tasks of a graph need results that only the cluster has."""
+    """Return whether tasks of a graph need results that only the cluster has."""
     tasks = list(graph.values())
     needed = set().union(*(getattr(task, "dependencies", ()) for task in tasks))
     return bool(distributed.futures_of(tasks)) or not needed <= graph.keys()
 
 
 def _closure(key, needs):
-    """A key and all that it needs, directly or not."""
+    """Return a key and all that it needs, directly or not."""
     found, todo = set(), [key]
     while todo:
         last = todo.pop()
@@ -237,13 +248,14 @@ def _closure(key, needs):
 
 
 def _of(task, j, X, weights, *more):
-    """Result of a task for block ``j``."""
+    """Return the result of a task for block ``j``."""
     with _noted(f"in block {j} of X"):
         X, weights = (b.make() if isinstance(b, _Recipe) else b for b in (X, weights))
         return task.of(X, weights, *more)
 
 
 def _checked_queries(Q, i, n_features):
+    """Return block ``i`` of the queries, or raise an error that names it."""
     with _noted(f"in block {i} of the queries X"):
         if Q.shape[1:] != (n_features,):
             raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
@@ -252,7 +264,7 @@ def _checked_queries(Q, i, n_features):
 
 @contextlib.contextmanager
 def _noted(where):
-    """An error is told where it came about."""
+    """Add to the message of an error where it came about."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -263,30 +275,32 @@ def _noted(where):
 
 
 def _merged(task, results):
+    """Return the results of a task, merged."""
     return merged(task.merge, results)
 
 
-def _finished(finish, density, pairs, result, dtype, *own):
+def _finished(finish, density, task, result, dtype, *own):
+    """Return what a density makes of merged results, with weights that may be recipes."""
     if own:
         weights, *rows = own
         own = weights.make() if isinstance(weights, _Recipe) else weights, *rows
-    return finish(density, pairs, result, dtype, *own)
+    return finish(density, task, result, dtype, *own)
 
 
-def _add_tree(graph, task, root, parts):
-    """Add to a graph the merges of ``parts``, up to the key ``root``."""
+def _add_tree(graph, task, root, keys):
+    """Add to a graph the merges of the results at ``keys``, up to the key ``root``."""
     level, base = 0, root if isinstance(root, tuple) else (root,)
-    while len(parts) > FAN:
-        groups = [parts[k : k + FAN] for k in range(0, len(parts), FAN)]
-        level, parts = level + 1, []
+    while len(keys) > FAN:
+        groups = [keys[k : k + FAN] for k in range(0, len(keys), FAN)]
+        level, keys = level + 1, []
         for k, group in enumerate(groups):
-            parts.append((f"{base[0]}-merge", *base[1:], level, k))
-            graph[parts[-1]] = (_merged, task, group)
-    graph[root] = (_merged, task, parts)
+            keys.append((f"{base[0]}-merge", *base[1:], level, k))
+            graph[keys[-1]] = (_merged, task, group)
+    graph[root] = (_merged, task, keys)
 
 
 def training_arrays(estimator, X, sample_weight):
-    """Points and weights as dask arrays whose blocks go together."""
+    """Return points and weights as dask arrays whose blocks go together."""
     if is_dask(X):
         X = checked(estimator, X, reset=True)
         check_memory(X)
@@ -322,13 +336,13 @@ def training_arrays(estimator, X, sample_weight):
 
 
 def _sent(array):
-    """An array in memory, sent to the workers once."""
+    """Return an array in memory, sent to the workers once."""
     with dask.config.set(LARGE_GRAPHS):
         return array if _client() is None else array.persist()
 
 
 def checked(estimator, X, *, reset):
-    """A dask array or DataFrame as an array with all features in one block.
+    """Return a dask array or DataFrame as an array with all features in one block.
 
     What its blocks hold is checked where they are.
     """
@@ -367,7 +381,7 @@ def check_memory(array):
 
 
 def computed(collection, verbose, label):
-    """The result, or an error that says what happened on the cluster."""
+    """Return a result, or raise an error that says what happened on the cluster."""
     try:
         with dask.config.set(LARGE_GRAPHS):
             return _shown(collection, label) if verbose else collection.compute()
@@ -388,12 +402,12 @@ def computed(collection, verbose, label):
 
 
 def from_memory(X):
-    """Queries in memory as a dask array."""
+    """Return queries in memory as a dask array."""
     return da.from_array(X, chunks=(MOST_QUERIES, -1), name=False)
 
 
 def _shown(collection, label):
-    """The same with a progress bar."""
+    """Return a result, computed with a progress bar."""
     client = _client()
     if client is None:
         from tqdm.dask import TqdmCallback
@@ -406,7 +420,7 @@ def _shown(collection, label):
 
 
 def _client():
-    """The active client, or None."""
+    """Return the active client, or None."""
     try:
         return distributed.get_client()
     except ValueError:
@@ -414,7 +428,7 @@ def _client():
 
 
 def _n_threads():
-    """Of the cluster, or of this machine."""
+    """Return the number of threads of the cluster, or of this machine."""
     client = _client()
     if client is None:
         return dask.system.CPU_COUNT
@@ -422,16 +436,17 @@ def _n_threads():
 
 
 def float_dtype(array):
-    """float32 for arrays of that, float64 for others."""
+    """Return float32 for arrays of float32, float64 for others."""
     return np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
 
 
 def is_dask(X):
+    """Return whether X is a collection of dask."""
     return dask.is_dask_collection(X)
 
 
 def _as_array(X):
-    """A dask array, DataFrame or Series as an array."""
+    """Return a dask array, DataFrame or Series as an array."""
     if isinstance(X, da.Array):
         return X
     if isinstance(X, Delayed) or not hasattr(X, "to_dask_array"):
@@ -443,8 +458,10 @@ def _as_array(X):
 
 
 def _name(kind):
+    """Return a name for keys of a graph that no other graph has."""
     return f"{kind}-{uuid.uuid4().hex}"
 
 
 def _mib(size):
+    """Return a number of bytes in words."""
     return f"{size / 2**20:.0f} MiB"

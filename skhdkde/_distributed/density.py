@@ -1,94 +1,181 @@
 """A fitted density over blocks of training points."""
 
+from __future__ import annotations
+
+import dataclasses
+
 import numpy as np
 
-from skhdkde._density.sampling import random_steps
-from skhdkde._diagnosis.reduction import Diagnosing, PartialDiagnosing
-from skhdkde._distributed.tasks import PairsTask, SampleTask
-from skhdkde._pairwise.reductions import LogSumExp, PartialGradient, pair_dtype
+from skhdkde._density import BaseDensity, check_n_samples, random_steps
+from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
+from skhdkde._distributed.tasks import PairsTask, PointsLayout, SampleTask
+from skhdkde._pairwise import (
+    ComputeOptions,
+    LogSumExp,
+    PartialGradient,
+    ReductionSpec,
+    indistinct_sq,
+)
 from skhdkde._utils.arrays import row_batches
-from skhdkde._utils.moments import without_each
-from skhdkde._utils.validation import whole_number
+from skhdkde._utils.moments import Moments, without_each
 
 
-class BlockDensity:
+class PointsSummary:
+    """All training points in blocks, as far as rules and reductions ask for them.
+
+    See :class:`~skhdkde._pairwise.TrainingPoints` for what the two share.
+
+    Parameters
+    ----------
+    layout : PointsLayout
+    moments : Moments
+        Of the points, in whitened units; of relative weights.
+    shape : tuple of int
+        Number of points, and of features.
+    weighted : bool
+        Whether weights differ.
+    largest_norm : float
+        In scaled units.
+    """
+
+    sq_factor = None
+
+    def __init__(
+        self,
+        layout: PointsLayout,
+        moments: Moments,
+        shape: tuple[int, int],
+        weighted: bool,
+        largest_norm: float = 0.0,
+    ):
+        self.layout, self.moments, self.shape = layout, moments, shape
+        self.dtype, self.scale, self.whitening = (
+            layout.dtype,
+            layout.scale,
+            layout.whitening,
+        )
+        self.smallest_weight = moments.lightest / moments.heaviest
+        self.weights = True if weighted else None  # whether there are any
+        self.largest_norm = largest_norm
+        size = 0.0 if layout.whitening is None else largest_norm
+        self.indistinct = indistinct_sq(size, self.dtype)
+
+    def shrunk(self, shrinkage):
+        """Return the summary of the points with whitened coordinates shrunk."""
+        layout = dataclasses.replace(self.layout, shrinkage=shrinkage)
+        weighted = self.weights is not None
+        return PointsSummary(
+            layout, self.moments, self.shape, weighted, self.largest_norm
+        )
+
+    def mean_square_spread(self):
+        """Return the weighted mean of ``|y - mean|^2``, in squared scaled units."""
+        return float(self.moments.variance.sum() * self.scale**2)
+
+    def effective_number(self):
+        """Return Kish's effective number of points."""
+        if self.weights is None:
+            return self.shape[0]
+        return self.moments.total**2 / self.moments.total_sq
+
+
+class BlockDensity(BaseDensity):
     """A fitted density over blocks of training points.
 
     It holds none of them. It makes tasks for the blocks, and results of what these say.
 
-    Attributes
+    Parameters
     ----------
-    kernel : object
+    points : PointsSummary
+    kernel : Kernel
     bandwidth : float
-        In the units of the whitening.
-    log_scale : float
-        Log of the determinant of the whitening.
+        In whitened units, which without a whitening are data units.
     totals : ndarray of shape (n_blocks,)
-        Weight of each block, relative to the heaviest point.
+        Relative weight of each block.
+    options : ComputeOptions
+        With the backend as asked for.
     """
 
-    def __init__(self, blocks, whole, kernel, bandwidth, log_scale):
-        self.whole, self.layout, self.engine = whole, whole.layout, blocks.engine
-        self.kernel, self.bandwidth, self.log_scale = kernel, bandwidth, log_scale
-        self.totals = blocks.totals
-        self.dtype, self.n_points = blocks.dtype, blocks.n_points
+    #: Names of the columns of a diagnosis.
+    DIAGNOSIS_COLUMNS = ("log_density", *Diagnosing.COLUMNS)
 
-    @property
-    def degrees_of_freedom(self):
-        """Of the kernel; infinite for all but student."""
-        return getattr(self.kernel, "degrees_of_freedom", np.inf)
+    def __init__(
+        self,
+        points: PointsSummary,
+        kernel,
+        bandwidth: float,
+        totals: np.ndarray,
+        options: ComputeOptions,
+    ):
+        super().__init__(kernel, bandwidth, points.shape, points.dtype)
+        self.points, self.layout, self.options = points, points.layout, options
+        self.totals = totals
+        whitening = points.layout.whitening
+        self.log_det = 0.0 if whitening is None else whitening.log_det
 
-    def pairs(self, kind, dtype, n_hidden=0):
-        """The task for log sums, gradients or diagnoses at queries of ``dtype``.
+    def spec(self, dtype):
+        """Return what a reduction needs to know, for queries of this dtype."""
+        return ReductionSpec(
+            self.kernel,
+            self.bandwidth * self.layout.scale,
+            self.points,
+            np.result_type(dtype, self.dtype),
+        )
 
-        ``n_hidden`` is the number of points that each query leaves out.
+    def task(self, kind, dtype, n_left_out=0):
+        """Return the task for a kind of result at queries of ``dtype``.
+
+        Parameters
+        ----------
+        kind : {"density", "gradient", "diagnosis"}
+        dtype : dtype
+        n_left_out : int, default=0
+            Number of points that each query leaves out.
         """
-        dtype = np.result_type(dtype, self.dtype)
-        tol = 1e-3 if dtype == np.float32 else 1e-8  # as promised
-        terms = self.kernel, self.bandwidth * self.layout.scale, self.whole, tol
-        reduction = {
-            "density": lambda: LogSumExp(*terms),
-            "gradient": lambda: PartialGradient(*terms),
-            "diagnosis": lambda: PartialDiagnosing(*terms, self.n_points - n_hidden),
-        }[kind]()
-        engine = {**self.engine, "dtype": pair_dtype(self.kernel, self.whole)}
-        return PairsTask([self.layout], [reduction], engine)
+        spec = self.spec(dtype)
+        if kind == "density":
+            reduction = LogSumExp(spec)
+        elif kind == "gradient":
+            reduction = PartialGradient(spec)
+        else:
+            reduction = PartialDiagnosing(spec, self.n_points - n_left_out)
+        return PairsTask([self.layout], [reduction], self.options)
 
-    def density_from(self, pairs, result, dtype, *own):
-        """Log densities of shape (n_queries,) from the result of ``pairs``.
+    def density_from(self, task, result, dtype, *own):
+        """Return log densities of shape (n_queries,) from the result of a task.
 
         ``own`` is for training points: see :meth:`without_own`.
         """
         others = self.without_own(*own)[0] if own else None
         return self._finished(result[0][:, 0], dtype, others)
 
-    def gradient_from(self, pairs, result, dtype):
-        """Gradients of shape (n_queries, n_features)."""
+    def gradient_from(self, task, result, dtype):
+        """Return gradients of shape (n_queries, n_features), per data unit."""
         gradient = result[0][:, 1:]
         if self.layout.whitening is not None:
             gradient = self.layout.whitening.gradient(gradient)
         return gradient.astype(np.result_type(dtype, self.dtype), copy=False)
 
-    def diagnosis_from(self, pairs, result, dtype, *own):
-        """Log density, then columns of ``Diagnosing``: (n_queries, 1 + n_columns)."""
-        (reduction,), others = pairs.reductions, None
+    def diagnosis_from(self, task, result, dtype, *own):
+        """Return ``DIAGNOSIS_COLUMNS``, of shape (n_queries, n_columns)."""
+        (reduction,), others = task.reductions, None
         columns = np.empty((len(result[0]), Diagnosing.width))
-        hidden = np.ones(len(columns), dtype=bool)
+        left_out = np.ones(len(columns), dtype=bool)
         if own:
-            others, hidden = self.without_own(*own)
+            others, left_out = self.without_own(*own)
         state = reduction.unpack(result[0], 1.0, 0.0)
         # those without weight see every point
-        for rows, n_visible in ((hidden, reduction.n_visible), (~hidden, self.n_points)):
+        visible = (left_out, reduction.n_visible), (~left_out, self.n_points)
+        for rows, n_visible in visible:
             if rows.any():
-                terms = self.kernel, reduction.bandwidths[0], self.whole, reduction.tol
-                finishing = Diagnosing(*terms, n_visible)
-                columns[rows] = finishing.finish(tuple(part[rows] for part in state))
+                finishing = Diagnosing(self.spec(dtype), n_visible)
+                columns[rows] = finishing.finish(tuple(column[rows] for column in state))
         log_density = self._finished(columns[:, 0], dtype, others)
-        columns[:, 3:5] /= self.layout.scale
+        Diagnosing.to_data_units(columns, self.layout.scale)
         return np.column_stack([log_density, columns])
 
     def without_own(self, weights, start, stop, block):
-        """Weight of all others for some rows of a block; which of them have weight."""
+        """Return the weight of all others for rows of a block, and which have weight."""
         if weights is None:
             others = np.full(stop - start, self.totals.sum() - 1.0)
             return others, np.ones(len(others), dtype=bool)
@@ -97,20 +184,14 @@ class BlockDensity:
         return outside + without_each(weights)[start:stop], weights[start:stop] > 0.0
 
     def _finished(self, log_sums, dtype, others):
-        dtype, d = np.result_type(dtype, self.dtype), self.whole.shape[1]
-        log_total = np.full(len(log_sums), np.log(self.totals.sum()))
-        if others is not None:
-            with np.errstate(divide="ignore"):
-                log_total = np.log(others)
-            log_total[np.isneginf(log_sums)] = 0.0  # no points at all: not 0/0
-        log_volume = self.kernel.log_normalizer(d) + d * np.log(self.bandwidth)
-        with np.errstate(over="ignore"):  # below the least float32 is -inf
-            logs = log_sums + self.log_scale - log_total - log_volume
-            return logs.astype(dtype, copy=False)
+        """Return log densities from log sums, and the weight of the points seen."""
+        with np.errstate(divide="ignore"):
+            log_total = np.log(self.totals.sum() if others is None else others)
+        return self.normalized(log_sums + self.log_det, log_total, dtype)
 
     def draw(self, n_samples, rng, run):
-        """Random points, as :func:`~skhdkde._sampling.draw` draws them."""
-        n_samples, ends = whole_number(n_samples, "n_samples"), np.cumsum(self.totals)
+        """Return random points, those that :func:`~skhdkde._density.draw` draws."""
+        n_samples, ends = check_n_samples(n_samples), np.cumsum(self.totals)
         marks = rng.uniform(size=n_samples) * ends[-1]
         block = np.minimum(np.searchsorted(ends, marks, "right"), len(ends) - 1)
         extras = [None] * len(ends)
@@ -118,7 +199,7 @@ class BlockDensity:
             which = np.flatnonzero(block == b)
             extras[b] = marks[which] - (ends[b] - self.totals[b]), which
         which, centers = run(SampleTask(self.layout), extras)
-        X = np.empty((n_samples, self.whole.shape[1]), dtype=self.dtype)
+        X = np.empty((n_samples, self.n_features), dtype=self.dtype)
         X[which] = centers
         for rows in row_batches(*X.shape):
             steps = random_steps(self.kernel, self.bandwidth, X[rows].shape, rng)

@@ -1,285 +1,246 @@
 """What is computed on one block of training points, and how results merge.
 
-Training points that are too many for one machine come in blocks. A *task* is made where
-the estimator is, and sent to where the blocks are. It offers
-
-- ``of(X, weights, *more)``: its result for a block, None if there are no points in it,
-- ``merge(result, other)``: that for two blocks.
-
-Results are small: of blocks of any size, they are a few numbers for each query or each
-pair of features. Within a block, too, points are taken piece by piece, which bounds the
-memory for what is made of them.
+A :class:`Task` is made where the estimator is, and sent to where the blocks are. Results
+are small: of blocks of any size, they are a few numbers for each query or each pair of
+features. Within a block, too, points are taken batch by batch, which bounds the memory
+for what is made of them.
 """
 
+from __future__ import annotations
+
+import abc
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from skhdkde._pairwise.backends import reduce_pairs, resolve_backend
-from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise import ComputeOptions, TrainingPoints, reduce_pairs
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.moments import Moments, Scatter, without_each
 from skhdkde._utils.random import lowest, sampling_ranks
 from skhdkde._utils.validation import check_points, finite_weights
 
-# Elements of a piece.
-PIECE_SIZE = 2**22
+# Elements of a batch.
+BATCH_SIZE = 2**22
 
 
-def pieces(X, weights, dtype):
-    """Points of positive weight in ``dtype``, their weights, and their rows in X."""
-    for rows in row_batches(*X.shape, PIECE_SIZE):
-        piece, index = np.asarray(X[rows], dtype=dtype), np.arange(rows.start, rows.stop)
-        own = None if weights is None else np.asarray(weights[rows], dtype=np.float64)
-        if own is not None and not own.all():
-            keep = np.flatnonzero(own)
-            piece, own, index = piece[keep], own[keep], index[keep]
-        if len(piece):
-            yield piece, own, index
+class Task(abc.ABC):
+    """The role of a task; a new one is a subclass."""
+
+    @abc.abstractmethod
+    def of(self, X, weights, *more):
+        """Return the result for a block; None if there are no points in it.
+
+        ``weights`` are those of the user, or None; ``more`` is what the task needs to
+        know of each block.
+        """
+
+    @abc.abstractmethod
+    def merge(self, result, other):
+        """Return the result for two blocks."""
+
+    def over_batches(self, X, weights, dtype, heaviest, of_batch):
+        """Return the merged results of ``of_batch(X, weights)`` for batches of a block."""
+        found = batches(X, weights, dtype, heaviest)
+        return merged(self.merge, (of_batch(x, own) for x, own, _ in found))
+
+
+def batches(X, weights, dtype, heaviest=1.0):
+    """Yield points of positive weight in ``dtype``, relative weights, and rows of X."""
+    for rows in row_batches(*X.shape, BATCH_SIZE):
+        batch, index = np.asarray(X[rows], dtype=dtype), np.arange(rows.start, rows.stop)
+        own = None
+        if weights is not None:
+            own = np.asarray(weights[rows], dtype=np.float64) / heaviest
+            if not own.all():
+                positive = np.flatnonzero(own)
+                batch, own, index = batch[positive], own[positive], index[positive]
+        if len(batch):
+            yield batch, own, index
 
 
 def merged(merge, results):
-    """The results that are not None, merged one after another; None if there are none."""
+    """Return the results that are not None merged one after another, or None."""
     results = [result for result in results if result is not None]
     return functools.reduce(merge, results) if results else None
 
 
-def each(merge, mine, theirs):
-    """Lists of results, merged one by one."""
-    return [merged(merge, pair) for pair in zip(mine, theirs, strict=True)]
+def merged_each(merge, results, others):
+    """Return two lists of results merged one by one."""
+    return [merged(merge, pair) for pair in zip(results, others, strict=True)]
 
 
-class Layout:
+@dataclass(frozen=True)
+class PointsLayout:
     """How rows of X become training points, in the same way in all blocks.
 
-    Parameters
+    Attributes
     ----------
     dtype : dtype
         Of the points as they are given.
     scale : float
-        See :class:`~skhdkde._points.TrainingPoints`, as for ``center`` and ``whitening``.
+        From whitened units to scaled units; without a whitening from data units.
     heaviest : float
         Largest weight.
-    center, whitening : ndarray, Whitening
-        One of the two.
-    pull : float
-        Factor of the coordinates in the whitening.
-
-    ``coordinates`` is the dtype in the whitening, that of the points unless it is changed.
+    center : ndarray of shape (n_features,) or None
+        What is subtracted, in scaled units, if there is no whitening.
+    whitening : Whitening or None
+    shrinkage : float
+        Factor of whitened coordinates.
+    whitened_dtype : dtype or None
+        Of whitened coordinates; None for that of the points.
     """
 
-    def __init__(self, dtype, scale, heaviest=1.0, *, center=None, whitening=None, pull=1.0):
-        self.dtype, self.scale, self.heaviest = np.dtype(dtype), scale, heaviest
-        self.center, self.whitening, self.pull = center, whitening, pull
-        self.coordinates = self.dtype
+    dtype: np.dtype
+    scale: float
+    heaviest: float = 1.0
+    center: np.ndarray | None = None
+    whitening: Any = None
+    shrinkage: float = 1.0
+    whitened_dtype: np.dtype | None = None
 
     def points(self, X, weights):
-        """The rows of X as ``TrainingPoints``."""
+        """Return rows of X with their relative weights as training points."""
         if self.whitening is not None:
-            X = self.whitening.apply(X).astype(self.coordinates, copy=False)
-            if self.pull != 1.0:
-                X = (self.pull * X).astype(self.coordinates, copy=False)
+            dtype = self.whitened_dtype or self.dtype
+            X = self.whitening.apply(X).astype(dtype, copy=False)
+            if self.shrinkage != 1.0:
+                X = (self.shrinkage * X).astype(dtype, copy=False)
         return TrainingPoints(
-            X,
-            weights,
-            whitening=self.whitening,
-            scale=self.scale,
-            center=self.center,
-            largest_weight=self.heaviest,
+            X, weights, whitening=self.whitening, scale=self.scale, center=self.center
         )
 
 
-class Split:
-    """Folds of the distinct points; without ``folds`` there are none.
+@dataclass(frozen=True)
+class FoldSplit:
+    """Folds of the distinct points, by their row hashes; without ``folds`` there are none.
 
-    Parameters
+    Attributes
     ----------
-    folds : list of ndarray of uint64
-        Digests of the points in each.
+    folds : tuple of ndarray of uint64
+        Row hashes of the points in each.
     """
 
-    def __init__(self, folds=()):
-        self.folds = list(folds)
+    folds: tuple = ()
 
     def outside(self, X, weights):
-        """Rows outside of each fold, and their weights; all of them if there are none."""
+        """Yield the points outside of each fold; all of them if there are no folds."""
         if not self.folds:
             yield X, weights
             return
         hashes = row_hashes(X)
         for fold in self.folds:
-            keep = np.ones(len(X), dtype=bool)
-            keep[find_hashes(hashes, fold)[0]] = False
-            yield X[keep], None if weights is None else weights[keep]
+            outside = np.ones(len(X), dtype=bool)
+            outside[find_hashes(hashes, fold)[0]] = False
+            yield X[outside], None if weights is None else weights[outside]
 
 
-class PairsTask:
+@dataclass(frozen=True)
+class PairsTask(Task):
     """A reduction over pairs of queries and training points.
-
-    Parameters
-    ----------
-    layouts, reductions : list
-        One for each fold of ``split``; the reductions are of one kind.
-    engine : dict
-        For :func:`~skhdkde._backends.reduce_pairs`, with the backend as asked for.
-    queries : list of ndarray, default=None
-        In data units, for each fold; None if they come with each block.
-    split : Split, default=None
-        Folds, of which each sees the points outside of it.
-    left_out : ndarray of uint64 of shape (n_queries,), default=None
-        Digests: each query leaves out the points that have its own.
 
     ``of`` may take queries, and, if they are rows of the block, the first of them and
     the one after the last: then each leaves out itself. The result is a list, over
     folds, with a row for each query.
+
+    Attributes
+    ----------
+    layouts, reductions : list
+        One for each fold of ``split``; the reductions are of one kind.
+    options : ComputeOptions
+        With the backend as asked for: each worker has its own.
+    queries : list of ndarray, default=None
+        In data units, for each fold; None if they come with each block.
+    split : FoldSplit
+        Folds, of which each sees the points outside of it.
+    left_out : ndarray of uint64 of shape (n_queries,), default=None
+        Row hashes: each query leaves out the points that have its own.
     """
 
-    def __init__(
-        self, layouts, reductions, engine, queries=None, split=None, left_out=None
-    ):
-        self.layouts, self.reductions, self.engine = layouts, reductions, engine
-        self.queries, self.split, self.left_out = queries, split or Split(), left_out
+    layouts: list
+    reductions: list
+    options: ComputeOptions
+    queries: list | None = None
+    split: FoldSplit = FoldSplit()
+    left_out: np.ndarray | None = None
 
     def of(self, X, weights, queries=None, start=None, stop=None):
         queries = self.queries if queries is None else [queries]
         own = None if start is None else np.arange(start, stop)
-        engine = dict(self.engine)
-        engine["backend"] = resolve_backend(engine["backend"], X.shape[1])
-        found = []
-        for piece, weight, index in pieces(X, weights, self.layouts[0].dtype):
-            outside = self.split.outside(piece, weight)
+        task = dataclasses.replace(self, options=self.options.resolved(X.shape[1]))
+        layout, found = self.layouts[0], []
+        for batch, weight, index in batches(X, weights, layout.dtype, layout.heaviest):
+            outside = self.split.outside(batch, weight)
             folds = zip(outside, self.layouts, self.reductions, queries, strict=True)
-            found.append([self._of_piece(*fold, index, own, engine) for fold in folds])
+            found.append([task._of_batch(*fold, index, own) for fold in folds])
         return merged(self.merge, found)
 
-    def _of_piece(self, points, layout, reduction, queries, index, own, engine):
+    def _of_batch(self, points, layout, reduction, queries, index, own):
+        """Return the result of one fold for a batch of points."""
         X, weights = points
         if not len(X) or not len(queries):
             return None if len(queries) else np.empty((0, reduction.width))
         leave_out = None
         if self.left_out is not None:
-            X, weights, leave_out = without_copies(X, weights, self.left_out)
+            X, weights, leave_out = merge_wanted(X, weights, self.left_out)
         elif own is not None:
             place = np.minimum(np.searchsorted(index, own), len(index) - 1)
             leave_out = np.where(index[place] == own, place, -1)
         points = layout.points(X, weights)
-        return reduce_pairs(
-            reduction, points.as_queries(queries), points, leave_out=leave_out, **engine
-        )
+        queries = points.as_queries(queries)
+        return reduce_pairs(reduction, queries, points, self.options, leave_out=leave_out)
 
     def merge(self, result, other):
-        return each(self.reductions[0].combine, result, other)
+        return merged_each(self.reductions[0].combine, result, other)
 
 
-def without_copies(X, weights, wanted):
-    """Points with copies of the wanted ones made one, and which each wanted one is.
+def merge_wanted(X, weights, wanted):
+    """Merge the duplicates of wanted points.
+
+    Parameters
+    ----------
+    wanted : ndarray of uint64 of shape (n_wanted,)
+        Row hashes.
 
     Returns
     -------
     X, weights : ndarray
+        Points and relative weights, with the duplicates of each wanted point made one.
     leave_out : ndarray of int of shape (n_wanted,)
-        -1 for those that are not there.
+        Which point each wanted one is; -1 for those that are not there.
     """
     rows, place = find_hashes(row_hashes(X), wanted)
     place, first, group = np.unique(place, return_index=True, return_inverse=True)
     if len(place) < len(rows):
         weights = np.ones(len(X)) if weights is None else weights.copy()
         weights[rows[first]] = np.bincount(group, weights=weights[rows])
-        keep = np.ones(len(X), dtype=bool)
-        keep[rows] = False
-        keep[rows[first]] = True
-        X, weights, kept = X[keep], weights[keep], np.cumsum(keep) - 1
-        rows = kept[rows]
+        remaining = np.ones(len(X), dtype=bool)
+        remaining[rows] = False
+        remaining[rows[first]] = True
+        X, weights = X[remaining], weights[remaining]
+        rows = (np.cumsum(remaining) - 1)[rows]
     leave_out = np.full(len(wanted), -1)
     leave_out[place] = rows[first]
     return X, weights, leave_out
 
 
-class CountTask:
+class CountTask(Task):
     """Rows of each block and, of these, those of positive weight: (n_blocks, 2)."""
 
     def of(self, X, weights):
         n_rows = len(X)
         if weights is None:
             return np.array([[n_rows, n_rows]])
-        weights = finite_weights(weights, n_rows)
-        return np.array([[n_rows, np.count_nonzero(weights)]])
+        return np.array([[n_rows, np.count_nonzero(finite_weights(weights, n_rows))]])
 
     def merge(self, result, other):
         return np.vstack([result, other])
 
 
-class SummaryTask:
-    """First look at a block: checks, weight, moments, and a sample of its points.
-
-    Parameters
-    ----------
-    n_features : int
-    dtype : dtype
-        Of the points.
-    backend : str
-        As asked for.
-    seed, n_candidates : int
-        For the sample.
-
-    ``of`` also takes the number of points in earlier blocks, and of rows that the block
-    should have.
-    """
-
-    def __init__(self, n_features, dtype, backend, seed, n_candidates):
-        self.n_features, self.dtype, self.backend = n_features, dtype, backend
-        self.seed, self.n_candidates = seed, n_candidates
-
-    def of(self, X, weights, before, n_rows):
-        if X.shape != (n_rows, self.n_features):
-            raise ValueError(
-                f"X has a block of shape {X.shape} where one of shape "
-                f"{(n_rows, self.n_features)} was announced."
-            )
-        used = {resolve_backend(self.backend, self.n_features)}
-        if not len(X):
-            return Summary(np.zeros((1, 2)), used)
-        check_points(X)
-        if weights is not None:
-            weights = finite_weights(weights, len(X))
-        moments, unweighted, sample = [], [], []
-        for piece, own, _ in pieces(X, weights, self.dtype):
-            moments.append(Moments(piece, own))
-            unweighted.append(moments[-1] if own is None else Moments(piece))
-            sample.append(self._candidates(piece, before))
-            before += len(piece)
-        moments = merged(Moments.merge, moments)
-        total = np.zeros((1, 2))
-        if moments is not None:
-            total[:] = moments.total, moments.heaviest
-        unweighted = merged(Moments.merge, unweighted)
-        return Summary(total, used, moments, unweighted, merged(self._lowest, sample))
-
-    def _candidates(self, X, before):
-        index = np.arange(before, before + len(X))
-        rank = sampling_ranks(index, self.seed)
-        rows = lowest(rank, self.n_candidates)
-        return rank[rows], index[rows], row_hashes(X[rows])
-
-    def _lowest(self, mine, theirs):
-        both = tuple(np.concatenate(pair) for pair in zip(mine, theirs, strict=True))
-        rows = lowest(both[0], self.n_candidates)
-        return tuple(part[rows] for part in both)
-
-    def merge(self, result, other):
-        return Summary(
-            np.vstack([result.totals, other.totals]),
-            result.backends | other.backends,
-            merged(Moments.merge, [result.moments, other.moments]),
-            merged(Moments.merge, [result.unweighted, other.unweighted]),
-            merged(self._lowest, [result.candidates, other.candidates]),
-        )
-
-
-@dataclass
+@dataclass(frozen=True)
 class Summary:
     """Result of :class:`SummaryTask`.
 
@@ -291,82 +252,98 @@ class Summary:
         In use.
     moments, unweighted : Moments or None
     candidates : tuple of ndarray, or None
-        Priorities, indices and hashes of the points of lowest priority.
+        Sampling ranks, indices and row hashes of the points of lowest rank.
     """
 
     totals: np.ndarray
     backends: set
-    moments: Any = None
-    unweighted: Any = None
-    candidates: Any = None
+    moments: Moments | None = None
+    unweighted: Moments | None = None
+    candidates: tuple | None = None
 
 
-class GatherTask:
-    """What is known of some points and their copies, and the rows of some of them.
+@dataclass(frozen=True)
+class SummaryTask(Task):
+    """First look at a block: checks, weight, moments, and a sample of its points.
 
-    Parameters
+    ``of`` also takes the number of points in earlier blocks, and of rows that the block
+    should have.
+
+    Attributes
     ----------
-    layout : Layout
-        Of whose points the largest norm is sought.
-    hashes : ndarray of uint64 of shape (n_wanted,)
-        All different.
-    n_rows : int
-        Of how many of them, from the first on, rows are wanted.
-
-    ``of`` also takes the number of points in earlier blocks.
+    n_features : int
+    dtype : dtype
+        Of the points.
+    options : ComputeOptions
+        With the backend as asked for.
+    seed, n_candidates : int
+        For the sample.
     """
 
-    def __init__(self, layout, hashes, n_rows):
-        self.layout, self.hashes, self.n_rows = layout, hashes, n_rows
+    n_features: int
+    dtype: np.dtype
+    options: ComputeOptions
+    seed: int
+    n_candidates: int
 
-    def of(self, X, weights, before):
-        found = []
-        for piece, own, _ in pieces(X, weights, self.layout.dtype):
-            found.append(self._of_piece(piece, own, before))
-            before += len(piece)
-        return merged(self.merge, found)
+    def of(self, X, weights, before, n_rows):
+        if X.shape != (n_rows, self.n_features):
+            raise ValueError(
+                f"X has a block of shape {X.shape} where one of shape "
+                f"{(n_rows, self.n_features)} was announced."
+            )
+        backends = {self.options.resolved(self.n_features).backend}
+        if not len(X):
+            return Summary(np.zeros((1, 2)), backends)
+        check_points(X)
+        if weights is not None:
+            weights = finite_weights(weights, len(X))
+        all_moments, unweighted, samples = [], [], []
+        for batch, own, _ in batches(X, weights, self.dtype):
+            all_moments.append(Moments.of(batch, own))
+            unweighted.append(all_moments[-1] if own is None else Moments.of(batch))
+            samples.append(self._candidates(batch, before))
+            before += len(batch)
+        moments, totals = merged(Moments.merge, all_moments), np.zeros((1, 2))
+        if moments is not None:
+            totals[:] = moments.total, moments.heaviest
+        plain = merged(Moments.merge, unweighted)
+        candidates = merged(self._lowest_ranked, samples)
+        return Summary(totals, backends, moments, plain, candidates)
 
-    def _of_piece(self, X, weights, before):
-        largest = self.layout.points(X, weights).largest_norm
-        hashes = row_hashes(X)
-        rows, place = find_hashes(hashes, self.hashes)
-        weights = np.ones(len(X)) if weights is None else weights / self.layout.heaviest
-        others = np.full(len(self.hashes), weights.sum())
-        others[place] = without_each(weights)[rows]
-        index = np.full(len(self.hashes), np.iinfo(np.int64).max)
-        own = np.bincount(place, weights=weights[rows], minlength=len(index))
-        place, first, counts = np.unique(place, return_index=True, return_counts=True)
-        index[place] = before + rows[first]
-        for p in place[counts > 1]:
-            others[p] = weights[hashes != self.hashes[p]].sum()
-        wanted = place < self.n_rows
-        place, rows = place[wanted], X[rows[first][wanted]]
-        return Gathered(index, own, others, place, rows, largest)
+    def _candidates(self, X, before):
+        """Return rank, index and hash of the points of lowest rank in a batch."""
+        index = np.arange(before, before + len(X))
+        ranks = sampling_ranks(index, self.seed)
+        rows = lowest(ranks, self.n_candidates)
+        return ranks[rows], index[rows], row_hashes(X[rows])
+
+    def _lowest_ranked(self, candidates, others):
+        """Return the candidates of lowest rank of two samples."""
+        both = [np.concatenate(pair) for pair in zip(candidates, others, strict=True)]
+        rows = lowest(both[0], self.n_candidates)
+        return tuple(column[rows] for column in both)
 
     def merge(self, result, other):
-        place = np.concatenate([result.place, other.place])
-        rows = np.concatenate([result.rows, other.rows])
-        place, first = np.unique(place, return_index=True)
-        return Gathered(
-            np.minimum(result.index, other.index),
-            result.weights + other.weights,
-            result.others + other.others,
-            place,
-            rows[first],
-            max(result.largest_norm, other.largest_norm),
+        return Summary(
+            np.vstack([result.totals, other.totals]),
+            result.backends | other.backends,
+            merged(Moments.merge, [result.moments, other.moments]),
+            merged(Moments.merge, [result.unweighted, other.unweighted]),
+            merged(self._lowest_ranked, [result.candidates, other.candidates]),
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gathered:
     """Result of :class:`GatherTask`.
 
     Attributes
     ----------
     index : ndarray of int of shape (n_wanted,)
-        Of the first copy.
+        Of the first duplicate.
     weights, others : ndarray of shape (n_wanted,)
-        Of all copies, and of all other points, relative to the heaviest point.
+        Relative weight of all duplicates, and of all other points.
     place : ndarray of int of shape (n_rows,)
         To which hashes the rows belong; ascending.
     rows : ndarray of shape (n_rows, n_features)
@@ -382,30 +359,87 @@ class Gathered:
     largest_norm: float
 
 
-class SampleTask:
-    """Points drawn in proportion to their weights.
+@dataclass(frozen=True)
+class GatherTask(Task):
+    """What is known of some points and their duplicates, and the rows of some of them.
 
-    ``of`` also takes where the draws are, in the running sum of the weights of the block
-    relative to the heaviest, and which draws they are. The result is which, and the
-    points in the coordinates of the layout.
+    ``of`` also takes the number of points in earlier blocks.
+
+    Attributes
+    ----------
+    layout : PointsLayout
+        Of whose points the largest norm is sought.
+    hashes : ndarray of uint64 of shape (n_wanted,)
+        All different.
+    n_rows : int
+        Of how many of them, from the first on, rows are wanted.
     """
 
-    def __init__(self, layout):
-        self.layout = layout
+    layout: PointsLayout
+    hashes: np.ndarray
+    n_rows: int
+
+    def of(self, X, weights, before):
+        found, layout = [], self.layout
+        for batch, own, _ in batches(X, weights, layout.dtype, layout.heaviest):
+            found.append(self._of_batch(batch, own, before))
+            before += len(batch)
+        return merged(self.merge, found)
+
+    def _of_batch(self, X, weights, before):
+        """Return the result for a batch of points."""
+        largest_norm = self.layout.points(X, weights).largest_norm
+        hashes = row_hashes(X)
+        rows, place = find_hashes(hashes, self.hashes)
+        weights = np.ones(len(X)) if weights is None else weights
+        others = np.full(len(self.hashes), weights.sum())
+        others[place] = without_each(weights)[rows]
+        index = np.full(len(self.hashes), np.iinfo(np.int64).max)
+        own = np.bincount(place, weights=weights[rows], minlength=len(index))
+        place, first, counts = np.unique(place, return_index=True, return_counts=True)
+        index[place] = before + rows[first]
+        for p in place[counts > 1]:
+            others[p] = weights[hashes != self.hashes[p]].sum()
+        wanted = place < self.n_rows
+        place, found = place[wanted], X[rows[first][wanted]]
+        return Gathered(index, own, others, place, found, largest_norm)
+
+    def merge(self, result, other):
+        place = np.concatenate([result.place, other.place])
+        rows = np.concatenate([result.rows, other.rows])
+        place, first = np.unique(place, return_index=True)
+        return Gathered(
+            np.minimum(result.index, other.index),
+            result.weights + other.weights,
+            result.others + other.others,
+            place,
+            rows[first],
+            max(result.largest_norm, other.largest_norm),
+        )
+
+
+@dataclass(frozen=True)
+class SampleTask(Task):
+    """Points drawn in proportion to their weights, in whitened units.
+
+    ``of`` also takes where the draws are, in the running sum of the relative weights of
+    the block, and which draws they are. The result is which, and the points.
+    """
+
+    layout: PointsLayout
 
     def of(self, X, weights, marks, which):
         found, before, marks = [], 0.0, np.maximum(marks, 0.0)
-        parts = list(pieces(X, weights, self.layout.dtype))
-        for k, (piece, own, _) in enumerate(parts):
-            share = np.ones(len(piece)) if own is None else own / self.layout.heaviest
-            ends = before + np.cumsum(share)
+        layout = self.layout
+        in_batches = list(batches(X, weights, layout.dtype, layout.heaviest))
+        for k, (batch, own, _) in enumerate(in_batches):
+            ends = before + np.cumsum(np.ones(len(batch)) if own is None else own)
             inside = (marks >= before) & (marks < ends[-1])
-            inside |= (k == len(parts) - 1) & (marks >= ends[-1])  # by rounding
+            inside |= (k == len(in_batches) - 1) & (marks >= ends[-1])  # by rounding
             rows = np.searchsorted(ends, marks[inside], side="right")
-            rows = np.minimum(rows, len(piece) - 1)
-            own = None if own is None else own[rows]
+            rows = np.minimum(rows, len(batch) - 1)
             if len(rows):
-                points = self.layout.points(piece[rows], own)
+                points = layout.points(batch[rows], None if own is None else own[rows])
                 found.append((which[inside], points.in_data_units(slice(None))))
             before = ends[-1]
         return merged(self.merge, found)
@@ -414,60 +448,77 @@ class SampleTask:
         return tuple(np.concatenate(pair) for pair in zip(result, other, strict=True))
 
 
-class ExtentTask:
-    """Moments in whitenings, for the points outside of each fold.
+@dataclass(frozen=True)
+class ExtentTask(Task):
+    """Moments in whitened units, for the points outside of each fold.
 
     The result is a list, over folds, of Moments and the largest ``|z|``.
+
+    Attributes
+    ----------
+    split : FoldSplit
+    whitenings : list of Whitening or None
+        For each fold; None for data units.
+    dtype : dtype
+    heaviest : float
+        Largest weight.
     """
 
-    def __init__(self, split, whitenings, dtype):
-        self.split, self.whitenings, self.dtype = split, whitenings, dtype
+    split: FoldSplit
+    whitenings: list
+    dtype: np.dtype
+    heaviest: float
 
     def of(self, X, weights):
-        found = pieces(X, weights, self.dtype)
-        return merged(self.merge, (self._of_piece(x, own) for x, own, _ in found))
+        return self.over_batches(X, weights, self.dtype, self.heaviest, self._of_batch)
 
-    def _of_piece(self, X, weights):
+    def _of_batch(self, X, weights):
+        """Return the result for a batch of points."""
         result = []
         outside = self.split.outside(X, weights)
         for (x, own), whitening in zip(outside, self.whitenings, strict=True):
-            z = x if whitening is None else whitening.apply(x).astype(self.dtype, copy=False)
+            z = x
+            if whitening is not None:
+                z = whitening.apply(x).astype(self.dtype, copy=False)
             if not len(z):
                 result.append(None)
                 continue
             sq = np.einsum("ij,ij->i", z, z, dtype=np.float64)
-            result.append((Moments(z, own), float(np.sqrt(sq.max()))))
+            result.append((Moments.of(z, own), float(np.sqrt(sq.max()))))
         return result
 
     def merge(self, result, other):
-        return each(self._merge_fold, result, other)
+        return merged_each(self._merge_fold, result, other)
 
     @staticmethod
-    def _merge_fold(mine, theirs):
-        return mine[0].merge(theirs[0]), max(mine[1], theirs[1])
+    def _merge_fold(result, other):
+        """Return the extent of both sets of points."""
+        return result[0].merge(other[0]), max(result[1], other[1])
 
 
-class ScatterTask:
-    """Second moments in whitenings about their origins, for the points outside of each fold.
+@dataclass(frozen=True)
+class ScatterTask(Task):
+    """Second moments in whitened units about the origin, for the points outside of folds.
 
-    The result is a list, over folds, of :class:`Scatter`.
+    The result is a list, over folds, of :class:`Scatter`. Attributes are as those of
+    :class:`ExtentTask`.
     """
 
-    def __init__(self, split, whitenings, dtype, heaviest):
-        self.split, self.whitenings, self.dtype = split, whitenings, dtype
-        self.heaviest = heaviest
+    split: FoldSplit
+    whitenings: list
+    dtype: np.dtype
+    heaviest: float
 
     def of(self, X, weights):
-        found = pieces(X, weights, self.dtype)
-        return merged(self.merge, (self._of_piece(x, own) for x, own, _ in found))
+        return self.over_batches(X, weights, self.dtype, self.heaviest, self._of_batch)
 
-    def _of_piece(self, X, weights):
-        weights = None if weights is None else weights / self.heaviest
+    def _of_batch(self, X, weights):
+        """Return the result for a batch of points."""
         outside = zip(self.split.outside(X, weights), self.whitenings, strict=True)
         return [
-            Scatter(whitening.apply(x), own) if len(x) else None
+            Scatter.of(whitening.apply(x), own) if len(x) else None
             for (x, own), whitening in outside
         ]
 
     def merge(self, result, other):
-        return each(Scatter.merge, result, other)
+        return merged_each(Scatter.merge, result, other)

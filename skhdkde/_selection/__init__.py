@@ -33,6 +33,8 @@ select
 
 from skhdkde._selection.cross_validation import (
     DEGREES_OF_FREEDOM,
+    HELD_OUT_NEAREST_TOL,
+    HELD_OUT_TOL,
     BaseHeldOut,
     Folds,
     expand,
@@ -60,6 +62,8 @@ from skhdkde._selection.select import select_bandwidth
 
 __all__ = [
     "DEGREES_OF_FREEDOM",
+    "HELD_OUT_NEAREST_TOL",
+    "HELD_OUT_TOL",
     "N_BANDWIDTHS",
     "N_PILOT",
     "N_QUERIES",

@@ -33,9 +33,9 @@ N_FINE = 7
 FINE_STEP = 0.07
 MAX_PASSES = 6
 # Allowed error of a log sum in nats, and of coordinates, per distance to a neighbour.
-TOL = 1e-2
+HELD_OUT_TOL = 1e-2
 FLOAT32_TOL = 1e-4
-NEAREST_TOL = 1e-3
+HELD_OUT_NEAREST_TOL = 1e-3
 # Components of a diagonal mixture: their least size, and most of them.
 DIAGONAL_LADDER = ((100, 25), (40, 50), (16, 100))
 FULL_LADDER = (1, 2, 4)
@@ -99,7 +99,7 @@ class Folds:
         fallback = None
         standardized = isinstance(structure.mixture, MixtureSpec)
         if structure.covariance_type in ("diag", "full") or standardized:
-            fallback = standardizing(Moments(self.X, self.weights))
+            fallback = standardizing(Moments.of(self.X, self.weights))
         fitted = []
         for queries in self.queries:
             others = np.setdiff1d(np.arange(len(self.X)), queries)
@@ -223,7 +223,9 @@ class HeldOut(BaseHeldOut):
         points, log_scales = self._points_of(component), component.log_scales()
         largest = log_scales.max()
         settings = self.settings(trials, component, points.scale)
-        reduction = KernelGridSums(settings, TOL, log_scales - largest, self.dtype)
+        reduction = KernelGridSums(
+            settings, HELD_OUT_TOL, log_scales - largest, self.dtype
+        )
         queries = points.as_queries(X)
         return largest + reduce_pairs(reduction, queries, points, self.options)
 
@@ -234,7 +236,10 @@ class HeldOut(BaseHeldOut):
             X, own = self.folds.X[rows[:N_PILOT]], []
             for component in components:
                 points = component.points()
-                reduction, queries = KSmallest(1, NEAREST_TOL), points.as_queries(X)
+                reduction, queries = (
+                    KSmallest(1, HELD_OUT_NEAREST_TOL),
+                    points.as_queries(X),
+                )
                 sq = reduce_pairs(reduction, queries, points, self.options)
                 own.append(sq[:, 0] / points.scale**2)
             nearest.append(np.min(own, axis=0))

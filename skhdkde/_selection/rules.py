@@ -16,7 +16,7 @@ from skhdkde._pairwise import (
     reduce_pairs,
 )
 from skhdkde._selection.curve import search_bandwidth
-from skhdkde._utils.moments import relative_weights
+from skhdkde._utils import relative_weights
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds

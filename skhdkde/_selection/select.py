@@ -9,8 +9,8 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
+from skhdkde._utils import relative_weights
 from skhdkde._utils.arrays import local, select
-from skhdkde._utils.moments import relative_weights
 from skhdkde._utils.validation import (
     check_bandwidth,
     check_n_jobs,
