@@ -46,26 +46,3 @@ from skhdkde._density.density import (
 )
 from skhdkde._density.sampling import check_n_samples, draw, random_steps
 from skhdkde._density.whitening import Whitening
-
-__all__ = [
-    "BaseDensity",
-    "Density",
-    "MixtureSpec",
-    "Structure",
-    "Whitened",
-    "WhitenedPoints",
-    "Whitening",
-    "at_bandwidth",
-    "centering",
-    "check_n_samples",
-    "covariance_spectrum",
-    "draw",
-    "full_whitening",
-    "plain_density",
-    "random_steps",
-    "scatter_spectrum",
-    "shrink",
-    "standardizing",
-    "structured_density",
-    "whiten_components",
-]

@@ -27,5 +27,3 @@ dask_graph
 from skhdkde._distributed.density import BlockDensity
 from skhdkde._distributed.fit import Blocks
 from skhdkde._distributed.tasks import CountTask, merged
-
-__all__ = ["BlockDensity", "Blocks", "CountTask", "merged"]

@@ -59,32 +59,3 @@ from skhdkde._selection.rules import (
 )
 from skhdkde._selection.search_result import BandwidthSearch
 from skhdkde._selection.select import select_bandwidth
-
-__all__ = [
-    "DEGREES_OF_FREEDOM",
-    "HELD_OUT_NEAREST_TOL",
-    "HELD_OUT_TOL",
-    "N_BANDWIDTHS",
-    "N_PILOT",
-    "N_QUERIES",
-    "PARABOLA",
-    "REFERENCE_RULES",
-    "RULES",
-    "BandwidthCurve",
-    "BandwidthSearch",
-    "BaseHeldOut",
-    "Folds",
-    "LeaveOneOut",
-    "bandwidth_by_rule",
-    "bandwidth_grid",
-    "expand",
-    "fold_ends",
-    "merge_duplicates",
-    "queried_bandwidth",
-    "queries_of",
-    "reference_bandwidth",
-    "search_by_neighbors",
-    "search_structures",
-    "select_bandwidth",
-    "warn_of_duplicates",
-]
