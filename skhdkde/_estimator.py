@@ -210,7 +210,7 @@ class HighDimKernelDensity(BaseKernelDensity):
     results; everything else is float64. By ``algorithm="exact"`` log densities are
     within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
     rounding of the result itself where that is more; with a structure, of the sum over
-    coordinates rounded to the dtype in its whitening. Where inner products would lose that
+    whitened coordinates rounded to the dtype. Where inner products would lose that
     precision, the pairs that matter are computed in float64 or from differences.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such

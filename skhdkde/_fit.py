@@ -320,7 +320,7 @@ def check_combination(estimator):
 
 
 def _check_rule(estimator, structured):
-    """Raise ValueError if a number or rule for the bandwidth does not go with the rest."""
+    """Raise ValueError if a bandwidth or rule does not go with other parameters."""
     rule, kind = estimator.bandwidth, estimator.covariance_type
     searched = isinstance(rule, str) and rule == "kl"
     if searched:

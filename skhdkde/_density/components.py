@@ -79,7 +79,7 @@ class WhitenedPoints(Whitened):
     local_scale: np.ndarray | None = None
 
     def adapted(self, k, options):
-        """Return the points with bandwidths proportional to the ``k``-th neighbour's distance."""
+        """Return the points with scales by the distance to the ``k``-th neighbour."""
         return dataclasses.replace(self, local_scale=self._local_scale(k, options))
 
     def _local_scale(self, k, options):

@@ -215,7 +215,8 @@ def covariance_spectrum(points):
         found, error = _gram_spectrum(centered * np.sqrt(weights)[:, None], weights)
         eigenvalues[n_features - n_points :] = found
         return shrunk_eigenvalues(eigenvalues, error)
-    scatters = (Scatter.of(points.centered(rows) - mean, weights[rows]) for rows in batches)
+    centered = ((points.centered(rows) - mean, weights[rows]) for rows in batches)
+    scatters = (Scatter.of(Z, own) for Z, own in centered)
     return scatter_spectrum(functools.reduce(Scatter.merge, scatters))
 
 

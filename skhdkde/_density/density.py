@@ -101,7 +101,7 @@ class Component:
         )
 
     def moved(self, rows, steps):
-        """Return the points ``rows`` plus steps made for a local scale of 1; data units."""
+        """Return points plus steps made for a local scale of 1, in data units."""
         Z = self.points.in_data_units(rows)
         if self.local_scale is not None:
             steps = steps * self.local_scale[rows, None]

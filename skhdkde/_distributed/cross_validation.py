@@ -155,7 +155,7 @@ class BlockHeldOut(BaseHeldOut):
         return [np.mean(m.variance + m.mean**2) for m in moments]
 
     def _nearest_sq(self):
-        """Return squared distances to the nearest point, of a few queries of each fold."""
+        """Return squared distances to the nearest point of a few queries of each fold."""
         queries = [q[:N_PILOT] for q in self.folds.queries]
         reductions = [KSmallest(1, HELD_OUT_NEAREST_TOL) for _ in self.fitted]
         found = self._reduce(reductions, queries, self.folds.split)

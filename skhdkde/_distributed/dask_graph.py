@@ -57,7 +57,7 @@ class DaskTraining:
         return {**vars(self), "_blocks": None}
 
     def blocks(self):
-        """Return points and weights of each block as a task takes them, and what it needs."""
+        """Return points and weights of each block, as a task takes them, and needs."""
         if self._blocks is None:
             points, needs = _block_arguments(self.X)
             weights, more = [None] * len(points), []
@@ -312,27 +312,30 @@ def training_arrays(estimator, X, sample_weight):
         X = _sent(da.from_array(X, chunks=(rows, -1), name=False))
     if sample_weight is None:
         return X, None
-    if not is_dask(sample_weight):
-        if math.isnan(X.shape[0]):
-            X = X.compute_chunk_sizes()
-        weights = check_weights(sample_weight, range(X.shape[0]))
-        return X, _sent(da.from_array(weights, chunks=(X.chunks[0],), name=False))
-    weights = _as_array(sample_weight)
+    if is_dask(sample_weight):
+        return X, _weights_beside(X, _as_array(sample_weight))
+    if math.isnan(X.shape[0]):
+        X = X.compute_chunk_sizes()
+    weights = check_weights(sample_weight, range(X.shape[0]))
+    return X, _sent(da.from_array(weights, chunks=(X.chunks[0],), name=False))
+
+
+def _weights_beside(X, weights):
+    """Return weights in blocks that go with those of X, or raise an error."""
     if weights.ndim != 1:
         raise ValueError(f"sample_weight must be 1D, got shape {weights.shape}.")
-    known = not (math.isnan(X.shape[0]) or math.isnan(weights.shape[0]))
-    if known and len(weights) != len(X):
-        raise ValueError(
-            f"sample_weight.shape == {weights.shape}, expected {(X.shape[0],)}!"
-        )
-    if known:
-        return X, weights.rechunk((X.chunks[0],))
+    if not (math.isnan(X.shape[0]) or math.isnan(weights.shape[0])):
+        if len(weights) != len(X):
+            raise ValueError(
+                f"sample_weight.shape == {weights.shape}, expected {(X.shape[0],)}!"
+            )
+        return weights.rechunk((X.chunks[0],))
     if weights.numblocks[0] != X.numblocks[0]:
         raise ValueError(
             f"sample_weight has {weights.numblocks[0]} blocks and X {X.numblocks[0]}; "
             "where their sizes are not known they must go together one by one."
         )
-    return X, weights
+    return weights
 
 
 def _sent(array):

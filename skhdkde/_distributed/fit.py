@@ -157,13 +157,9 @@ class Blocks(Training):
         ranks, index, hashes = self._candidates
         order = np.argsort(ranks)
         index, hashes = index[order], hashes[order]
-        distinct, place = np.unique(hashes, return_inverse=True)
-        # in order of rank, so that the first are those whose rows will be wanted
-        early = np.full(len(distinct), len(hashes))
-        np.minimum.at(early, place, np.arange(len(hashes)))
-        distinct = distinct[np.argsort(early)]
-        n_rows = min(count(self.n_points), len(distinct))
-        found = self.run(GatherTask(layout, distinct, n_rows), self._before)
+        distinct = _in_order(hashes)
+        n_gathered = min(count(self.n_points), len(distinct))
+        found = self.run(GatherTask(layout, distinct, n_gathered), self._before)
         place = find_hashes(hashes, distinct)[1]
         # only first duplicates count; of the others there is a share as in the sample
         first = np.flatnonzero(found.index[place] == index)
@@ -180,14 +176,8 @@ class Blocks(Training):
                 place = np.argsort(sampling_ranks(found.index, self._seed))
                 first = np.arange(len(place))
         chosen = place[first[: count(n_distinct)]]
-        rows = found.rows
-        if chosen.max() < n_rows:
-            rows = rows[chosen]  # all of the first were gathered, in order
-        else:
-            again = GatherTask(layout, distinct[chosen], len(chosen))
-            rows = self.run(again, self._before).rows
         return Drawn(
-            rows,
+            self._rows_of(chosen, found, n_gathered, layout, distinct),
             distinct[chosen],
             found.index[chosen],
             found.weights[chosen],
@@ -195,6 +185,13 @@ class Blocks(Training):
             n_distinct,
             found.largest_norm,
         )
+
+    def _rows_of(self, chosen, found, n_gathered, layout, distinct):
+        """Return the rows of chosen points, of which the first were gathered."""
+        if chosen.max() < n_gathered:
+            return found.rows[chosen]
+        again = GatherTask(layout, distinct[chosen], len(chosen))
+        return self.run(again, self._before).rows
 
     def folds(self):
         return BlockFolds(self)
@@ -270,3 +267,9 @@ class BlockLeaveOneOut(LeaveOneOut):
             left_out=self.hashes[rows],
         )
         return self.blocks.run(task)[0]
+
+
+def _in_order(hashes):
+    """Return distinct hashes in the order of their first occurrence."""
+    distinct, first = np.unique(hashes, return_index=True)
+    return distinct[np.argsort(first)]

@@ -43,7 +43,7 @@ class Task(abc.ABC):
         """Return the result for two blocks."""
 
     def over_batches(self, X, weights, dtype, heaviest, of_batch):
-        """Return the merged results of ``of_batch(X, weights)`` for batches of a block."""
+        """Return merged results of ``of_batch`` for the batches of a block."""
         found = batches(X, weights, dtype, heaviest)
         return merged(self.merge, (of_batch(x, own) for x, own, _ in found))
 
@@ -116,7 +116,7 @@ class PointsLayout:
 
 @dataclass(frozen=True)
 class FoldSplit:
-    """Folds of the distinct points, by their row hashes; without ``folds`` there are none.
+    """Folds of the distinct points, by row hashes; without ``folds`` there are none.
 
     Attributes
     ----------

@@ -230,7 +230,7 @@ class HeldOut(BaseHeldOut):
         return largest + reduce_pairs(reduction, queries, points, self.options)
 
     def _nearest_sq(self):
-        """Return squared distances to the nearest point, of a few queries of each fold."""
+        """Return squared distances to the nearest point of a few queries of each fold."""
         nearest = []
         for rows, components in zip(self.folds.queries, self.components, strict=True):
             X, own = self.folds.X[rows[:N_PILOT]], []

@@ -18,8 +18,8 @@ from skhdkde._kernels import SHARP_CURVE
 from skhdkde._selection.search_result import BandwidthSearch
 from skhdkde._utils import weighted_mean
 
-# Largest spacing in log h from which a quintic spline finds the optimum to 1e-3 (the error
-# falls with its sixth power), and spacing at which a compact kernel's search stops.
+# Largest spacing in log h from which a quintic spline finds the optimum to 1e-3 (the
+# error falls with its sixth power); spacing at which a compact kernel's search stops.
 SPLINE_SPACING = 0.1
 COMPACT_SPACING = 5e-4
 MAX_PASSES = 12
@@ -215,10 +215,10 @@ class _RefinedCurve:
         """Return the bandwidth of the largest mean."""
         curve = self.curve
         if np.isneginf(curve.mean[curve.best]):
+            largest = curve.bandwidths[-1] / self.queries.points.scale
             raise ValueError(
-                f"bandwidths up to {curve.bandwidths[-1] / self.queries.points.scale:.6g} "
-                f"leave at least {curve.n_out_of_reach.min()} of "
-                f"{len(self.queries.rows)} points without a neighbour in reach."
+                f"bandwidths up to {largest:.6g} leave at least "
+                f"{curve.n_out_of_reach.min()} of {len(self.queries.rows)} points without a neighbour in reach."
             )
         if self.queries.kernel.compact:
             # by more than the curve's distances are wrong, so that all stay in reach
@@ -227,7 +227,7 @@ class _RefinedCurve:
 
 
 def geometric_grid(low, high, n_bandwidths, ratio):
-    """Return a geometric grid from ``low`` to at least ``high`` in steps that divide ``ratio``.
+    """Return a geometric grid from ``low`` to ``high`` in steps that divide ``ratio``.
 
     The step is the smallest of ``ratio^(1/4), ^(1/2), ^1, ^2, ...`` that gets there with
     ``n_bandwidths``. Without a ``ratio`` the grid ends at ``high``.

@@ -68,7 +68,7 @@ class NearLeaveOneOut(LeaveOneOut):
 
 
 def search_by_neighbors(prepared, kernel, random_state, options):
-    """Return the search for the KL-optimal bandwidth, or None if neighbours do not give it.
+    """Return the search for the KL-optimal bandwidth, None if neighbours do not give it.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def _normal_reference(points, rule, kernel):
 
 
 def _gaussian_theory(points, kernel, spectrum):
-    """Return the KL-optimal bandwidth of Gaussian data with the covariance of the points."""
+    """Return the KL-optimal bandwidth of Gaussian data of the points' covariance."""
     n_points = max(points.effective_number(), 1.0 + 1e-9)  # one weight may be all
     theory = gaussian_thresholds(n_points, spectrum)
     h_kl = theory.h_kl / np.sqrt(kernel.variance(points.shape[1]))
@@ -201,12 +201,12 @@ class LeaveOneOut:
         self.dtype = np.dtype(np.float64) if wide else points.dtype
 
     def _reduce(self, reduction, rows):
-        """Return the result of a reduction for the points ``rows``, each without itself."""
+        """Return the result of a reduction for points ``rows``, each without itself."""
         queries = self.points.rows_as_queries(rows)
         return reduce_pairs(reduction, queries, self.points, self.options, leave_out=rows)
 
     def nearest_sq(self, rows):
-        """Return the squared distance of the points ``rows`` to the nearest other point."""
+        """Return squared distances of the points ``rows`` to the nearest other point."""
         for dtype in dict.fromkeys((self.dtype, np.dtype(np.float64))):
             nearest = self._reduce(KSmallest(1, NEAREST_TOL[dtype], dtype), rows)[:, 0]
             if nearest.min() > SMALLEST_FLOAT32:
@@ -214,7 +214,7 @@ class LeaveOneOut:
         return nearest
 
     def nearest_rule(self):
-        """Return ``h`` with ``h^2`` the mean squared distance to the nearest point / ``d``."""
+        """Return the bandwidth of "nearest", in scaled units."""
         mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
         d = self.points.shape[1]
         return float(np.sqrt(mean / d / self.kernel.variance(d)))
