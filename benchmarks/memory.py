@@ -18,8 +18,9 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from skhdkde import Diagnosis, HighDimKernelDensity
-from skhdkde._selection.rules import bandwidth_by_rule
 from skhdkde._kernels import KERNELS
+from skhdkde._pairwise import ComputeOptions
+from skhdkde._selection import bandwidth_by_rule
 
 MIB = 2.0**20
 CONTRACT = 64.0  # MiB per thread
@@ -72,9 +73,11 @@ def prepare(method, n_points, n_queries, n_features, dtype, n_threads):
     if method == "score_samples(None)":
         return lambda: kde.score_samples(None)
     if method == "kl search":
-        options = {"n_queries": n_queries, "random_state": 0, "n_jobs": n_threads}
-        training = kde._estimate.members[0].points
-        return lambda: bandwidth_by_rule(training, "kl", KERNELS["gaussian"], **options)
+        options = ComputeOptions(n_jobs=n_threads)
+        training, kernel = kde._density.components[0].points, KERNELS["gaussian"]
+        return lambda: bandwidth_by_rule(
+            training, "kl", kernel, options, n_queries=n_queries, random_state=0
+        )
     queries = rng.standard_normal(size=(n_queries, n_features), dtype=dtype)
     return lambda: getattr(kde, method)(queries)
 

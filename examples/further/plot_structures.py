@@ -4,10 +4,10 @@ Densities that win
 
 A kernel that is the same in all directions loses to a single fitted Gaussian on most data
 with correlated features. Four changes turn this around: kernels take the covariance of
-the data, points are pulled to the mean so that the estimate keeps that covariance, tails
-get heavy, and each point takes the covariance of its component of a Gaussian mixture.
-Each contains the one before as a limit, and the search for the bandwidth says how far to
-go. ``covariance_type="auto"`` compares them all.
+the data, points are shrunk towards the mean so that the estimate keeps that covariance,
+tails get heavy, and each point takes the covariance of its component of a Gaussian
+mixture. Each contains the one before as a limit, and the search for the bandwidth says
+how far to go. ``covariance_type="auto"`` compares them all.
 
 Here this package and the density estimators of scikit-learn are fitted to the same
 training points. What theirs leave open is chosen on validation points; ours choose on the

@@ -94,9 +94,9 @@ for name in scores[0]["turned"]:
 # single features, has the right view, and so have kernels that know how each pixel
 # varies. No score is best for all that can go wrong.
 #
-# A copy of an intruder would vouch for it: drop duplicates first. And a structure that
-# adapts to groups of points, such as ``covariance_type="local"``, may give intruders
-# a group of their own; for data that may be dirty take one that cannot.
+# A duplicate of an intruder would vouch for it: drop duplicates first. And a structure
+# that adapts to groups of points, such as ``covariance_type="local"``, may give
+# intruders a group of their own; for data that may be dirty take one that cannot.
 #
 # How many to look at?
 # --------------------
@@ -117,7 +117,7 @@ for n_looked in (10, 25, 50, 100):
 # Above, log densities of digits and chimeras. To the left each image is in its own sum:
 # nearly all have the same value, that of their own kernel. To the right it is left out.
 # Below, the images that are least likely given all others; framed ones are chimeras. The
-# rest are digits that nobody else writes that way.
+# others are digits that nobody else writes that way.
 
 BLUE, VERMILION = "#0072B2", "#D55E00"  # safe for the colour-blind
 

@@ -53,9 +53,9 @@ for level in (20.0, 10.0, h_g, 5.0, 3.0):
     print(f"{noise[i]:5.1f} {median:15.1f}       {low:5.1f} to {high:.1f}")
 
 # %%
-# While the noise is far above :math:`h_G` typically more than a hundred images pull at a
+# While the noise is far above :math:`h_G` typically more than a hundred images attract a
 # sample, and it may become anything. Around :math:`h_G` one of them takes over, and the
-# rest of the way leads to it: the collapse of :cite:t:`biroli2024dynamical`. What comes
+# way from there leads to it: the collapse of :cite:t:`biroli2024dynamical`. What comes
 # out are training images. A model that is to make new ones must not follow their
 # density below that level.
 #

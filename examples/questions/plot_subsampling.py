@@ -85,7 +85,8 @@ columns = ["mean", "background", "flowers", "95 %", "largest", "spoiled"]
 def coverage(log_weight, size=200):
     draws = [draw(log_weight, size, seed) for seed in range(10)]
     nearest = np.array([distances[:, chosen].min(axis=1) for chosen in draws])
-    means = [part.mean() for part in (nearest, nearest[:, ~flower], nearest[:, flower])]
+    groups = nearest, nearest[:, ~flower], nearest[:, flower]
+    means = [group.mean() for group in groups]
     tail = np.quantile(nearest, 0.95, axis=1).mean(), nearest.max(axis=1).mean()
     return [*means, *tail, np.isin(pool[draws], spoiled).sum(axis=1).mean()]
 
@@ -133,8 +134,8 @@ for name, log_weight, exponent in [
     for chosen in (draw(log_weight, 200, seed) for seed in range(5)):
         weight = np.exp(exponent * (log_weight[chosen] - log_weight.max()))
         small.fit(X[chosen], sample_weight=weight)
-        parts = X_fresh, X_fresh[~flower], X_fresh[flower]
-        scores.append([kl_scorer(small, part) for part in parts])
+        groups = X_fresh, X_fresh[~flower], X_fresh[flower]
+        scores.append([kl_scorer(small, group) for group in groups])
     print(f"{name:38}" + "".join(f"{score:10.1f}" for score in np.mean(scores, axis=0)))
 
 # %%
