@@ -218,7 +218,8 @@ class _RefinedCurve:
             largest = curve.bandwidths[-1] / self.queries.points.scale
             raise ValueError(
                 f"bandwidths up to {largest:.6g} leave at least "
-                f"{curve.n_out_of_reach.min()} of {len(self.queries.rows)} points without a neighbour in reach."
+                f"{curve.n_out_of_reach.min()} of {len(self.queries.rows)} points "
+                "without a neighbour in reach."
             )
         if self.queries.kernel.compact:
             # by more than the curve's distances are wrong, so that all stay in reach
