@@ -15,6 +15,7 @@ within the tolerance:
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,16 +25,15 @@ from skhdkde._approximation.calibration import (
     Prepared,
     differences,
     excess,
-    rounding_error,
 )
-from skhdkde._approximation.near_far_sum import N_SAMPLED
-from skhdkde._density.density import Density
-from skhdkde._pairwise.backends import ComputeOptions
+from skhdkde._approximation.near_far_sum import N_SAMPLED, rounding_error
+from skhdkde._density import Density
+from skhdkde._pairwise import ComputeOptions
 from skhdkde._utils.threads import progress_bar
 from skhdkde._utils.typing import FloatArray
 from skhdkde._utils.warnings import warn_user
 
-# What was used for a query, by number; and columns of what is told about the queries.
+# What was used for a query, by number; and columns of what is reported for each.
 ALGORITHMS = ("exact", "neighbors", "sampling")
 EXACT, NEIGHBORS, SAMPLING = range(3)
 ALGORITHM, ERROR, N_EVALUATIONS = range(3)
@@ -48,19 +48,12 @@ LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
 N_TRIED, ABOVE = 512, 0.05
 # "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
 FEWEST_MET = 0.5
-# Factor of the size of a larger sample, for what its variance may be off.
+# Factor of the size that a sample's variance calls for, as it is estimated.
 MARGIN = 1.1
 
 
 class Report:
     """What was used for each query, and how wrong it may be.
-
-    Parameters
-    ----------
-    used : ndarray of shape (n_queries, 3)
-        As :meth:`Approximation.log_density` returns it.
-    tol : float
-        The error that is accepted.
 
     Attributes
     ----------
@@ -72,6 +65,8 @@ class Report:
         theirs. For "exact" it is rounding.
     n_evaluations : ndarray of int of shape (n_queries,)
         Kernel evaluations, all attempts together; without those of a search.
+    tol : float
+        The error that is accepted.
     """
 
     def __init__(self, used: FloatArray, tol: float):
@@ -83,15 +78,15 @@ class Report:
     @property
     def over(self) -> float:
         """Share of the queries whose stated error is above ``tol``."""
-        return float(np.mean(self._above))
+        return self._n_over / len(self.error)
 
     @property
-    def _above(self):
-        return ~(self.error <= self.tol)
+    def _n_over(self):
+        return np.count_nonzero(~(self.error <= self.tol))
 
-    def warn(self, algorithm: Literal["neighbors", "sampling", "auto"]) -> None:
+    def warn(self, algorithm: str) -> None:
         """Warn if there are such queries, and say what to do about it."""
-        if not self._above.any():
+        if not self._n_over:
             return
         advice = {
             "neighbors": "A fit with a larger n_neighbors or algorithm='auto' takes more "
@@ -100,9 +95,9 @@ class Report:
             "auto": "Their sums are over all points: it is rounding.",
         }
         warn_user(
-            f"{np.count_nonzero(self._above)} of {len(self.error)} queries "
-            f"({self.over:.2g} of all) have a stated error above tol={self.tol!r} nats, "
-            f"up to {self.error.max():.2g}. {advice[algorithm]}"
+            f"{self._n_over} of {len(self.error)} queries ({self.over:.2g} of all) have "
+            f"a stated error above tol={self.tol!r} nats, up to {self.error.max():.2g}. "
+            f"{advice[algorithm]}"
         )
 
     def __repr__(self):
@@ -112,33 +107,24 @@ class Report:
         return (
             f"<Report: {len(self.error)} queries: {counts}; stated errors: median "
             f"{np.median(self.error):.2g}, largest {self.error.max():.2g} nats, "
-            f"{np.count_nonzero(self._above)} above {self.tol:g}>"
+            f"{self._n_over} above {self.tol:g}>"
         )
 
 
+@dataclass(eq=False)
 class Approximation:
     """Sums of a density by algorithms other than "exact".
 
-    Parameters
-    ----------
-    density : Density
-    prepared : list of Prepared
-        One for each component of the density.
-    algorithm : {"neighbors", "sampling", "auto"}
-    tol : float
-        Error of a log density that is accepted, in nats.
+    There is one of ``prepared`` for each component of the density. ``tol`` is the error
+    of a log density that is accepted, in nats; ``surplus`` what :meth:`try_samples` finds
+    of errors of samples beyond those that they state.
     """
 
-    def __init__(
-        self,
-        density: Density,
-        prepared: list[Prepared],
-        algorithm: Literal["neighbors", "sampling", "auto"],
-        tol: float,
-    ):
-        self.density, self.prepared = density, prepared
-        self.algorithm, self.tol = algorithm, tol
-        self.surplus = 0.0  # error of sums over samples beyond the one they state
+    density: Density
+    prepared: list[Prepared]
+    algorithm: Literal["neighbors", "sampling", "auto"]
+    tol: float
+    surplus: float = 0.0
 
     @property
     def n_population(self) -> int:
@@ -148,7 +134,8 @@ class Approximation:
     @property
     def kind(self) -> str | None:
         """Kind of the first component's search, None if there is none."""
-        return getattr(self.prepared[0].search, "kind", None)
+        search = self.prepared[0].search
+        return None if search is None else search.kind
 
     @property
     def n_neighbors(self) -> int:
@@ -168,7 +155,7 @@ class Approximation:
         """
         n_queries = self.density.n_points if X is None else len(X)
         log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
-        verbose, options = options.verbose, options.quiet()
+        verbose = options.verbose
         with progress_bar(n_queries, verbose, "density", unit="query") as progress:
             for start in range(0, n_queries, QUERIES_AT_ONCE):
                 rows = np.arange(start, min(start + QUERIES_AT_ONCE, n_queries))
@@ -179,7 +166,7 @@ class Approximation:
         return self.density.finished(log_sums, X), used
 
     def try_samples(self, options: ComputeOptions) -> float:
-        """Return the share of training points that samples do not serve; set ``surplus``.
+        """Find ``surplus``, and return the share of points that samples do not serve.
 
         Points that are like none of the sample, small clusters or a rare group far away,
         do not show in its variance. They show in sums over all points.
@@ -187,17 +174,17 @@ class Approximation:
         n, self.surplus = self.density.n_points, 0.0
         rng = np.random.default_rng(self.prepared[0].near_far.seed)
         rows = np.sort(rng.choice(n, min(n, N_TRIED), replace=False))
-        batch = _Batch(self, None, rows, options.quiet())
-        automatic, served = self.algorithm == "auto", np.ones(len(rows), dtype=bool)
-        todo = batch.by_samples(strict=automatic)
-        if automatic:
-            served[todo] = False
+        batch, served = _Batch(self, None, rows, options), np.ones(len(rows), dtype=bool)
+        if self.algorithm == "auto":
+            served[batch.by_samples(strict=True)] = False
+        else:
+            batch.by_samples(strict=False)
         if served.any():
             exact = self.density.log_sums(None, batch.options, rows[served])
             error = differences(batch.log_sums[served], exact)
             self.surplus = excess(error, batch.used[served, ERROR], 1.0 - ABOVE)
         useless = np.mean(served) < ABOVE or self.surplus > self.tol
-        if automatic and useless:
+        if self.algorithm == "auto" and useless:
             self.surplus = np.inf
             return 1.0
         return 1.0 - np.mean(served)
@@ -210,9 +197,7 @@ class Approximation:
     def _worth_it(self, levels):
         pairs = list(zip(self.prepared, levels, strict=True))
         # small components have everything in their sample
-        large = [
-            (p, level) for p, level in pairs if len(p.near_far.population) > N_SAMPLED
-        ]
+        large = [pair for pair in pairs if len(pair[0].near_far.population) > N_SAMPLED]
         if any(p.search is None for p, _ in large):
             return False
         if large and np.mean([level.met for _, level in large]) < FEWEST_MET:
@@ -224,16 +209,14 @@ class Approximation:
 class _Batch:
     """A batch of queries, with the results that are known so far.
 
-    Attributes
-    ----------
-    log_sums : ndarray of shape (n_queries,)
-    used : ndarray of shape (n_queries, 3)
-        See :meth:`Approximation.log_density`.
+    ``log_sums`` and ``used`` are as :meth:`Approximation.log_density` has them; queries
+    are told by their place in the batch.
     """
 
     def __init__(self, approximation, X, rows, options):
         self.of, self.density = approximation, approximation.density
-        self.X, self.rows, self.options = X, rows, options
+        self.X, self.rows, self.options = X, rows, options.quiet()
+        self.dtype = np.result_type(self.density.dtype, *([] if X is None else [X.dtype]))
         self.log_sums = np.empty(len(rows))
         self.used = np.zeros((len(rows), 3))
 
@@ -262,74 +245,67 @@ class _Batch:
         if len(todo):
             log_sums = self.density.log_sums(self.X, self.options, self.rows[todo])
             self.used[todo, N_EVALUATIONS] += self.density.n_points
-            self._keep(todo, log_sums, self._rounding(log_sums), EXACT)
+            errors = rounding_error(log_sums, self.density.n_points, self.dtype)
+            self._keep(todo, log_sums, errors, EXACT)
 
     def _by_neighbors(self, todo, levels):
         """Find log sums by neighbours and a sample; return which are not good enough."""
         if not len(todo):
             return todo
         terms, _ = self._terms(todo, levels)
-        errors = self._stated(terms, max(level.missed for level in levels))
+        errors = self._stated(terms) + max(level.missed for level in levels)
         return self._keep(todo, terms.total(), errors, NEIGHBORS)
 
     def by_samples(self, strict):
-        """Find log sums by growing samples.
+        """Find log sums by growing samples; return which are not good enough.
 
-        Parameters
-        ----------
-        strict : bool
-            Stop at queries that the samples do not resolve.
-
-        Returns
-        -------
-        todo : ndarray of int
-            Queries whose errors are still above the tolerance.
+        With ``strict``, queries that a sample does not resolve are among these.
         """
         largest = LARGEST_SAMPLE * self.of.n_population
-        growing = {N_SAMPLED: [(np.arange(len(self.rows)), None)]}
-        rejected = []
+        # queries by the size of the sample that they need, with their moments so far
+        growing, rejected = {N_SAMPLED: [(np.arange(len(self.rows)), None)]}, []
         while growing:
             size = min(growing)
-            for rows, known in growing.pop(size):
-                again, moments, needed = self._sampled(rows, size, known, strict)
+            for todo, known in growing.pop(size):
+                over, moments, needed = self._sampled(todo, size, known, strict)
                 grow = needed <= largest
-                rejected.append(rows[again[~grow]])
+                rejected.append(todo[over[~grow]])
                 for larger in np.unique(needed[grow]):
-                    some = again[needed == larger]
-                    smaller = [each.subset(some) for each in moments]
-                    growing.setdefault(int(larger), []).append((rows[some], smaller))
+                    again = over[needed == larger]
+                    smaller = [each.subset(again) for each in moments]
+                    growing.setdefault(int(larger), []).append((todo[again], smaller))
         return np.sort(np.concatenate(rejected))
 
-    def _sampled(self, rows, size, known, strict):
-        """Find log sums by a sample of ``size``.
+    def _sampled(self, todo, size, known, strict):
+        """Find log sums by a sample.
 
         Returns
         -------
-        again : ndarray of int
-            Which of ``rows`` are not good enough.
+        over : ndarray of int
+            Places in ``todo`` that are not good enough.
         moments : list of SampleMoments
             One for each component.
         needed : ndarray
-            Size of the sample that may be, for each of ``again``; infinite if none is.
+            Size of the sample that may be, for each of ``over``; infinite if none is.
         """
         levels = [Level(0, size)] * len(self.of.prepared)
-        terms, moments = self._terms(rows, levels, known)
-        hopeless = np.full(len(rows), self.of.surplus >= self.of.tol)
+        terms, moments = self._terms(todo, levels, known)
+        hopeless = np.full(len(todo), self.of.surplus >= self.of.tol)
         if strict:
-            # a duplicate of the query, should the sample have none, would be felt
+            # a duplicate of the query, should there be one that the sample has not
             peak = max(p.log_factor + c.log_det for p, c in self._components())
             with np.errstate(over="ignore"):
                 hopeless |= np.log1p(np.exp(peak - terms.total())) > self.of.tol
-        errors = self._sampled_errors(rows, terms, size, strict, hopeless)
-        over = self._keep(rows, terms.total(), errors + self.of.surplus, SAMPLING)
-        again = np.flatnonzero(np.isin(rows, over))
-        growth = np.maximum((errors[again] / self.of.tol) ** 2 * MARGIN, LEAST)
+        errors = self._sampled_errors(todo, terms, size, strict, hopeless)
+        over = self._keep(todo, terms.total(), errors + self.of.surplus, SAMPLING)
+        over = np.flatnonzero(np.isin(todo, over))
+        growth = np.maximum((errors[over] / self.of.tol) ** 2 * MARGIN, LEAST)
         # of an unresolved sum the error does not say how much is needed
-        growth = np.where(terms.resolved[again], growth, MORE)
-        growth = np.where(hopeless[again], np.inf, growth)
-        return again, moments, _rounded_up(size * growth)
+        growth = np.where(terms.resolved[over], growth, MORE)
+        growth = np.where(hopeless[over], np.inf, growth)
+        return over, moments, _rounded_up(size * growth)
 
-    def _sampled_errors(self, rows, terms, size, strict, hopeless):
+    def _sampled_errors(self, todo, terms, size, strict, hopeless):
         """Return stated errors; infinite for sums that larger samples may resolve."""
         errors = self._stated(terms)
         errors[~terms.resolved] = np.inf
@@ -339,13 +315,12 @@ class _Batch:
         last = size * MORE > LARGEST_SAMPLE * self.of.n_population
         final = np.flatnonzero(~terms.resolved & (hopeless | last))
         if len(final):
-            unresolved = terms.subset(final)
-            errors[final] = self._unresolved_errors(rows[final], unresolved, size)
+            errors[final] = self._unresolved(todo[final], terms.subset(final), size)
         return errors
 
-    def _unresolved_errors(self, rows, terms, size):
-        """Return stated errors of sums that a sample does not resolve."""
-        most, least = self._nearer_bounds(rows, size)
+    def _unresolved(self, todo, terms, size):
+        """Return stated errors of sums that the sample does not resolve."""
+        most, least = self._nearer_bounds(todo, size)
         total, share = terms.total(), min(size / self.of.n_population, 1.0)
         # points of the sample are certain to be there, if they stand for no others
         with np.errstate(invalid="ignore"):
@@ -353,61 +328,52 @@ class _Batch:
             below = total - np.logaddexp(least, total + np.log(certain))
         return np.fmax(self._stated(dataclasses.replace(terms, missed=most)), below)
 
-    def _stated(self, terms, missed=0.0):
-        return terms.stated_error() + missed + self._rounding(terms.total())
-
-    def _rounding(self, log_sums):
-        dtype = self.density.dtype
-        if self.X is not None:
-            dtype = np.result_type(dtype, self.X.dtype)
-        return rounding_error(log_sums, self.density.n_points, dtype)
+    def _stated(self, terms):
+        return terms.stated_error(self.density.n_points, self.dtype)
 
     def _components(self):
         return zip(self.of.prepared, self.density.components, strict=True)
 
-    def _sum_batch(self, todo, prepared, component, level):
-        """Return the sums of a component at some queries, with the level's neighbours."""
-        X, leave_out = self.density.queries(self.X, component, self.rows[todo])
-        own, duplicates = np.full(len(todo), -1), np.zeros(len(todo))
-        if leave_out is not None:
-            own, duplicates = prepared.own(leave_out)
-        points = prepared.near_far.points
-        queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
-        ids = prepared.neighbors(queries, own, level, self.options)
-        spec = component.reduction_spec(queries.dtype)
-        return prepared.near_far.batch(spec, queries, own, duplicates, ids, self.options)
+    def _sums(self, todo, levels):
+        """Yield the sums over each component, and the log of what multiplies them."""
+        for (prepared, component), level in zip(self._components(), levels, strict=True):
+            X, leave_out = self.density.queries(self.X, component, self.rows[todo])
+            own, duplicates = np.full(len(todo), -1), np.zeros(len(todo))
+            if leave_out is not None:
+                own, duplicates = prepared.own(leave_out)
+            points, options = prepared.near_far.points, self.options
+            queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
+            ids = prepared.neighbors(queries, own, level, options)
+            spec = component.reduction_spec(queries.dtype)
+            sums = prepared.near_far.batch(spec, queries, own, duplicates, ids, options)
+            yield sums, prepared.log_factor + component.log_det
 
     def _terms(self, todo, levels, known=None):
-        """Return terms of the sums at ``todo``, with one level for each component.
+        """Return the terms of the sums, with one level for each component.
 
         ``known`` are the moments over smaller samples, one for each component; those over
         these samples are returned too.
         """
         total, moments = None, []
-        known = known or [None] * len(levels)
-        for (prepared, component), level, smaller in zip(
-            self._components(), levels, known, strict=True
-        ):
-            batch = self._sum_batch(todo, prepared, component, level)
-            moments.append(batch.moments(level.n_sampled, smaller))
-            terms = batch.terms(moments[-1])
-            terms = terms.shifted(prepared.log_factor + component.log_det)
+        for i, (sums, log_factor) in enumerate(self._sums(todo, levels)):
+            smaller = None if known is None else known[i]
+            moments.append(sums.moments(levels[i].n_sampled, smaller))
+            terms = sums.terms(moments[i]).shifted(log_factor)
             total = terms if total is None else total.plus(terms)
-            self.used[todo, N_EVALUATIONS] += batch.n_evaluations(moments[-1], smaller)
+            self.used[todo, N_EVALUATIONS] += sums.n_evaluations(moments[i])
         return total, moments
 
     def _nearer_bounds(self, todo, size):
-        """Return bounds on points nearer than those of the samples, (2, n_queries)."""
-        total = np.full((2, len(todo)), -np.inf)
-        for prepared, component in self._components():
-            batch = self._sum_batch(todo, prepared, component, Level(0, size))
-            bounds = batch.nearer_bounds(size)
-            bounds += prepared.log_factor + component.log_det
-            total = np.logaddexp(total, bounds)
-        return total
+        """Return bounds on the sum of points nearer than a sample's, (2, n_queries)."""
+        levels = [Level(0, size)] * len(self.of.prepared)
+        bounds = [
+            sums.nearer_bounds(size) + log_factor
+            for sums, log_factor in self._sums(todo, levels)
+        ]
+        return np.logaddexp.reduce(bounds)
 
 
 def _rounded_up(sizes):
-    """Return powers of the fourth root of two, so that queries share samples."""
+    """Return sizes as powers of the fourth root of two, so that queries share samples."""
     steps = np.ceil(4.0 * np.log2(sizes / N_SAMPLED))
     return np.ceil(N_SAMPLED * 2.0 ** (steps / 4.0))

@@ -19,11 +19,16 @@ from skhdkde._approximation.index_choice import (
     nearest_unreserved,
     suitable_search,
 )
-from skhdkde._approximation.near_far_sum import N_SAMPLED, NearFarSum, SumTerms
+from skhdkde._approximation.near_far_sum import N_SAMPLED, NearFarSum
 from skhdkde._approximation.neighbors import IndexSearch, TileSearch
-from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
-from skhdkde._pairwise.points import TrainingPoints, distinct_rows
-from skhdkde._pairwise.reductions import LogSumExp, ReductionSpec
+from skhdkde._pairwise import (
+    ComputeOptions,
+    LogSumExp,
+    ReductionSpec,
+    TrainingPoints,
+    distinct_rows,
+    reduce_pairs,
+)
 from skhdkde._utils.typing import FloatArray, IntArray, NeighborSearch
 
 # Training points on which is measured, if they are not too large a share of all.
@@ -35,8 +40,6 @@ NEIGHBORS = (8, 16, 32, 64, 128)
 # allowed to it at a larger share of the queries.
 HELD_AT, LEFT_OUT_SHARE, MISSED_SHARE = 0.95, 0.5, 0.25
 MISSED_AT, WORST_AT, WORST_SHARE = 0.98, 0.99, 10.0
-# Rounding of an exponent and the log of a sum, in units of eps.
-ROUNDING = 16.0
 # Growth of neighbours and sample where the first do not suffice, and steps of effort.
 MORE, MORE_EFFORT = 8, 2
 # Time of a sampled pair, in units of one of the exact sum.
@@ -53,10 +56,8 @@ class Level:
 
     Attributes
     ----------
-    n_neighbors : int
-        Nearest points that are summed one by one; 0 for none.
-    n_sampled : int
-        Size of the sample of the others.
+    n_neighbors, n_sampled : int
+        Nearest points that are summed one by one, and size of the sample of the others.
     effort : int or None
         Of the search: width of the walk (HNSW) or lists scanned (IVF).
     missed : float
@@ -82,7 +83,6 @@ class Prepared:
     ----------
     near_far : NearFarSum
         Over the distinct points.
-    search : NeighborSearch or None
     group : ndarray of int of shape (n_points,)
         Index of the distinct point that each training point is equal to.
     duplicates : ndarray of shape (n_points,) or None
@@ -187,13 +187,6 @@ def excess(error: FloatArray, stated: FloatArray, level: float) -> float:
     return float(np.quantile(over, level, method="higher"))
 
 
-def rounding_error(log_sums: FloatArray, n_points: int, dtype: np.dtype) -> FloatArray:
-    """Return the error of logs of sums over so many points, by exponents in ``dtype``."""
-    size = 1.0 + np.log(n_points) + np.abs(log_sums)
-    rounding = ROUNDING * np.finfo(dtype).eps * size
-    return np.where(np.isinf(log_sums), 0.0, rounding)
-
-
 def calibrated(
     prepared: Prepared,
     spec: ReductionSpec,
@@ -201,19 +194,10 @@ def calibrated(
     tol: float,
     options: ComputeOptions,
 ) -> Prepared:
-    """Return the points with the levels that the tolerance calls for.
+    """Return points that have a search with the levels that the tolerance calls for.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        With a search.
-    spec : ReductionSpec
-        Its tolerance is the rounding that is allowed.
-    n_neighbors : int or None
-        None to choose it.
-    tol : float
-        Error that is accepted, in nats.
-    options : ComputeOptions
+    ``n_neighbors`` None is chosen. ``tol`` is the error in nats that is accepted, and the
+    tolerance of ``spec`` the rounding that is allowed.
     """
     return _Calibration(prepared, spec, tol, options).result(n_neighbors)
 
@@ -222,49 +206,44 @@ class _Calibration:
     """Measures levels on the reserve; on some training points if nothing is reserved."""
 
     def __init__(self, prepared, spec, tol, options):
-        self.prepared, self.tol, self.options = prepared, tol, options.quiet()
-        near_far = prepared.near_far
-        self.spec = dataclasses.replace(spec, points=near_far.points)
-        self.own, n = near_far.reserve, near_far.points.shape[0]
+        self.prepared, self.near_far, self.tol = prepared, prepared.near_far, tol
+        self.options, points = options.quiet(), self.near_far.points
+        self.spec = dataclasses.replace(spec, points=points)
+        self.own, n = self.near_far.reserve, points.shape[0]
         if not len(self.own):
-            rng = np.random.default_rng(near_far.seed)
+            rng = np.random.default_rng(self.near_far.seed)
             self.own = np.sort(rng.choice(n, min(N_RESERVED, n), replace=False))
-        self.queries = near_far.points.rows_as_queries(self.own)
+        self.queries = points.rows_as_queries(self.own)
 
     def result(self, n_neighbors):
-        """Return the points with the two levels that are chosen, and what they miss."""
-        search, near_far = self.prepared.search, self.prepared.near_far
-        most = min(search.most, max(len(near_far.population) - 1, 1))
+        """Return the points with their two levels."""
+        search, size = self.prepared.search, len(self.near_far.population)
+        most = min(search.most, max(size - 1, 1))
         wanted = NEIGHBORS if n_neighbors is None else (n_neighbors,)
         choice = sorted({min(k, most) for k in wanted})
         exact = nearest_unreserved(
-            near_far, self.queries, self.own, choice[-1], self.options
+            self.near_far, self.queries, self.own, choice[-1], self.options
         )
         k = self._fewest(choice, exact)
-        level, more_effort = Level(k, N_SAMPLED), None
+        level, larger = Level(k, N_SAMPLED), None
         if isinstance(search, IndexSearch):
             level = self._least_effort(level, exact[:, :k])
             place = list(search.efforts).index(level.effort) + MORE_EFFORT
-            more_effort = search.efforts[min(place, len(search.efforts) - 1)]
-        more = Level(min(MORE * k, most), MORE * N_SAMPLED, more_effort, level.missed)
-        log_sums = self._log_sums()
-        levels = tuple(self._measured(each, log_sums) for each in (level, more))
-        return dataclasses.replace(self.prepared, levels=levels)
-
-    def _log_sums(self):
-        """Return log sums over all points."""
-        reduction, points = LogSumExp(self.spec), self.spec.points
-        log_sums = reduce_pairs(
+            larger = search.efforts[min(place, len(search.efforts) - 1)]
+        more = Level(min(MORE * k, most), MORE * N_SAMPLED, larger, level.missed)
+        reduction, points = LogSumExp(self.spec), self.near_far.points
+        exact_sums = reduce_pairs(
             reduction, self.queries, points, self.options, leave_out=self.own
         )
-        return log_sums[:, 0]
+        levels = tuple(self._measured(each, exact_sums[:, 0]) for each in (level, more))
+        return dataclasses.replace(self.prepared, levels=levels)
 
-    def _measured(self, level, log_sums):
-        """Return the level with its errors beyond those stated, and how often it serves."""
+    def _measured(self, level, exact_sums):
+        """Return the level with what it misses, and how often it serves."""
         terms = self._terms(self._neighbors(level), level.n_sampled)
         stated = self._stated(terms)
         # a rare group far away, say, of which the sample has nothing
-        over = excess(differences(terms.total(), log_sums), stated, HELD_AT)
+        over = excess(differences(terms.total(), exact_sums), stated, HELD_AT)
         missed = max(level.missed, over)
         met = float(np.mean(stated + missed <= self.tol))
         return dataclasses.replace(level, missed=missed, met=met)
@@ -275,14 +254,13 @@ class _Calibration:
     def _terms(self, ids, n_sampled=N_SAMPLED):
         """Return the terms of the sums, with these neighbours."""
         nothing = np.zeros(len(self.own))
-        batch = self.prepared.near_far.batch(
+        sums = self.near_far.batch(
             self.spec, self.queries, self.own, nothing, ids, self.options
         )
-        return batch.terms(batch.moments(n_sampled))
+        return sums.terms(sums.moments(n_sampled))
 
-    def _stated(self, terms: SumTerms):
-        n_points, dtype = self.spec.points.shape[0], self.queries.dtype
-        return terms.stated_error() + rounding_error(terms.total(), n_points, dtype)
+    def _stated(self, terms):
+        return terms.stated_error(self.near_far.points.shape[0], self.queries.dtype)
 
     def _fewest(self, choice, exact):
         """Return how few neighbours leave out little enough; the most if none do."""

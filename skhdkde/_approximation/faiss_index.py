@@ -11,6 +11,7 @@ products: the order is the same, and graphs over inner products are hard to walk
 
 import contextlib
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -23,18 +24,11 @@ LISTS, TRAINED_ON = 4, 40
 # Rows added at once, between which the user can interrupt.
 ROWS_AT_ONCE = 20_000
 
-
 _watch = functools.cache(ForkWatch)  # from first use on
 
 
-def require_faiss(parameter):
-    """faiss itself.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; says what to install.
-    """
+def require_faiss(parameter: str) -> Any:
+    """Return faiss, or raise ImportError and say what to install for ``parameter``."""
     try:
         import faiss
     except ImportError as error:
@@ -46,22 +40,13 @@ def require_faiss(parameter):
 
 
 class FaissIndex:
-    """An index over rows of coordinates.
+    """An index of ``kind`` "hnsw" or "ivf" over points of a ``shape``.
 
-    Parameters
-    ----------
-    kind : {"hnsw", "ivf"}
-    blocks : callable
-        ``blocks(rows)`` gives coordinates of some rows, float32.
-    shape : tuple of int
-        Number of points and of features.
-    seed : int
-    n_threads : int
-    progress : callable
-        Called with the number of points added.
+    ``coordinates(rows)`` returns those of some points, in float32. ``progress`` is called
+    with the number of points added.
     """
 
-    def __init__(self, kind, blocks, shape, seed, n_threads, progress):
+    def __init__(self, kind, coordinates, shape, seed, n_threads, progress):
         self.kind, (self.most, n_features) = kind, shape
         faiss = require_faiss(f"neighbors_index={kind!r}")
         with _threads(faiss, n_threads):
@@ -69,13 +54,14 @@ class FaissIndex:
                 self.index = faiss.IndexHNSWFlat(n_features, N_LINKS)
                 self.index.hnsw.efConstruction = CONSTRUCTION
             else:
-                self.index = self._trained(faiss, blocks, n_features, seed)
+                self.index = self._trained(faiss, coordinates, n_features, seed)
             for start in range(0, self.most, ROWS_AT_ONCE):
                 rows = np.arange(start, min(start + ROWS_AT_ONCE, self.most))
-                self.index.add(blocks(rows))
+                self.index.add(coordinates(rows))
                 progress(len(rows))
 
-    def _trained(self, faiss, blocks, n_features, seed):
+    def _trained(self, faiss, coordinates, n_features, seed):
+        """Return lists, without points, about centroids that are fitted to a sample."""
         n_lists = max(1, int(LISTS * np.sqrt(self.most)))
         n_lists = min(n_lists, max(1, self.most // TRAINED_ON))
         # two bytes per coordinate, of the difference to the centroid
@@ -90,7 +76,7 @@ class FaissIndex:
         rng = np.random.default_rng(seed)
         size = min(self.most, n_lists * TRAINED_ON)
         rows = np.sort(rng.choice(self.most, size, replace=False))
-        index.train(blocks(rows))
+        index.train(coordinates(rows))
         return index
 
     @property
@@ -103,7 +89,7 @@ class FaissIndex:
         return [effort for effort in ladder if effort < most] + [most]
 
     def search(self, Z, k, effort, n_threads):
-        """The ``k`` nearest of each row as found, (n_queries, k); -1 for none."""
+        """Return places of the ``k`` nearest as found, (n_queries, k); -1 for none."""
         faiss = require_faiss(f"neighbors_index={self.kind!r}")
         if self.kind == "hnsw":
             options = faiss.SearchParametersHNSW(efSearch=max(int(effort), k))
@@ -124,7 +110,7 @@ class FaissIndex:
 
 @contextlib.contextmanager
 def _threads(faiss, n_threads):
-    """Threads of faiss; one in a forked child, as those of OpenMP are not forked."""
+    """Set the threads of faiss; one in a forked child: those of OpenMP are not forked."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1 if _watch().forked else n_threads)
     try:

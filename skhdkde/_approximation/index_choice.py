@@ -13,7 +13,7 @@ import numpy as np
 
 from skhdkde._approximation.near_far_sum import NearFarSum
 from skhdkde._approximation.neighbors import TileSearch, first_found, make_search
-from skhdkde._pairwise.backends import ComputeOptions
+from skhdkde._pairwise import ComputeOptions
 from skhdkde._utils.typing import NeighborSearch
 
 # Share of the points that may be reserved, and how many of those may be among the nearest

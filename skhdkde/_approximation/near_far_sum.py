@@ -4,7 +4,7 @@ A sum over the points of one whitening has three terms, all in logs:
 
 - *near*: the nearest points, computed one by one, and a few points, the ``reserve``,
   that no index holds (see ``calibration.py``);
-- *far*: an estimate of the other points from a random sample, with its standard deviation;
+- *far*: an estimate of the others from a random sample, with its standard deviation;
 - *missed*: a bound on points beyond the last neighbour that are so rare that a sample has
   none of them. Near a query the number of points within ``r`` is a power of ``r``, or
   grows more slowly, so that the power law of the outer neighbours bounds their number.
@@ -28,19 +28,22 @@ from skhdkde._approximation.subsample import (
     SampleSums,
     positions,
 )
-from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
-from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
-from skhdkde._pairwise.log_sums import log_sums, relative_values
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._pairwise.reductions import (
+from skhdkde._diagnosis import N_NEIGHBORS, local_laws
+from skhdkde._pairwise import (
     NEIGHBOR_TOL,
+    ComputeOptions,
     KSmallest,
     LogSumExp,
     ReductionSpec,
+    TrainingPoints,
+    log_sums,
+    reduce_pairs,
+    relative_values,
 )
 from skhdkde._utils.arrays import finite_or_zero, row_batches
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.threads import n_threads_for, run_tasks
+from skhdkde._utils.typing import FloatArray, IntArray, Rows
 
 # Size of the first sample.
 N_SAMPLED = 2048
@@ -55,8 +58,9 @@ N_NODES = 32
 BLURRED = 0.1
 # Elements of neighbours' coordinates that are worked on at once, to stay in the cache.
 CACHED = 2**17
-# Rounding of float32 in a sum of squares of differences, in units of its eps.
-ROUNDING = 4.0
+# Rounding of a sum of squares of differences, and of an exponent and the log of a sum, in
+# units of eps.
+ROUNDING_OF_SQ, ROUNDING_OF_LOG = 4.0, 16.0
 # A sample resolves the sum where its squares add up to so many times the largest (see
 # SampleMoments): with a tail index of 2 they add up to 7 or so.
 RESOLVED = 5.0
@@ -64,45 +68,46 @@ RESOLVED = 5.0
 
 @dataclass(frozen=True)
 class SumTerms:
-    """Terms of the kernel sums at some queries, natural logs of shape (n_queries,).
+    """Terms of the kernel sums at some queries, of shape (n_queries,).
 
     Attributes
     ----------
     near, far, deviation, missed : ndarray
-        Sum of the near points; estimate of the far ones, its standard deviation, and a
-        bound on what both miss.
+        Logs of the sum of the near points, of the estimate of the far ones, of its
+        standard deviation, and of a bound on what both miss.
     resolved : ndarray of bool
         Whether the sample resolves the far sum: its deviation can be trusted.
     """
 
-    near: np.ndarray
-    far: np.ndarray
-    deviation: np.ndarray
-    missed: np.ndarray
+    near: FloatArray
+    far: FloatArray
+    deviation: FloatArray
+    missed: FloatArray
     resolved: np.ndarray
 
-    def total(self) -> np.ndarray:
+    def total(self) -> FloatArray:
         """Return the log of the estimated sum."""
         return np.logaddexp(self.near, self.far)
 
-    def stated_error(self) -> np.ndarray:
+    def stated_error(self, n_points: int, dtype: np.dtype) -> FloatArray:
         """Return the error, in nats, that about 95 % of the totals are within.
 
-        It has two standard deviations and the bound on what is missed, in squares.
+        It is of two standard deviations and the bound on what is missed, in squares, and
+        of rounding.
         """
         total = self.total()
         with np.errstate(invalid="ignore", over="ignore"):
             deviation = 2.0 * np.exp(self.deviation - total)
             error = np.log1p(np.hypot(deviation, np.exp(self.missed - total)))
         certain = np.isneginf(self.missed) & np.isneginf(self.deviation)
-        return np.where(certain, 0.0, error)
+        return np.where(certain, 0.0, error) + rounding_error(total, n_points, dtype)
 
     def shifted(self, log_factor: float) -> SumTerms:
         """Return the terms of the sums times a factor."""
         logs = (self.near, self.far, self.deviation, self.missed)
         return SumTerms(*(log + log_factor for log in logs), self.resolved)
 
-    def subset(self, rows) -> SumTerms:
+    def subset(self, rows: Rows) -> SumTerms:
         """Return the terms at some of the queries."""
         return SumTerms(*(values[rows] for values in vars(self).values()))
 
@@ -118,50 +123,32 @@ class SumTerms:
 
 
 class NearFarSum:
-    """Kernel sums over the points of one whitening.
+    """Kernel sums over the points of one whitening, which are distinct.
 
-    Parameters
-    ----------
-    points : TrainingPoints
-        Distinct.
-    reserve : ndarray of int
-        Indices of the points that are always summed one by one.
-    seed : int
-        For the samples.
-
-    Attributes
-    ----------
-    population : ndarray of int
-        Indices of the other points, from which samples are drawn.
+    Points of the ``reserve``, given by index, are always summed one by one. Samples are
+    drawn from the others, the ``population``; those of a ``seed`` are always the same.
     """
 
-    def __init__(self, points: TrainingPoints, reserve: np.ndarray, seed: int):
+    def __init__(self, points: TrainingPoints, reserve: IntArray, seed: int):
         self.points, self.seed = points, seed
         self.reserve = np.sort(reserve)
         self.reserve_points = points.subset(self.reserve)
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
         weights = self.weights_of(self.population)
-        self._mass, self._mass_without = weights.sum(), None
-        if points.weights is not None:
-            self._mass_without = np.full(points.shape[0], self._mass)
-            self._mass_without[self.population] = without_each(weights)
+        self.mass = weights.sum()
+        self._mass_without = np.full(points.shape[0], self.mass)
+        self._mass_without[self.population] = without_each(weights)
         self.sampler = Sampler(points, self.population, seed)
         self._first_sample = self.sampler.draw(0, N_SAMPLED)
 
-    def weights_of(self, ids: np.ndarray) -> np.ndarray:
+    def weights_of(self, ids: IntArray) -> FloatArray:
         """Return the weights of the points ``ids``; 0 for -1, which is no point."""
         weights = 1.0 if self.points.weights is None else self.points.weights[ids]
         return np.where(ids >= 0, weights, 0.0)
 
-    def visible_mass(self, own: np.ndarray) -> np.ndarray:
+    def mass_without(self, own: IntArray) -> FloatArray:
         """Return the weight of the population without the points ``own``."""
-        if self._mass_without is None:
-            return self._mass - self.weights_of(own)
-        return np.where(own >= 0, self._mass_without[own], self._mass)
-
-    def mean_weight(self) -> float:
-        """Return the mean weight of the population."""
-        return self._mass / len(self.population)
+        return np.where(own >= 0, self._mass_without[own], self.mass)
 
     def sample(self, start: int, stop: int) -> Sample:
         """Return the points from place ``start`` to ``stop`` of a random order."""
@@ -176,34 +163,32 @@ class NearFarSum:
 
 @dataclass(frozen=True)
 class SumBatch:
-    """Kernel sums at a batch of queries, one kernel and bandwidth.
+    """Kernel sums at a batch of queries, for one kernel and bandwidth.
 
     Attributes
     ----------
-    near_far : NearFarSum
     spec : ReductionSpec
         Of the points of ``near_far``.
     queries : array-like of shape (n_queries, n_features)
-        As :func:`~skhdkde._pairwise.backends.reduce_pairs` takes them.
+        As :func:`~skhdkde._pairwise.reduce_pairs` takes them.
     own : ndarray of int of shape (n_queries,)
         The point that each query does not see; -1 for none.
     duplicates : ndarray of shape (n_queries,)
         Weight of the training points at the place of ``own`` that it does see.
     ids : ndarray of int of shape (n_queries, n_neighbors)
         Points that are summed one by one; -1 for none.
-    options : ComputeOptions
     """
 
     near_far: NearFarSum
     spec: ReductionSpec
     queries: np.ndarray
-    own: np.ndarray
-    duplicates: np.ndarray
-    ids: np.ndarray
+    own: IntArray
+    duplicates: FloatArray
+    ids: IntArray
     options: ComputeOptions
 
     def terms(self, moments: SampleMoments | None = None) -> SumTerms:
-        """Return the terms of the sums, with a sample's moments; None for the first."""
+        """Return the terms of the sums, by a sample's moments; None for the first one."""
         if moments is None:
             moments = self.moments(N_SAMPLED)
         far, deviation, resolved = self.far(moments)
@@ -214,34 +199,42 @@ class SumBatch:
         """Return the moments over a sample; ``known`` are those over a smaller one."""
         start = known.n_sampled if known and self.near_far.sampler.nested else 0
         sample = self.near_far.sample(start, n_sampled)
-        if start and not len(sample):
-            return dataclasses.replace(known, n_sampled=n_sampled)
+        if start and not len(sample.rows):
+            return dataclasses.replace(known, n_sampled=n_sampled, n_new=0)
         reduction = SampleSums(self.spec, sample)
         leave_out = positions(sample.rows, self._hidden)
         columns = self._reduced(reduction, sample.points, leave_out)
         if start:
             columns = reduction.combine(known.columns(), columns)
-        return SampleMoments.from_columns(columns, reduction.n_variables, n_sampled)
+        sizes = reduction.n_variables, n_sampled, len(sample.rows)
+        return SampleMoments.from_columns(columns, *sizes)
 
-    def n_evaluations(self, moments: SampleMoments, known: SampleMoments | None) -> int:
-        """Return the kernel evaluations for each query, without those of ``known``."""
-        sampler = self.near_far.sampler
-        counted = known.n_sampled if known and sampler.nested else 0
-        new = min(moments.n_sampled, sampler.size) - min(counted, sampler.size)
-        return self.ids.shape[1] + new + len(self.near_far.reserve)
+    def n_evaluations(self, moments: SampleMoments) -> int:
+        """Return the kernel evaluations for each query, with those for the moments."""
+        return self.ids.shape[1] + moments.n_new + len(self.near_far.reserve)
 
     def _reduced(self, reduction, points, leave_out):
         return reduce_pairs(
             reduction, self.queries, points, self.options, leave_out=leave_out
         )
 
+    def _log_sums(self, sq, weights):
+        """Return log sums over squared distances, which are overwritten."""
+        return log_sums(self.spec.kernel, self.spec.bandwidth_scaled, sq, weights)
+
+    @functools.cached_property
+    def _hidden(self):
+        """Points that a sample must not count, the query's own last; -1 for none."""
+        reserved = np.isin(self.own, self.near_far.reserve)
+        return np.column_stack([self.ids, np.where(reserved, -1, self.own)])
+
     @functools.cached_property
     def _neighbors(self):
-        """Squared distances, weights and indices of the points ``ids``, nearest first."""
+        """Squared distances and weights of the points ``ids``, nearest first."""
         sq = self._neighbors_sq()
         order = np.argsort(sq, axis=1, kind="stable")
         sq, ids = (np.take_along_axis(values, order, 1) for values in (sq, self.ids))
-        return sq, self.near_far.weights_of(ids), ids
+        return sq, self.near_far.weights_of(ids)
 
     def _neighbors_sq(self):
         """Return the squared distances to the points ``ids``; infinite for -1."""
@@ -262,25 +255,12 @@ class SumBatch:
         sq[self.ids < 0] = np.inf
         return sq
 
-    @functools.cached_property
-    def _hidden(self):
-        """Points of the population that a sample must not count, by query; -1 for none.
-
-        The query's own is in the last column.
-        """
-        reserved = np.isin(self.own, self.near_far.reserve)
-        return np.column_stack([self.ids, np.where(reserved, -1, self.own)])
-
-    def near(self) -> np.ndarray:
+    def near(self) -> FloatArray:
         """Return log sums over neighbours, duplicates and reserve, one by one."""
-        kernel, h = self.spec.kernel, self.spec.bandwidth_scaled
-        sq, weights, _ = self._neighbors
-        at_zero = np.zeros((len(sq), 1))
-        near = np.logaddexp(
-            log_sums(kernel, h, sq.copy(), weights),
-            log_sums(kernel, h, at_zero, self.duplicates[:, None]),
-        )
-        reserve = self.near_far.reserve_points
+        sq, weights = self._neighbors
+        near = self._log_sums(sq.copy(), weights)
+        at_own = self._log_sums(np.zeros((len(sq), 1)), self.duplicates[:, None])
+        near, reserve = np.logaddexp(near, at_own), self.near_far.reserve_points
         if not reserve.shape[0]:
             return near
         reduction = LogSumExp(dataclasses.replace(self.spec, points=reserve))
@@ -290,17 +270,16 @@ class SumBatch:
     @functools.cached_property
     def _far_mass(self):
         """Weight of the far points."""
-        visible = self.near_far.visible_mass(self._hidden[:, -1])
+        visible = self.near_far.mass_without(self._hidden[:, -1])
         mass = visible - self._neighbors[1].sum(axis=1)
         return np.where(mass > 1e-12 * visible, mass, 0.0)  # of 0 there may be rounding
 
     def _control_means(self):
         """Return the means of the controls over the far points.
 
-        Over the population they are 0: what all neighbours and the query's own point
-        have in sum, the others have with the opposite sign.
+        Over the population they are 0: neighbours and the query's own have the opposite.
         """
-        near_far, (sq, weights, _) = self.near_far, self._neighbors
+        near_far, (sq, weights) = self.near_far, self._neighbors
         own_weight = near_far.weights_of(self._hidden[:, -1])
         weights = np.column_stack([weights, own_weight])
         sq = np.where(weights > 0.0, np.pad(sq, ((0, 0), (0, 1))), 0.0)
@@ -312,21 +291,21 @@ class SumBatch:
         mass = np.where(self._far_mass > 0.0, self._far_mass, np.inf)
         return -np.vstack(sums) / mass[:, None]
 
-    def far(self, moments: SampleMoments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def far(self, moments: SampleMoments) -> tuple[FloatArray, FloatArray, np.ndarray]:
         """Return logs of the far sum and of its deviation, and whether it is resolved."""
-        kernel, h, mass = self.spec.kernel, self.spec.bandwidth_scaled, self._far_mass
+        mass, h = self._far_mass, np.array([self.spec.bandwidth_scaled])
         factor = self.near_far.sampler.finite_population_factor(moments.n_sampled)
         total, variance, square_ratio = moments.regression_estimate(
             mass, self._control_means(), factor
         )
-        peak = kernel.log_peak(finite_or_zero(moments.lowest), np.array([h]))[:, 0]
+        peak = self.spec.kernel.log_peak(finite_or_zero(moments.lowest), h)[:, 0]
         with np.errstate(divide="ignore"):
             far, deviation = np.log(total) + peak, 0.5 * np.log(variance) + peak
         everything = moments.n_sampled >= len(self.near_far.population)
         resolved = (square_ratio >= RESOLVED) | everything | (mass <= 0.0)
         return far, deviation, resolved
 
-    def missed_bound(self, moments: SampleMoments, resolved: np.ndarray) -> np.ndarray:
+    def missed_bound(self, moments: SampleMoments, resolved: np.ndarray) -> FloatArray:
         """Return the log of a bound on far points of which the sample has none.
 
         Where it has some but does not resolve them, twice the standard deviation that
@@ -338,7 +317,6 @@ class SumBatch:
         each = n_population / moments.n_sampled  # points that a sampled one stands for
         n_found = np.isfinite(sq).sum(axis=1)
         n_far = n_population - np.count_nonzero(self._hidden >= 0, axis=1)
-        mean_weight = self._far_mass / np.maximum(n_far, 1)
         bounded = (n_found > 0) & (n_far > 0) & (each > 1.0)
         for k in np.unique(n_found[bounded]):
             rows = np.flatnonzero(bounded & (n_found == k))
@@ -348,73 +326,69 @@ class SumBatch:
             none = ranks <= SEEN * each
             total = values @ (counts * none)
             square = each * (values**2 @ (counts * ~none)) * ~resolved[rows]
+            weight = self._far_mass[rows] / n_far[rows]
             with np.errstate(divide="ignore"):
-                logs = np.log(mean_weight[rows] * np.hypot(total, 2.0 * np.sqrt(square)))
-            missed[rows] = logs + peak
+                bound = np.log(weight * np.hypot(total, 2.0 * np.sqrt(square)))
+            missed[rows] = bound + peak
         return np.where(self._search_failed(moments.lowest), np.inf, missed)
 
     def _search_failed(self, lowest):
         """Return where the search has failed for sure, or may have by rounding.
 
         A point of the sample is nearer than all that were found, or distances in float32,
-        which indexes have, do not tell points apart.
+        as indexes have them, do not tell points apart.
         """
         kernel, sq = self.spec.kernel, self._neighbors[0]
         if not len(self.near_far.reserve) or sq.shape[1] == 0:
             return np.zeros(len(sq), dtype=bool)
         nearest = sq[:, 0]
         failed = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
-        delta = ROUNDING * np.finfo(np.float32).eps * nearest
+        delta = ROUNDING_OF_SQ * np.finfo(np.float32).eps * nearest
         h = np.array([self.spec.bandwidth_scaled])
         return failed | kernel.suspect_rows(nearest, delta, h, BLURRED)
 
-    def nearer_bounds(self, n_sampled: int) -> np.ndarray:
-        """Return bounds on points nearer than those of a sample, from its local law.
+    def nearer_bounds(self, n_sampled: int) -> FloatArray:
+        """Return bounds on the sum of points nearer than a sample's, from its local law.
 
-        Returns
-        -------
-        bounds : ndarray of shape (2, n_queries)
-            Logs of the most and of the least that they may add to the sum.
+        They are logs of the most and of the least, of shape (2, n_queries).
         """
-        sample = self.near_far.sample(0, n_sampled)
-        n, rank = len(sample), min(N_NEIGHBORS, len(sample) // 2)
+        near_far, sample = self.near_far, self.near_far.sample(0, n_sampled)
+        n, rank = len(sample.rows), min(N_NEIGHBORS, len(sample.rows) // 2)
         reduction = KSmallest(rank + 1, NEIGHBOR_TOL, self.spec.pair_dtype)
-        leave_out = positions(sample.rows, self.own)
-        nearest = self._reduced(reduction, sample.points, leave_out)
-        each = len(self.near_far.population) / n  # points that a sampled one stands for
+        nearest = self._reduced(
+            reduction, sample.points, positions(sample.rows, self.own)
+        )
+        each = len(near_far.population) / n  # points that a sampled one stands for
         ranks = np.geomspace(NONE, max(each, ONE), 4 * N_NODES)
-        weights = ranks * np.log(ranks[1] / ranks[0]) * self.near_far.mean_weight()
+        mean_weight = near_far.mass / len(near_far.population)
+        weights = ranks * np.log(ranks[1] / ranks[0]) * mean_weight
         bounds = np.empty((2, len(self.own)))
         for rows, law in local_laws(nearest, n, rank):
             # the law is from few points, and the farther it is extended the less sure
-            log_ratio, unsure = np.log(each * law.rank / ranks), 2.0 / np.sqrt(law.rank)
-            for bound, used, side in (
-                (bounds[0], weights, 1.0 + unsure),
-                (bounds[1], weights * (ranks >= ONE), 1.0 / (1.0 + unsure)),
+            log_ratio = np.log(each * law.rank / ranks)
+            unsure = 1.0 + 2.0 / np.sqrt(law.rank)
+            for i, used, exponent in (
+                (0, weights, -unsure),
+                (1, weights * (ranks >= ONE), -1.0 / unsure),
             ):
-                sq = law.squared_distance(law.rank * np.exp(-log_ratio * side))
-                used = np.broadcast_to(used, sq.shape)
-                bound[rows] = log_sums(
-                    self.spec.kernel, self.spec.bandwidth_scaled, sq, used
-                )
+                sq = law.squared_distance(law.rank * np.exp(exponent * log_ratio))
+                bounds[i, rows] = self._log_sums(sq, np.broadcast_to(used, sq.shape))
         return bounds
+
+
+def rounding_error(log_sums: FloatArray, n_points: int, dtype: np.dtype) -> FloatArray:
+    """Return the error of logs of sums over so many points, by exponents in ``dtype``."""
+    size = 1.0 + np.log(n_points) + np.abs(log_sums)
+    rounding = ROUNDING_OF_LOG * np.finfo(dtype).eps * size
+    return np.where(np.isinf(log_sums), 0.0, rounding)
 
 
 def _beyond(sq, largest_rank):
     """Return distances beyond the last neighbour, by the power law of the outer half.
 
-    Parameters
-    ----------
-    sq : ndarray of shape (n_queries, k)
-        Squared distances, ascending.
-    largest_rank : float
-
-    Returns
-    -------
-    nodes : ndarray of shape (n_queries, n_nodes)
-        Squared distances.
-    counts, ranks : ndarray of shape (n_nodes,)
-        How many points each stands for, and their rank.
+    ``sq`` are squared distances of neighbours, ascending. The results are squared
+    distances of shape (n_queries, n_nodes), how many points each of these stands for, and
+    their ranks, both of shape (n_nodes,).
     """
     k = sq.shape[1]
     inner = np.arange((k + 1) // 2, k)  # ranks
@@ -435,14 +409,13 @@ def _beyond(sq, largest_rank):
 
 
 def _squared_differences(exact, others, dtype, reduction):
-    """Return ``|x_i - y_ij|^2`` by differences, in ``dtype`` where that is sharp enough."""
-    narrow = dtype == np.float32 and others.dtype == np.float32
-    narrow = narrow and np.abs(exact).max() < 1e15
+    """Return ``|x_i - y_ij|^2`` by differences, in ``dtype`` where it is sharp enough."""
     rows, sq = slice(None), np.empty(others.shape[:2])
-    if narrow:
+    narrow = dtype == np.float32 and others.dtype == np.float32
+    if narrow and np.abs(exact).max() < 1e15:
         step = others - exact[:, None].astype(np.float32)
         sq[:] = np.einsum("ijk,ijk->ij", step, step)
-        delta = ROUNDING * np.finfo(np.float32).eps * sq.max(axis=1)
+        delta = ROUNDING_OF_SQ * np.finfo(np.float32).eps * sq.max(axis=1)
         rows = np.flatnonzero(reduction.suspect_rows(sq.min(axis=1), delta))
     step = others[rows] - exact[rows, None]
     sq[rows] = np.einsum("ijk,ijk->ij", step, step)

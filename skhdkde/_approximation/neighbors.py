@@ -10,9 +10,13 @@ import numpy as np
 from sklearn.base import clone
 
 from skhdkde._approximation.faiss_index import FaissIndex, require_faiss
-from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._pairwise.reductions import NEIGHBOR_TOL, Nearest
+from skhdkde._pairwise import (
+    NEIGHBOR_TOL,
+    ComputeOptions,
+    Nearest,
+    TrainingPoints,
+    reduce_pairs,
+)
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.threads import n_threads_for, progress_bar
 from skhdkde._utils.typing import IntArray, NeighborSearch

@@ -4,12 +4,12 @@ Each of ``N`` points is in a sample of ``n`` with a probability proportional to 
 weight (one, if it is heavy enough), and counts there with its weight divided by that
 probability: the expectation of a sum over the sample is the sum over all points.
 
-Two *controls* reduce the variance: the standardised squared distance ``D`` and
-``D^2 - 1``. Their means over all points are known, from moments of the points. Where their
-means over the sample differ, the regression of the kernel's values on them says by how
-much the sum is off (the regression estimator; Cochran, 1977, Sampling Techniques,
-chapter 7). Far above ``h_clt``, where the kernel is nearly linear in the squared distance,
-that removes most of the variance.
+Two *controls* reduce the variance: the standardised squared distance ``D``, and
+``D^2 - 1``. Their means over all points are known, from moments of the points. Where
+those over the sample differ, the regression of the kernel's values on the controls says
+by how much the sum is off (Cochran, 1977, Sampling Techniques, chapter 7). Far above
+``h_clt``, where the kernel is nearly linear in the squared distance, that removes most of
+the variance.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._pairwise.reductions import KernelReduction, ReductionSpec
+from skhdkde._pairwise import KernelReduction, ReductionSpec, TrainingPoints
 from skhdkde._utils.arrays import column, namespace, row_batches, to_host
+from skhdkde._utils.typing import FloatArray, IntArray
 
 # Largest change of a sum by the regression, relative to it: a larger one is not trusted.
 LARGEST_CHANGE = 0.5
@@ -34,7 +34,7 @@ COLLINEAR = 1e-9
 SMALLEST_VARIANCE = 1e-9
 
 
-def positions(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def positions(rows: IntArray, ids: IntArray) -> IntArray:
     """Return the places of ``ids`` in the ascending ``rows``; -1 where they are not."""
     if ids.size == 0 or len(rows) == 0:
         return np.full(ids.shape, -1)
@@ -51,37 +51,27 @@ class Sample:
     rows : ndarray of int of shape (n_sampled,)
         Their indices among the training points, ascending.
     points : TrainingPoints
-        The points, with weights divided by the probabilities of being drawn, relative to
-        the largest.
+        With weights divided by the probabilities of being drawn, relative to the largest.
     variance_weights : ndarray of shape (n_sampled,) or None
         Squares of those weights times the probability of not being drawn; None for ones,
         if the training points have no weights.
     distances : DistanceMoments
-        Of all points from which the sample was drawn.
+        To all points from which the sample was drawn.
     """
 
-    rows: np.ndarray
+    rows: IntArray
     points: TrainingPoints
-    variance_weights: np.ndarray | None
+    variance_weights: FloatArray | None
     distances: DistanceMoments
-
-    def __len__(self):
-        return len(self.rows)
 
 
 class Sampler:
-    """Draws samples of some of the points without replacement.
+    """Draws samples of the points ``population``, without replacement.
 
-    Parameters
-    ----------
-    points : TrainingPoints
-    population : ndarray of int
-        Indices of the points from which samples are drawn.
-    seed : int
-        The samples are the same in every call.
+    The samples of a ``seed`` are the same in every call.
     """
 
-    def __init__(self, points: TrainingPoints, population: np.ndarray, seed: int):
+    def __init__(self, points: TrainingPoints, population: IntArray, seed: int):
         self.points, self.seed = points, seed
         self.size = len(population)
         self.order = np.random.default_rng(seed).permutation(population)
@@ -93,10 +83,7 @@ class Sampler:
         return self.points.weights is None
 
     def draw(self, start: int, stop: int) -> Sample:
-        """Return the points drawn from place ``start`` to ``stop``.
-
-        Unless samples are ``nested``, ``start`` must be 0.
-        """
+        """Return the points at places ``start``, 0 unless ``nested``, to ``stop``."""
         stop = min(stop, self.size)
         if self.nested:
             rows = np.sort(self.order[start:stop])
@@ -111,8 +98,7 @@ class Sampler:
         inflated = weights[chosen] / inclusion[chosen]
         inflated /= inflated.max()
         variance, rows = inflated**2 * (1.0 - inclusion[chosen]), self.order[chosen]
-        points = self.points.subset(rows, inflated)
-        return Sample(rows, points, variance, self.distances)
+        return Sample(rows, self.points.subset(rows, inflated), variance, self.distances)
 
     def finite_population_factor(self, n_sampled: int) -> float:
         """Return the finite-population factor ``1 - n/N`` of the sampling variance.
@@ -124,19 +110,15 @@ class Sampler:
 
 def _inclusion(weights, size):
     """Return probabilities in proportion to ``weights``, at most 1, of sum ``size``."""
-    inclusion = np.zeros(len(weights))
-    certain = np.zeros(len(weights), dtype=bool)
-    while True:
-        open_, left = ~certain, size - certain.sum()
-        if left <= 0 or not open_.any():
+    share = np.zeros(len(weights))
+    certain = share >= 1.0
+    while certain.sum() < size and not certain.all():
+        others = weights[~certain]
+        share[~certain] = (size - certain.sum()) * others / others.sum()
+        if np.array_equal(certain, share >= 1.0):
             break
-        share = left * weights[open_] / weights[open_].sum()
-        inclusion[open_] = share
-        if not (share >= 1.0).any():
-            break
-        certain[np.flatnonzero(open_)[share >= 1.0]] = True
-    inclusion[certain] = 1.0
-    return np.maximum(inclusion, np.finfo(float).tiny)
+        certain = share >= 1.0
+    return np.clip(share, np.finfo(float).tiny, 1.0)
 
 
 class DistanceMoments:
@@ -151,10 +133,10 @@ class DistanceMoments:
     second : ndarray of shape (n_features + 2, n_features + 2) or None
         Their second moments; None if there are too many features.
     n_controls : int
-        Number of controls: 1 if the variance is unknown, else 2.
+        1 if the variance is unknown, else 2.
     """
 
-    def __init__(self, points: TrainingPoints, population: np.ndarray):
+    def __init__(self, points: TrainingPoints, population: IntArray):
         size = points.shape[1] + 2
         total, mass, second = np.zeros(size), 0.0, None
         if points.shape[1] <= MOST_FEATURES:
@@ -173,24 +155,17 @@ class DistanceMoments:
         self.second = None if second is None else second / mass
         self.n_controls = 1 if second is None else 2
 
-    def controls(self, sq: np.ndarray, queries: np.ndarray) -> list[np.ndarray]:
-        """Return the controls at squared distances, each of shape (n_queries, n).
-
-        Parameters
-        ----------
-        sq : ndarray of shape (n_queries, n)
-        queries : ndarray of shape (n_queries, n_features + 2)
-            Augmented.
-        """
+    def controls(self, sq: FloatArray, queries: FloatArray) -> list[FloatArray]:
+        """Return the controls at squared distances, each in the shape of ``sq``."""
         mean, scale = self.mean_and_scale(queries)
         standardized = (sq - mean[:, None]) / scale[:, None]
         return [standardized, standardized**2 - 1.0][: self.n_controls]
 
-    def mean_and_scale(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def mean_and_scale(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of the squared distances from each query.
 
         The latter is infinite where it is lost to rounding; where it is unknown, the mean
-        stands for it.
+        stands for it. Queries are augmented.
         """
         queries = np.asarray(queries, dtype=np.float64)
         mean = queries @ self.mean
@@ -207,16 +182,16 @@ class SampleSums(KernelReduction):
 
     The *variables* are the value ``K``, relative to that of the nearest point of the
     sample, and the controls. The state is the energy of the nearest point, and the sums
-    that :class:`SampleMoments` names, in its order, side by side.
+    that :class:`SampleMoments` names, in its order.
     """
 
     def __init__(self, spec: ReductionSpec, sample: Sample):
         super().__init__(dataclasses.replace(spec, points=sample.points))
-        self.sample = sample
-        self.n_variables = 1 + sample.distances.n_controls
-        self.pairs = list(zip(*_pairs(self.n_variables), strict=True))
+        self.sample, n_controls = sample, sample.distances.n_controls
+        self.n_variables = 1 + n_controls
+        self.pairs = list(zip(*np.triu_indices(self.n_variables), strict=True))
         # powers of K in the sums
-        singles = [0, 1] + [0] * sample.distances.n_controls
+        singles = [0, 1] + [0] * n_controls
         self.powers = np.array(singles * 2 + [pair.count(0) for pair in self.pairs])
         self.width = 1 + len(self.powers)
 
@@ -225,7 +200,8 @@ class SampleSums(KernelReduction):
 
     def update(self, state, tile):
         controls = self._controls(tile)
-        lowest, reference, shifted = self._shifted(state[0], tile)
+        lowest, reference = self._lowest(state[0], tile)
+        shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
         return lowest, self._rescaled(state, lowest) + self._sums(values, controls, tile)
 
@@ -273,6 +249,15 @@ class SampleSums(KernelReduction):
         return self.finish(self.merge(*states))
 
 
+def _row_products(x, y, weights):
+    """Return ``sum_j x_ij y_ij weights_j``; ``weights`` None stands for ones."""
+    if weights is not None:
+        return to_host((x * y) @ weights)
+    if isinstance(x, np.ndarray):
+        return np.einsum("ij,ij->i", x, y)
+    return to_host((x * y).sum(1))
+
+
 @dataclass(frozen=True)
 class SampleMoments:
     """The result of :class:`SampleSums` for some queries, by name.
@@ -286,49 +271,53 @@ class SampleMoments:
     weight, variance_weight : ndarray of shape (n_queries,)
         ``sum a`` and ``sum b``.
     sums, variance_sums : ndarray of shape (n_queries, n_variables)
-        ``sum a v`` and ``sum b v`` of the variables.
+        ``sum a v`` and ``sum b v`` of each variable.
     products : ndarray of shape (n_queries, n_pairs)
-        ``sum b v_i v_j``, the pairs in the order of ``np.triu_indices``.
-    n_sampled : int
-        Size of the sample.
+        ``sum b v_i v_j``, in the order of ``np.triu_indices``.
+    n_sampled, n_new : int
+        Size of the sample, and how many of it were not in a smaller one.
     """
 
-    lowest: np.ndarray
-    weight: np.ndarray
-    sums: np.ndarray
-    variance_weight: np.ndarray
-    variance_sums: np.ndarray
-    products: np.ndarray
+    lowest: FloatArray
+    weight: FloatArray
+    sums: FloatArray
+    variance_weight: FloatArray
+    variance_sums: FloatArray
+    products: FloatArray
     n_sampled: int
+    n_new: int
 
     @classmethod
-    def from_columns(cls, columns, n_variables, n_sampled) -> SampleMoments:
+    def from_columns(cls, columns, n_variables, n_sampled, n_new) -> SampleMoments:
         """Return the columns of the result by name."""
         ends = np.cumsum([1, 1, n_variables, 1, n_variables])
         lowest, weight, sums, b, *others = np.split(columns, ends, axis=1)
-        return cls(lowest[:, 0], weight[:, 0], sums, b[:, 0], *others, n_sampled)
+        others = b[:, 0], *others, n_sampled, n_new
+        return cls(lowest[:, 0], weight[:, 0], sums, *others)
 
-    def columns(self) -> np.ndarray:
+    def columns(self) -> FloatArray:
         """Return the result itself, of shape (n_queries, n_columns)."""
-        first = self.lowest, self.weight, self.sums
-        return np.column_stack(
-            [*first, self.variance_weight, self.variance_sums, self.products]
-        )
+        singles = self.lowest, self.weight, self.sums
+        squares = self.variance_weight, self.variance_sums, self.products
+        return np.column_stack([*singles, *squares])
 
     def subset(self, rows) -> SampleMoments:
         """Return the moments for some of the queries."""
-        return self.from_columns(self.columns()[rows], self.sums.shape[1], self.n_sampled)
+        n_variables, columns = self.sums.shape[1], self.columns()[rows]
+        return self.from_columns(columns, n_variables, self.n_sampled, self.n_new)
 
-    def regression_estimate(self, mass, control_means, population_factor):
+    def regression_estimate(
+        self, mass: FloatArray, control_means: FloatArray, population_factor: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the regression estimate of a kernel sum, relative to ``lowest``.
 
-        With means over the sample and over all points that are not left out, it is ::
+        With the mean value ``K`` and mean controls ``c`` of the sample, the slopes of the
+        regression of one on the others, and central second moments ``S`` by ``b``::
 
-            total = mass * (mean_K + slopes @ (control_means - sample_control_means))
+            total = mass * (K + slopes @ (control_means - c))
             variance = population_factor * (mass / sum a)^2 * (S_KK - slopes @ S_Kc)
 
-        ``slopes`` are the coefficients of the regression of ``K`` on the controls, ``S``
-        central second moments by ``b`` (Cochran, 1977, section 7.8).
+        (Cochran, 1977, section 7.8).
 
         Parameters
         ----------
@@ -341,14 +330,14 @@ class SampleMoments:
 
         Returns
         -------
-        total, variance : ndarray of shape (n_queries,)
-        square_ratio : ndarray of shape (n_queries,)
-            Sum of squared values over the largest square. With a tail index above 2 it
-            grows with the sample, and the variance can be trusted; below, single terms
-            decide.
+        total, variance, square_ratio : ndarray of shape (n_queries,)
+            The last is the sum of squared values over the largest square. With a tail
+            index above 2 it grows with the sample, and the variance can be trusted;
+            below, single terms decide.
         """
         some = self.weight > 0.0
-        mean = self.sums / np.where(some, self.weight, 1.0)[:, None]
+        weight, b = np.where(some, self.weight, 1.0), self.variance_weight
+        mean = self.sums / weight[:, None]
         central = self._central_moments(mean)
         slopes = np.zeros(control_means.shape)
         if population_factor > 0.0:
@@ -358,17 +347,15 @@ class SampleMoments:
         total = mass * np.where(trusted, mean[:, 0] + change, mean[:, 0])
         explained = np.where(trusted, (slopes * central[:, 0, 1:]).sum(axis=1), 0.0)
         residual = np.maximum(central[:, 0, 0] - explained, 0.0)
-        inflation = np.where(some, mass / np.where(some, self.weight, 1.0), 0.0) ** 2
-        b = self.variance_weight
+        inflation = np.where(some, mass / weight, 0.0) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            square_ratio = np.where(
-                b > 0.0, self.products[:, 0] / b * self.weight, np.inf
-            )
+            square_ratio = self.products[:, 0] / b * self.weight
+        square_ratio = np.where(b > 0.0, square_ratio, np.inf)
         return total, population_factor * inflation * residual, square_ratio
 
     def _central_moments(self, mean):
         """Return ``sum b v v'`` about the means by ``a``, a matrix for each query."""
-        i, j = _pairs(mean.shape[1])
+        i, j = np.triu_indices(mean.shape[1])
         central = self.products - mean[:, i] * self.variance_sums[:, j]
         central -= mean[:, j] * self.variance_sums[:, i]
         central += mean[:, i] * mean[:, j] * self.variance_weight[:, None]
@@ -377,11 +364,8 @@ class SampleMoments:
         return matrix
 
     def _slopes(self, central):
-        """Return slopes of the regression of the value on the controls.
-
-        They are 0 where a control does not vary beyond rounding.
-        """
-        i, j = _pairs(central.shape[1])
+        """Return slopes of the value on the controls, 0 where one is nearly constant."""
+        i, j = np.triu_indices(central.shape[1])
         squares = self.products[:, i == j][:, 1:]
         covariances, matrix = central[:, 0, 1:], central[:, 1:, 1:]
         slopes = np.zeros(covariances.shape)
@@ -394,17 +378,3 @@ class SampleMoments:
         right = (covariances[rows] / scale)[:, :, None]
         slopes[rows] = np.linalg.solve(correlations, right)[:, :, 0] / scale
         return slopes
-
-
-def _pairs(n_variables):
-    """Return the indices of all pairs of variables, each once."""
-    return np.triu_indices(n_variables)
-
-
-def _row_products(x, y, weights):
-    """Return ``sum_j x_ij y_ij weights_j``; ``weights`` None stands for ones."""
-    if weights is not None:
-        return to_host((x * y) @ weights)
-    if isinstance(x, np.ndarray):
-        return np.einsum("ij,ij->i", x, y)
-    return to_host((x * y).sum(1))
