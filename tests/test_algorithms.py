@@ -211,7 +211,7 @@ def test_of_many_neighbours_all_are_summed(white):
 
 def test_the_regime_decides(white, monkeypatch):
     pytest.importorskip("faiss")
-    monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
+    monkeypatch.setattr("skhdkde._approximation.setup.FEWEST_INDEXED", 10_000)
     rng = np.random.default_rng(0)
     # five dimensions in twenty, so that an index pays
     along = rng.standard_normal((5, 20))
@@ -277,7 +277,7 @@ def test_results_depend_on_nothing_but_the_query(white, algorithm, monkeypatch):
     expected = quiet(kde, X)[0]
     one_by_one = np.concatenate([quiet(kde, x[None])[0] for x in X])
     assert_allclose(one_by_one, expected, rtol=1e-10)
-    monkeypatch.setattr("skhdkde._approximation.QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr("skhdkde._approximation.approximation.QUERIES_AT_ONCE", 7)
     assert_allclose(quiet(kde, X)[0], expected, rtol=1e-10)
     assert_allclose(quiet(kde.set_params(n_jobs=1), X)[0], expected, rtol=1e-10)
     again = fit(Y, bandwidth=0.8, algorithm=algorithm)

@@ -119,7 +119,7 @@ def test_few_points_need_no_index(n, index):
 def test_data_in_islands_get_lists(monkeypatch):
     """Where a walk over a graph loses its way."""
     pytest.importorskip("faiss")
-    monkeypatch.setattr("skhdkde._fitting.FEWEST_INDEXED", 10_000)
+    monkeypatch.setattr("skhdkde._approximation.setup.FEWEST_INDEXED", 10_000)
     Y, _ = make_blobs(30_000, 20, centers=200, center_box=(-50, 50), random_state=0)
     kde = fit(Y[500:], bandwidth=0.8, algorithm="neighbors")
     assert kde.neighbors_index_ == "ivf"

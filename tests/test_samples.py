@@ -5,14 +5,29 @@ import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skhdkde._pairwise.backends import reduce_pairs
+from skhdkde._approximation.near_far_sum import NearFarSum
+from skhdkde._approximation.subsample import (
+    DistanceMoments,
+    SampleMoments,
+    Sampler,
+    SampleSums,
+    _inclusion,
+    positions,
+)
 from skhdkde._kernels import KERNELS
-from skhdkde._pairwise.points import TrainingPoints, distinct_rows
-from skhdkde._pairwise.reductions import LogSumExp, Nearest
-from skhdkde._approximation.subsample import Moments, Sampler, SampleSums, _inclusion, sampled_sum
-from skhdkde._approximation.near_far_sum import SplitSum, log_sums
+from skhdkde._pairwise import (
+    ComputeOptions,
+    LogSumExp,
+    Nearest,
+    ReductionSpec,
+    TrainingPoints,
+    distinct_rows,
+    log_sums,
+    reduce_pairs,
+)
 
 BACKENDS = ["numpy", "torch"]
+NUMPY = ComputeOptions()
 
 
 def make(n=3000, d=6, weighted=False, seed=0):
@@ -29,9 +44,8 @@ def test_nearest_are_those_of_a_sort(k, backend):
     points, _ = make()
     own = np.arange(40)
     queries = points.rows_as_queries(own)
-    found = reduce_pairs(
-        Nearest(k, 1e-8), queries, points, leave_out=own, backend=backend
-    )
+    options = ComputeOptions(backend)
+    found = reduce_pairs(Nearest(k, 1e-8), queries, points, options, leave_out=own)
     Y = points.exact
     sq = np.sum((Y[:40, None] - Y) ** 2, axis=2)
     sq[own, own] = np.inf
@@ -51,9 +65,9 @@ def test_several_points_are_left_out(backend):
     rng = np.random.default_rng(1)
     gone = np.array([rng.choice(3000, 50, replace=False) for _ in X])
     gone[:, 40:] = -1
-    reduction = LogSumExp(KERNELS["gaussian"], 0.7 * points.scale, points, 1e-8)
-    options = {"leave_out": gone, "backend": backend}
-    found = reduce_pairs(reduction, points.as_queries(X), points, **options)[:, 0]
+    spec = ReductionSpec(KERNELS["gaussian"], 0.7 * points.scale, points, points.dtype)
+    queries, options = points.as_queries(X), ComputeOptions(backend)
+    found = reduce_pairs(LogSumExp(spec), queries, points, options, leave_out=gone)[:, 0]
     for x, left_out, log_sum in zip(X, gone, found, strict=True):
         sq = oracles.squared_distances(x, points.in_data_units(slice(None)))
         terms = points.weights * np.exp(-sq / (2 * 0.7**2))
@@ -65,9 +79,9 @@ def test_several_points_are_left_out(backend):
 def test_moments_are_those_of_all_distances(weighted):
     points, X = make(weighted=weighted)
     rows = np.arange(100, 2500)
-    moments = Moments(points, rows)
-    queries = points.as_queries(X)
-    mean, sd = moments.of(points.query_block(queries[:], np.dtype(float)))
+    moments, queries = DistanceMoments(points, rows), points.as_queries(X)
+    block = points.query_block(queries[:], np.dtype(float))
+    mean, sd = moments.mean_and_scale(block)
     sq = np.sum((queries[:][:, None] - points.exact[rows]) ** 2, axis=2)
     w = None if points.weights is None else points.weights[rows]
     expected = np.average(sq, axis=1, weights=w)
@@ -83,31 +97,31 @@ def test_inclusion_is_in_proportion_and_at_most_one():
     assert_allclose(_inclusion(weights, 5), 1.0)
 
 
-def columns_of(sampler, size, queries, kernel, h, gone):
+def moments_of(sampler, size, queries, kernel, h, gone):
     sample = sampler.draw(0, size)
-    reduction = SampleSums(kernel, h, sample, 1e-8)
-    return reduce_pairs(
-        reduction, queries, sample.points, leave_out=sample.positions(gone)
-    )
+    spec = ReductionSpec(kernel, h, sampler.points, sampler.points.dtype)
+    reduction, left_out = SampleSums(spec, sample), positions(sample.rows, gone)
+    columns = reduce_pairs(reduction, queries, sample.points, NUMPY, leave_out=left_out)
+    return SampleMoments.from_columns(columns, reduction.n_variables, size, size)
 
 
 def estimate(points, size, X, kernel, h, gone, seed):
     """Total, standard deviation and truth relative to the same energy, for each query."""
     sampler = Sampler(points, np.arange(points.shape[0]), seed)
     queries = points.as_queries(X)
-    columns = columns_of(sampler, size, queries, kernel, h, gone)
+    moments = moments_of(sampler, size, queries, kernel, h, gone)
     sq = np.sum((queries[:][:, None] - points.exact) ** 2, axis=2)
-    rest = np.ones_like(sq, dtype=bool)
-    np.put_along_axis(rest, gone, False, 1)
     w = np.ones(points.shape[0]) if points.weights is None else points.weights
-    mass = (rest * w).sum(axis=1)
-    block = points.query_block(queries[:], np.dtype(float))
-    parts = sampler.moments.standardized(sq, block)
-    offsets = np.column_stack([(rest * w * p).sum(axis=1) / mass for p in parts])
-    share = sampler.share_of_variance(size)
-    total, variance, _ = sampled_sum(columns, mass, offsets, share)
-    lowest = columns[:, :1]
-    truth = (rest * w * np.exp((lowest - sq) / (2 * h**2))).sum(axis=1)
+    w = np.tile(w, (len(sq), 1))
+    np.put_along_axis(w, gone, 0.0, 1)
+    mass = w.sum(axis=1)
+    controls = sampler.distances.controls(
+        sq, points.query_block(queries[:], np.dtype(float))
+    )
+    means = np.column_stack([(w * c).sum(axis=1) / mass for c in controls])
+    factor = sampler.finite_population_factor(size)
+    total, variance, _ = moments.regression_estimate(mass, means, factor)
+    truth = (w * np.exp((moments.lowest[:, None] - sq) / (2 * h**2))).sum(axis=1)
     return total / truth, np.sqrt(variance) / truth
 
 
@@ -121,7 +135,7 @@ def test_samples_are_right_on_average_and_say_how_far_off(h, weighted):
     runs = [
         estimate(points, 500, X, KERNELS["gaussian"], h, gone, seed) for seed in range(60)
     ]
-    ratio, stated = (np.array(part) for part in zip(*runs, strict=True))
+    ratio, stated = (np.array(values) for values in zip(*runs, strict=True))
     spread = ratio.std(axis=0, ddof=1)
     # 60 runs: the mean is known to spread / 8, the spread to 9 %
     assert np.abs((ratio.mean(axis=0) - 1.0) / (spread / np.sqrt(60))).max() < 4.5
@@ -149,32 +163,30 @@ def test_a_sample_of_everything_is_everything(kernel, weighted):
     points, X = make(n=300, weighted=weighted)
     h, gone = 2.0 * points.scale, np.array([[3, 5, -1]] * 40)
     sampler = Sampler(points, np.arange(300), 0)
-    columns = columns_of(sampler, 300, points.as_queries(X), KERNELS[kernel], h, gone)
+    kernel, queries = KERNELS[kernel], points.as_queries(X)
+    moments = moments_of(sampler, 300, queries, kernel, h, gone)
     mass = points.total_weight() - (2.0 if not weighted else points.weights[[3, 5]].sum())
-    share = sampler.share_of_variance(300)
-    offsets = columns[:, 3:5] / columns[:, 1:2]
-    total, variance, _ = sampled_sum(columns, np.full(40, mass), offsets, share)
+    factor = sampler.finite_population_factor(300)
+    means = moments.sums[:, 1:] / moments.weight[:, None]
+    total, variance, _ = moments.regression_estimate(np.full(40, mass), means, factor)
     assert_array_equal(variance, 0.0)
-    reduction = LogSumExp(KERNELS[kernel], h, points, 1e-8)
-    options = {"leave_out": gone}
-    exact = reduce_pairs(reduction, points.as_queries(X), points, **options)[:, 0]
-    peak = KERNELS[kernel].log_peak(columns[:, 0], np.array([h]))[:, 0]
+    reduction = LogSumExp(ReductionSpec(kernel, h, points, points.dtype))
+    exact = reduce_pairs(reduction, queries, points, NUMPY, leave_out=gone)[:, 0]
+    peak = kernel.log_peak(moments.lowest, np.array([h]))[:, 0]
     with np.errstate(divide="ignore"):
         assert_allclose(np.log(total) + peak, exact, rtol=1e-9, atol=1e-9)
 
 
 def test_samples_drawn_bit_by_bit_are_those_drawn_at_once():
     points, X = make()
-    sampler, queries = Sampler(points, np.arange(3000), 0), None
-    queries = points.as_queries(X)
-    gone, kernel, h = np.full((40, 1), -1), KERNELS["gaussian"], 0.5 * points.scale
-    whole = columns_of(sampler, 2000, queries, kernel, h, gone)
-    parts = []
-    for start, stop in ((0, 700), (700, 2000)):
-        sample = sampler.draw(start, stop)
-        reduction = SampleSums(kernel, h, sample, 1e-8)
-        parts.append(reduce_pairs(reduction, queries, sample.points))
-    assert_allclose(reduction.both(*parts), whole, rtol=1e-8, atol=1e-10)
+    near_far, nobody = NearFarSum(points, np.empty(0, dtype=int), 0), np.full(40, -1)
+    spec = ReductionSpec(KERNELS["gaussian"], 0.5 * points.scale, points, points.dtype)
+    no_ids, queries = np.empty((40, 0), dtype=int), points.as_queries(X)
+    batch = near_far.batch(spec, queries, nobody, np.zeros(40), no_ids, NUMPY)
+    at_once = batch.moments(2000)
+    bit_by_bit = batch.moments(2000, batch.moments(700))
+    assert (at_once.n_new, bit_by_bit.n_new) == (2000, 1300)
+    assert_allclose(bit_by_bit.columns(), at_once.columns(), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -186,21 +198,24 @@ def test_sums_over_samples_on_every_backend(dtype, backend):
         points.in_data_units(slice(None)).astype(dtype), points.weights
     )
     sample = Sampler(points, np.arange(3000), 0).draw(0, 1000)
-    reduction = SampleSums(KERNELS["gaussian"], 0.8 * points.scale, sample, 1e-3)
-    queries = points.as_queries(X.astype(dtype))
-    found = reduce_pairs(reduction, queries, sample.points, backend=backend)
+    h, queries = 0.8 * points.scale, points.as_queries(X.astype(dtype))
+    reduction = SampleSums(
+        ReductionSpec(KERNELS["gaussian"], h, points, dtype, 1e-3), sample
+    )
+    columns = reduce_pairs(reduction, queries, sample.points, ComputeOptions(backend))
+    found = SampleMoments.from_columns(columns, reduction.n_variables, 1000, 1000)
     own = sample.points
     sq = np.sum((queries[:][:, None] - own.exact.astype(float)) ** 2, axis=2)
-    values = np.exp((sq.min(axis=1)[:, None] - sq) / (2 * (0.8 * points.scale) ** 2))
+    values = np.exp((sq.min(axis=1)[:, None] - sq) / (2 * h**2))
     rtol = 1e-9 if dtype == np.float64 else 1e-3
-    assert_allclose(found[:, 0], sq.min(axis=1), rtol=rtol)
-    assert_allclose(found[:, 1], own.weights.sum(), rtol=rtol)
-    assert_allclose(found[:, 2], values @ own.weights, rtol=rtol)
+    assert_allclose(found.lowest, sq.min(axis=1), rtol=rtol)
+    assert_allclose(found.weight, own.weights.sum(), rtol=rtol)
+    assert_allclose(found.sums[:, 0], values @ own.weights, rtol=rtol)
     b = sample.variance_weights
-    assert_allclose(found[:, 9], values**2 @ b, rtol=rtol)
+    assert_allclose(found.products[:, 0], values**2 @ b, rtol=rtol)
 
 
-def test_copies_are_found_with_their_first():
+def test_duplicates_are_found_with_their_first():
     points, _ = make(n=50)
     Y = points.in_data_units(slice(None))
     first, group = distinct_rows(TrainingPoints(Y[[0, 1, 0, 2, 1, 0]]))
@@ -230,13 +245,13 @@ def test_distances_to_listed_points(dtype):
     rng = np.random.default_rng(0)
     Y = (rng.standard_normal((500, 20)) * 1e-3 + 1e3).astype(dtype)
     points = TrainingPoints(Y)
-    split = SplitSum(points, np.array([], dtype=int), 0)
-    X = Y[:10] + dtype(1e-3)
-    ids = np.array([rng.choice(500, 30) for _ in X])
+    near_far = NearFarSum(points, np.array([], dtype=int), 0)
+    X, h = Y[:10] + dtype(1e-3), 1e-3
+    ids = np.array([rng.choice(500, 30, replace=False) for _ in X])
     ids[:, -1] = -1
-    options = KERNELS["gaussian"], 1e-3 * points.scale, 1e-3, 2
-    sq = split.near_distances(points.as_queries(X), ids, *options) / points.scale**2
-    assert np.isinf(sq[:, -1]).all()
-    for i, x in enumerate(X):
-        exact = oracles.squared_distances(x, Y[ids[i, :-1]])
-        assert_allclose(sq[i, :-1], exact.astype(float), rtol=1e-5, atol=1e-12)
+    spec = ReductionSpec(KERNELS["gaussian"], h * points.scale, points, dtype, 1e-5)
+    queries, nobody = points.as_queries(X), np.full(10, -1)
+    batch = near_far.batch(spec, queries, nobody, np.zeros(10), ids, NUMPY)
+    for x, own, log_sum in zip(X, ids[:, :-1], batch.near(), strict=True):
+        sq = oracles.squared_distances(x, Y[own])
+        assert_allclose(log_sum, float(np.log(np.exp(-sq / (2 * h**2)).sum())), atol=1e-4)
