@@ -121,14 +121,13 @@ def fit_density(training, estimator):
     """
     structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
     kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
-    structures = structures_of(structure, kernel, training.shape)
     if by_folds(estimator, structure, kernels):
-        structure, kernel, search = search_structures(
-            training.folds(), structures, kernels
-        )
+        folds = training.folds()
+        structures = structures_of(structure, kernel, folds.shape)
+        structure, kernel, search = search_structures(folds, structures, kernels)
         bandwidth = search.bandwidth
     else:
-        structure = structures[-1]
+        structure = structures_of(structure, kernel, training.shape)[-1]
     components = None if structure.plain else training.whiten(structure)
     points = training.points(components and components[0])
     if isinstance(bandwidth, str):

@@ -117,6 +117,7 @@ class BlockFolds:
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
         drawn = blocks.draw(lambda n_distinct: fold_ends(n_distinct)[-1])
+        self.shape = drawn.n_distinct, blocks.n_features
         self.n_duplicates = blocks.n_points - drawn.n_distinct
         check_foldable(drawn.n_distinct, self.n_duplicates)
         ends = fold_ends(drawn.n_distinct)[:-1]

@@ -58,7 +58,7 @@ class PointsSummary:
         self.weights = True if weighted else None  # whether there are any
         self.largest_norm = largest_norm
         size = 0.0 if layout.whitening is None else largest_norm
-        self.indistinct = indistinct_sq(size, self.dtype)
+        self.indistinct_sq = indistinct_sq(size, self.dtype)
 
     def shrunk(self, shrinkage):
         """Return the summary of the points with whitened coordinates shrunk."""
@@ -163,13 +163,13 @@ class BlockDensity(BaseDensity):
         left_out = np.ones(len(columns), dtype=bool)
         if own:
             others, left_out = self.without_own(*own)
-        state = reduction.unpack(result[0], 1.0, 0.0)
+        state = reduction.unpack(result[0])
         # those without weight see every point
         visible = (left_out, reduction.n_visible), (~left_out, self.n_points)
         for rows, n_visible in visible:
             if rows.any():
                 finishing = Diagnosing(self.spec(dtype), n_visible)
-                columns[rows] = finishing.finish(tuple(column[rows] for column in state))
+                columns[rows] = finishing.finish(state.subset(rows))
         log_density = self._finished(columns[:, 0], dtype, others)
         Diagnosing.to_data_units(columns, self.layout.scale)
         return np.column_stack([log_density, columns])

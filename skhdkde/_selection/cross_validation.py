@@ -81,7 +81,7 @@ class Folds:
 
     def __init__(self, X, weights, random_state, index, n_duplicates, options):
         self.X, self.weights, self.random_state = X, weights, random_state
-        self.n_duplicates = n_duplicates
+        self.shape, self.n_duplicates = X.shape, n_duplicates
         self.options = options.labelled("structure")
         order = np.argsort(sampling_ranks(index, random_state))
         self.queries = np.split(order, fold_ends(len(X)))[:-1]
