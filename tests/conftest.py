@@ -1,13 +1,28 @@
-"""Figures without a window, in doctests too; the numerical suite on every backend."""
+"""What the whole suite shares: threads, a cache for KeOps, figures, backends, a GPU."""
 
+import atexit
+import functools
 import importlib.util
 import os
+import shutil
+import tempfile
 
 import pytest
 
+# Before numpy is imported: workers of pytest-xdist share the cores.
+N_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if N_WORKERS > 1:
+    count = getattr(os, "process_cpu_count", os.cpu_count)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, count() // N_WORKERS)))
 os.environ.setdefault("MPLBACKEND", "Agg")
 # scikit-learn's array API support asks for scipy's, before either is imported
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# What KeOps has compiled, or failed to, in other runs does not matter. Workers find the
+# folder in the environment. It goes last of all: KeOps writes to it when Python ends.
+if not os.environ.get("KEOPS_CACHE_FOLDER"):
+    os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="skhdkde-keops-")
+    atexit.register(shutil.rmtree, os.environ["KEOPS_CACHE_FOLDER"], ignore_errors=True)
 
 MODULES = {"numpy": "numpy", "torch": "torch", "keops": "pykeops"}
 
@@ -25,23 +40,32 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "each_backend" in metafunc.fixturenames:
         names = metafunc.config.getoption("backends", "numpy,torch").split(",")
-        metafunc.parametrize("each_backend", names, indirect=True)
+        metafunc.parametrize("each_backend", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def each_backend(request):
+    """The name of every backend in turn."""
+    if importlib.util.find_spec(MODULES[request.param]) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def make_kde(each_backend):
+    """``HighDimKernelDensity`` with every backend in turn."""
+    from skhdkde import HighDimKernelDensity
+
+    return functools.partial(HighDimKernelDensity, backend=each_backend)
 
 
 @pytest.fixture
-def each_backend(request, monkeypatch):
-    """Every backend in turn, as what "auto" stands for.
+def tensors_as_on_a_gpu(monkeypatch):
+    """Tensors of torch are treated as if they were on a GPU."""
+    torch = pytest.importorskip("torch")
+    from skhdkde._utils import arrays
 
-    Modules whose tests all run on each have
-    ``pytestmark = pytest.mark.usefixtures("each_backend")``.
-    """
-    if importlib.util.find_spec(MODULES[request.param]) is None:
-        pytest.skip(f"{request.param} is not installed")
-    for module in ("_kde", "_bandwidth"):
-        monkeypatch.setattr(
-            f"skhdkde.{module}.resolve_backend", lambda *args, **options: request.param
-        )
-    return request.param
+    monkeypatch.setattr(arrays, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
 
 
 @pytest.fixture

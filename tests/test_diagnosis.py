@@ -9,10 +9,8 @@ import simulations as sim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skhdkde import Diagnosis, HighDimKernelDensity
+from skhdkde import Diagnosis
 from skhdkde.regimes import gaussian_thresholds
-
-pytestmark = pytest.mark.usefixtures("each_backend")
 
 KERNELS = oracles.KERNEL_NAMES
 COLUMNS = (
@@ -44,14 +42,14 @@ def direct_shares(x, Y, h, kernel, weights):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("leave_one_out", [False, True])
-def test_shares(kernel, dtype, weighted, leave_one_out):
+def test_shares(make_kde, kernel, dtype, weighted, leave_one_out):
     rng = np.random.default_rng(0)
     n, d = 2500, 6  # more than one tile
     X = (rng.normal(size=(n, d)) + 3.0).astype(dtype)
     weights = rng.exponential(size=n) if weighted else None
     w = np.ones(n) if weights is None else weights
     h = {"gaussian": 0.4, "exponential": 0.15}.get(kernel, 1.6)
-    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(X, sample_weight=weights)
+    kde = make_kde(bandwidth=h, kernel=kernel).fit(X, sample_weight=weights)
     queries = None if leave_one_out else (rng.normal(size=(30, d)) + 3.0).astype(dtype)
     found = kde.diagnose(queries)
     rows = range(0, n, 97) if leave_one_out else range(30)
@@ -76,10 +74,10 @@ def test_shares(kernel, dtype, weighted, leave_one_out):
 
 
 @pytest.mark.parametrize("kernel", ["tophat", "linear"])
-def test_compact_kernels_go_by_the_number_in_reach(kernel):
+def test_compact_kernels_go_by_the_number_in_reach(make_kde, kernel):
     rng = np.random.default_rng(1)
     X, queries = rng.normal(size=(3000, 5)), 1.5 * rng.normal(size=(300, 5))
-    found = HighDimKernelDensity(bandwidth=0.9, kernel=kernel).fit(X).diagnose(queries)
+    found = make_kde(bandwidth=0.9, kernel=kernel).fit(X).diagnose(queries)
     count = np.sum(sim.squared_distances(queries, X) < 0.9**2, axis=1)
     expected = np.where(count < 2, "extreme", np.where(count < 30, "stable", "clt"))
     np.testing.assert_array_equal(found.regime, expected)
@@ -89,30 +87,30 @@ def test_compact_kernels_go_by_the_number_in_reach(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_independent_of_tiles_threads_and_company(kernel):
+def test_independent_of_tiles_threads_and_company(make_kde, kernel):
     rng = np.random.default_rng(2)
     X, queries = rng.normal(size=(5000, 12)), rng.normal(size=(600, 12))
     h = {"gaussian": 0.8, "exponential": 0.25}.get(kernel, 3.0)
-    one = HighDimKernelDensity(bandwidth=h, kernel=kernel, n_jobs=1).fit(X)
-    two = HighDimKernelDensity(bandwidth=h, kernel=kernel, n_jobs=2).fit(X[::-1])
-    whole = one.diagnose(queries)
+    one = make_kde(bandwidth=h, kernel=kernel, n_jobs=1).fit(X)
+    two = make_kde(bandwidth=h, kernel=kernel, n_jobs=2).fit(X[::-1])
+    together = one.diagnose(queries)
     for other, rows in [
         (two.diagnose(queries), slice(None)),
         (one.diagnose(queries[5:6]), slice(5, 6)),
     ]:
         for name in COLUMNS:
-            expected = getattr(whole, name)[rows]
+            expected = getattr(together, name)[rows]
             np.testing.assert_allclose(getattr(other, name), expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("factor", [1e-100, 1e-3, 1e100])
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential", "epanechnikov"])
-def test_units(kernel, factor):
+def test_units(make_kde, kernel, factor):
     rng = np.random.default_rng(3)
     X, queries = rng.normal(size=(500, 8)), rng.normal(size=(40, 8))
 
     def diagnose(f):
-        kde = HighDimKernelDensity(bandwidth=2.0 * f, kernel=kernel).fit(f * X)
+        kde = make_kde(bandwidth=2.0 * f, kernel=kernel).fit(f * X)
         return kde.diagnose(f * queries)
 
     found, scaled = diagnose(1.0), diagnose(factor)
@@ -124,16 +122,16 @@ def test_units(kernel, factor):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_offset(dtype, offset):
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_far_from_zero(make_kde, dtype, shift):
     """Neighbours are found from sharp distances, or log ratios would be noise."""
     rng = np.random.default_rng(4)
-    X = (rng.normal(size=(1000, 20)) + offset).astype(dtype)
+    X = (rng.normal(size=(1000, 20)) + shift).astype(dtype)
     X[::2] += 100.0  # centring does not help with two clusters
     queries = X[:40] + rng.normal(size=(40, 20)).astype(dtype)
-    found = HighDimKernelDensity(bandwidth=0.8).fit(X).diagnose(queries)
-    exact = HighDimKernelDensity(bandwidth=0.8).fit(X.astype(np.float64) - offset)
-    expected = exact.diagnose(queries.astype(np.float64) - offset)
+    found = make_kde(bandwidth=0.8).fit(X).diagnose(queries)
+    exact = make_kde(bandwidth=0.8).fit(X.astype(np.float64) - shift)
+    expected = exact.diagnose(queries.astype(np.float64) - shift)
     for name in ("standard_error", "h_g", "effective_sample_size"):
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), rtol=2e-3
@@ -141,9 +139,9 @@ def test_offset(dtype, offset):
 
 
 @pytest.mark.parametrize("d, n", [(50, 20_000), (100, 20_000), (20, 5000)])
-def test_threshold_from_data(d, n):
+def test_threshold_from_data(make_kde, d, n):
     rng = np.random.default_rng(5)
-    kde = HighDimKernelDensity(bandwidth=1.0).fit(sim.white(n, d, rng))
+    kde = make_kde(bandwidth=1.0).fit(sim.white(n, d, rng))
     found = kde.diagnose(sim.white(200, d, rng))
     theory = gaussian_thresholds(n, np.ones(d))
     assert np.median(found.h_g) == pytest.approx(theory.h_g, rel=0.15)
@@ -152,12 +150,12 @@ def test_threshold_from_data(d, n):
 
 
 @pytest.mark.parametrize("d, n", [(20, 5000), (50, 5000), (100, 2000)])
-def test_regimes_switch_where_theory_says(d, n):
+def test_regimes_switch_where_theory_says(make_kde, d, n):
     rng = np.random.default_rng(6)
     h_g = gaussian_thresholds(n, np.ones(d)).h_g
     points, queries = sim.white(n, d, rng), sim.white(200, d, rng)
     shares = {
-        r: HighDimKernelDensity(bandwidth=r * h_g).fit(points).diagnose(queries).shares
+        r: make_kde(bandwidth=r * h_g).fit(points).diagnose(queries).shares
         for r in (0.6, 1.6, 2.0)
     }
     assert shares[0.6]["extreme"] > 0.9
@@ -169,10 +167,10 @@ def test_regimes_switch_where_theory_says(d, n):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 40])
-def test_few_points(n, kernel):
+def test_few_points(make_kde, n, kernel):
     rng = np.random.default_rng(7)
     X = rng.normal(size=(n, 3))
-    kde = HighDimKernelDensity(bandwidth=2.0, kernel=kernel).fit(X)
+    kde = make_kde(bandwidth=2.0, kernel=kernel).fit(X)
     found = kde.diagnose(0.1 * rng.normal(size=(4, 3)))
     some = np.isfinite(found.log_density)
     if n == 1:
@@ -190,8 +188,8 @@ def test_few_points(n, kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("case", ["on points", "all equal", "copies", "lattice"])
-def test_degenerate_data(case, kernel):
+@pytest.mark.parametrize("case", ["on points", "all equal", "duplicates", "lattice"])
+def test_degenerate_data(make_kde, case, kernel):
     rng = np.random.default_rng(8)
     X = rng.normal(size=(200, 4))
     queries = rng.normal(size=(10, 4))
@@ -200,12 +198,12 @@ def test_degenerate_data(case, kernel):
     elif case == "all equal":
         X = np.ones((200, 4))
         queries = np.vstack([X[:5], queries[:5]])
-    elif case == "copies":
+    elif case == "duplicates":
         X = np.repeat(X[:5], 40, axis=0)
         queries = np.vstack([X[:5], queries[:5]])
     else:
         X, queries = (X > 0.0).astype(float), (queries > 0.0).astype(float)
-    kde = HighDimKernelDensity(bandwidth=0.7, kernel=kernel).fit(X)
+    kde = make_kde(bandwidth=0.7, kernel=kernel).fit(X)
     for found in (kde.diagnose(queries), kde.diagnose()):
         reached = np.isfinite(found.log_density)
         for name in COLUMNS[1:]:
@@ -216,17 +214,17 @@ def test_degenerate_data(case, kernel):
         assert np.isposinf(found.standard_error[~reached]).all()
 
 
-def test_weights_are_points():
+def test_weights_are_points(make_kde):
     """Equal weights are none; a weightless point is as good as absent."""
     rng = np.random.default_rng(9)
     X, queries = rng.normal(size=(300, 6)), rng.normal(size=(20, 6))
-    kde = HighDimKernelDensity(bandwidth=0.6)
+    kde = make_kde(bandwidth=0.6)
     plain = kde.fit(X).diagnose(queries)
     equal = kde.fit(X, sample_weight=np.full(300, 7.0)).diagnose(queries)
     weights = np.ones(300)
     weights[::3] = 0.0
     some = kde.fit(X, sample_weight=weights)
-    without, alone = some.diagnose(queries), some.diagnose()
+    without, left_out = some.diagnose(queries), some.diagnose()
     fewer = kde.fit(X[weights > 0.0])
     expected, others = fewer.diagnose(queries), fewer.diagnose()
     lone = fewer.diagnose(X[weights == 0.0])
@@ -236,7 +234,7 @@ def test_weights_are_points():
         np.testing.assert_allclose(
             getattr(without, name), getattr(expected, name), rtol=rtol
         )
-        found = getattr(alone, name)
+        found = getattr(left_out, name)
         np.testing.assert_allclose(found[weights > 0.0], getattr(others, name), rtol=rtol)
         np.testing.assert_allclose(found[weights == 0.0], getattr(lone, name), rtol=rtol)
 
@@ -250,11 +248,11 @@ def test_weights_are_points():
     kernel=st.sampled_from(KERNELS),
     weighted=st.booleans(),
 )
-def test_sane_whatever_the_data(seed, n, d, log_h, kernel, weighted):
+def test_sane_whatever_the_data(make_kde, seed, n, d, log_h, kernel, weighted):
     rng = np.random.default_rng(seed)
     X = rng.standard_t(2, size=(n, d))
     weights = rng.exponential(size=n) if weighted else None
-    kde = HighDimKernelDensity(bandwidth=10.0**log_h, kernel=kernel)
+    kde = make_kde(bandwidth=10.0**log_h, kernel=kernel)
     found = kde.fit(X, sample_weight=weights).diagnose(rng.standard_t(2, size=(5, d)))
     reached = np.isfinite(found.log_density)
     assert (found.standard_error >= 0.0).all()
@@ -267,17 +265,17 @@ def test_sane_whatever_the_data(seed, n, d, log_h, kernel, weighted):
 
 
 @pytest.fixture(scope="module")
-def diagnosis():
+def diagnosis(make_kde):
     X = np.random.default_rng(10).normal(size=(300, 10))
-    return HighDimKernelDensity(bandwidth=0.9).fit(X).diagnose()
+    return make_kde(bandwidth=0.9).fit(X).diagnose()
 
 
 def test_frame(diagnosis):
-    frame = diagnosis.to_frame()
-    assert list(frame) == [*COLUMNS, "regime"]
-    assert frame.shape == (300, 8)
-    np.testing.assert_array_equal(frame["h_g"], diagnosis.h_g)
-    shares = frame["regime"].value_counts(normalize=True)
+    table = diagnosis.to_frame()
+    assert list(table) == [*COLUMNS, "regime"]
+    assert table.shape == (300, 8)
+    np.testing.assert_array_equal(table["h_g"], diagnosis.h_g)
+    shares = table["regime"].value_counts(normalize=True)
     for name, share in shares.items():
         assert diagnosis.shares[name] == pytest.approx(share)
 
@@ -302,18 +300,18 @@ def test_reprs(diagnosis):
     assert len(diagnosis) == 300
 
 
-def test_repr_of_what_is_not_finite():
+def test_repr_of_what_is_not_finite(make_kde):
     X = np.random.default_rng(11).normal(size=(1, 3))
-    kde = HighDimKernelDensity(bandwidth=1.0, kernel="tophat").fit(X)
+    kde = make_kde(bandwidth=1.0, kernel="tophat").fit(X)
     text = repr(kde.diagnose(X + 10.0))
     assert "1 query" in text
     assert "-inf" in text
     assert "max_weight" not in text  # NaN throughout
 
 
-def test_no_partial_state_and_clear_errors():
+def test_no_partial_state_and_clear_errors(make_kde):
     X = np.random.default_rng(12).normal(size=(30, 3))
-    kde = HighDimKernelDensity(bandwidth=1.0)
+    kde = make_kde(bandwidth=1.0)
     with pytest.raises(Exception, match="not fitted"):
         kde.diagnose()
     kde.fit(X)

@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-
-from skhdkde import HighDimKernelDensity
-from skhdkde._backends import _precision, _tiles
-from skhdkde._pairwise.points import TrainingPoints
-
-pytestmark = pytest.mark.usefixtures("each_backend")
+from scipy.special import logsumexp
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 # Rounding of the result, and of exponents of its size, where that is more.
@@ -19,16 +14,16 @@ RTOL = {np.float64: 2e-15, np.float32: 5e-7}
 DTYPES = [np.float64, np.float32]
 
 
-def assert_precise(X, Y, h, kernel="gaussian", rtol=None):
+def assert_precise(make_kde, X, Y, h, kernel="gaussian", rtol=None):
     dtype = Y.dtype.type
-    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y)
+    kde = make_kde(bandwidth=h, kernel=kernel).fit(Y)
     expected = oracles.log_density(X, Y, h, kernel)
     result = kde.score_samples(X)
     assert_allclose(result, expected, atol=ATOL[dtype], rtol=rtol or RTOL[dtype])
     return kde
 
 
-def offset(dtype, rng):
+def shifted(dtype, rng):
     Y = (1e6 + rng.standard_normal((300, 20))).astype(dtype)
     return Y[:20] + dtype(0.5), Y, 0.8
 
@@ -116,7 +111,7 @@ CASES = [
     close_pairs,
     equal_features,
     sentinel,
-    offset,
+    shifted,
     clusters,
     duplicates,
     one_dimension,
@@ -133,47 +128,46 @@ CASES = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_gaussian(case, dtype):
-    assert_precise(*case(dtype, np.random.default_rng(0)))
+def test_gaussian(make_kde, case, dtype):
+    assert_precise(make_kde, *case(dtype, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES[1:])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_other_kernels(case, kernel, dtype):
+def test_other_kernels(make_kde, case, kernel, dtype):
     X, Y, h = case(dtype, np.random.default_rng(1))
     d = Y.shape[1]
     # bandwidths that smooth alike, so that there are points in reach
     h *= 1 / np.sqrt(d + 1) if kernel == "exponential" else 1.5 * np.sqrt(d + 4)
-    assert_precise(X, Y, h, kernel)
+    assert_precise(make_kde, X, Y, h, kernel)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
 @pytest.mark.parametrize("h", [1e-6, 1e-3, 0.1, 1.0, 30.0, 1e6])
-def test_bandwidths(h, kernel, dtype):
+def test_bandwidths(make_kde, h, kernel, dtype):
     rng = np.random.default_rng(0)
     Y = rng.standard_normal((400, 30)).astype(dtype)
-    assert_precise(np.vstack([Y[:20], -Y[:20]]), Y, h, kernel)
+    assert_precise(make_kde, np.vstack([Y[:20], -Y[:20]]), Y, h, kernel)
 
 
-@pytest.mark.parametrize("case", [offset, clusters, images, heavy_tails, close_pairs])
-def test_the_cases_are_hard(case, monkeypatch, each_backend):
-    """Without mending, these cases fail: the tests above can fail."""
-    if each_backend == "keops":
-        pytest.skip("KeOps computes differences, and mends nothing")
-    monkeypatch.setattr(_tiles, "mend", lambda *args: None)
-    monkeypatch.setattr(
-        "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])
-    )
-    with pytest.raises(AssertionError):
-        assert_precise(*case(np.float32, np.random.default_rng(0)))
+@pytest.mark.parametrize("case", [shifted, clusters, images, heavy_tails, close_pairs])
+def test_the_cases_are_hard(case):
+    """Of products in float32 the log densities are wrong: the tests above can fail."""
+    X, Y, h = case(np.float32, np.random.default_rng(0))
+    sq = np.square(X).sum(axis=1)[:, None] + np.square(Y).sum(axis=1) - 2 * X @ Y.T
+    sq = np.maximum(sq, 0).astype(np.float64)
+    log_norm = oracles.log_normalizer("gaussian", Y.shape[1]) + Y.shape[1] * np.log(h)
+    found = logsumexp(-sq / (2 * h**2), axis=1) - np.log(len(Y)) - log_norm
+    expected = oracles.log_density(X, Y, h)
+    assert not np.allclose(found, expected, atol=ATOL[np.float32], rtol=RTOL[np.float32])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_leave_one_out_of_tight_clusters(dtype):
+def test_leave_one_out_of_tight_clusters(make_kde, dtype):
     _, Y, h = clusters(dtype, np.random.default_rng(0))
-    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    kde = make_kde(bandwidth=h).fit(Y)
     expected = oracles.log_density(Y, Y, h, leave_out=np.arange(len(Y)))
     assert_allclose(kde.score_samples(None), expected, atol=ATOL[dtype], rtol=RTOL[dtype])
 
@@ -181,45 +175,45 @@ def test_leave_one_out_of_tight_clusters(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ratio", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
-def test_leave_one_out_of_close_pairs(kernel, ratio, dtype):
+def test_leave_one_out_of_close_pairs(make_kde, kernel, ratio, dtype):
     """The nearest distance that the product gives is off by more than the distance."""
     rng = np.random.default_rng(0)
     A = rng.standard_normal((25, 20))
     Y = np.vstack([A, A + 1e-6 * rng.standard_normal((25, 20))]).astype(dtype)
     h = ratio * 1e-6 / (5 if kernel == "exponential" else 1)
-    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y)
+    kde = make_kde(bandwidth=h, kernel=kernel).fit(Y)
     expected = oracles.log_density(Y, Y, h, kernel, leave_out=np.arange(50))
     assert_allclose(kde.score_samples(None), expected, atol=ATOL[dtype], rtol=RTOL[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_query_alone_scores_as_in_company(dtype):
+def test_a_query_alone_scores_as_in_company(make_kde, dtype):
     X, Y, h = close_pairs(dtype, np.random.default_rng(0))
-    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    kde = make_kde(bandwidth=h).fit(Y)
     alone = np.concatenate([kde.score_samples(x[None]) for x in X])
     assert_allclose(kde.score_samples(X), alone, atol=ATOL[dtype], rtol=RTOL[dtype])
 
 
 @pytest.mark.parametrize("kernel, h", [("gaussian", 5e-4), ("exponential", 1e-4)])
 @pytest.mark.parametrize("weight", [1e-10, 1e-20])
-def test_a_light_nearest_point_does_not_hide_heavier_ones(weight, kernel, h):
+def test_a_light_nearest_point_does_not_hide_heavier_ones(make_kde, weight, kernel, h):
     rng = np.random.default_rng(1)
     c = 1e4 * rng.standard_normal((2, 20))
     Y = np.repeat(c, 200, axis=0) + 1e-3 * rng.standard_normal((400, 20))
     X = c[:1] + 1e-3 * rng.standard_normal((1, 20))
     Y[0] = X[0] + 2e-5
     weights = np.r_[weight, np.ones(399)]
-    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y, sample_weight=weights)
+    kde = make_kde(bandwidth=h, kernel=kernel).fit(Y, sample_weight=weights)
     expected = oracles.log_density(X, Y, h, kernel, weights)
     assert_allclose(kde.score_samples(X), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("kernel", ["exponential", "linear"])
 @pytest.mark.parametrize("dtype, step", [(np.float32, 1e-6), (np.float64, 1e-12)])
-def test_gradient_beside_a_cusp(kernel, dtype, step):
+def test_gradient_beside_a_cusp(make_kde, kernel, dtype, step):
     Y = np.random.default_rng(0).standard_normal((500, 2)).astype(dtype)
     X = Y[:50] + dtype(step)
-    kde = HighDimKernelDensity(bandwidth=0.1, kernel=kernel).fit(Y)
+    kde = make_kde(bandwidth=0.1, kernel=kernel).fit(Y)
     expected = oracles.gradient(X, Y, 0.1, kernel)
     atol = ATOL[dtype] * np.sqrt(2) / 0.1
     assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol)
@@ -227,73 +221,30 @@ def test_gradient_beside_a_cusp(kernel, dtype, step):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential", "tophat"])
-def test_far_queries(kernel, dtype):
+def test_far_queries(make_kde, kernel, dtype):
     """-inf where the result is out of range, without warnings, and never NaN."""
     Y = np.random.default_rng(0).standard_normal((100, 5)).astype(dtype)
-    kde = HighDimKernelDensity(bandwidth=0.5, kernel=kernel).fit(Y)
+    kde = make_kde(bandwidth=0.5, kernel=kernel).fit(Y)
     X = np.full((2, 5), 1e25, dtype=dtype)
     expected = oracles.log_density(X, Y, 0.5, kernel)
     if dtype == np.float32 and kernel == "gaussian":
         expected[:] = -np.inf  # -5e50
     assert_allclose(kde.score_samples(X), expected, rtol=RTOL[dtype])
-    tiny = HighDimKernelDensity(bandwidth=1e-20, kernel=kernel).fit(Y * dtype(1e-20))
+    tiny = make_kde(bandwidth=1e-20, kernel=kernel).fit(Y * dtype(1e-20))
     assert not np.isnan(tiny.score_samples(np.full((2, 5), 1e19, dtype=dtype))).any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "case", [offset, clusters, images, outlier, heavy_tails, close_pairs, sentinel]
+    "case", [shifted, clusters, images, outlier, heavy_tails, close_pairs, sentinel]
 )
-def test_gradients(case, dtype):
+def test_gradients(make_kde, case, dtype):
     X, Y, h = case(dtype, np.random.default_rng(0))
-    kde = HighDimKernelDensity(bandwidth=h).fit(Y)
+    kde = make_kde(bandwidth=h).fit(Y)
     expected = oracles.gradient(X, Y, h)
     # units of the gradient: displacement / h^2
     atol = ATOL[dtype] * np.sqrt(Y.shape[1]) / h
     assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "kind", ["normal", "positive", "near", "sparse", "offset", "equal"]
-)
-@pytest.mark.parametrize("d", [1, 2, 8, 33, 128, 768, 2048])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
-    """Every error of a product is within the bound; the largest is not far below it."""
-    rng = np.random.default_rng(d)
-    Y = {
-        "normal": lambda: rng.standard_normal((400, d)),
-        "positive": lambda: rng.random((400, d)),
-        "near": lambda: rng.standard_normal(d) + 1e-3 * rng.standard_normal((400, d)),
-        "sparse": lambda: rng.random((400, d)) * (rng.random((400, d)) < 0.1),
-        "offset": lambda: 50 + rng.standard_normal((400, d)),
-        "equal": lambda: rng.random((400, 1)) * np.ones(d),
-    }[kind]()
-    Y = Y.astype(dtype)
-    X = Y[:100] + dtype(1e-3)
-    monkeypatch.setattr(
-        "skhdkde._points._useful_center", lambda Y, s: np.zeros(Y.shape[1])
-    )
-    points = TrainingPoints(Y)
-    queries = points.as_queries(X)[:]
-    block = points.query_block(queries, np.dtype(dtype))
-    sq = block @ points.augmented.T
-    exact = np.stack([oracles.squared_distances(q, points.exact) for q in queries])
-    error = np.abs(sq - exact).astype(float)
-    # the bound for a row is for its nearest point, the least well conditioned one
-    query_sq = block[:, -1].astype(float)
-    far = np.full(len(X), np.inf)
-    delta = _precision.error_bound(
-        query_sq,
-        exact.min(axis=1).astype(float),
-        far,
-        points.largest_norm,
-        d,
-        dtype,
-        points.bias,
-    )
-    assert (error <= delta[:, None]).all()
-    assert error.max() > 0.02 * delta.min()
 
 
 @settings(max_examples=60, deadline=None)
@@ -302,14 +253,14 @@ def test_error_bound_holds_and_is_not_idle(dtype, d, kind, monkeypatch):
     d=st.integers(1, 40),
     n=st.integers(1, 80),
     log_spread=st.floats(-6, 6),
-    log_offset=st.floats(-6, 6),
+    log_shift=st.floats(-6, 6),
     log_h=st.floats(-3, 3),
     kernel=st.sampled_from(oracles.KERNEL_NAMES),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_scale(seed, d, n, log_spread, log_offset, log_h, kernel, dtype):
+def test_any_scale(make_kde, seed, d, n, log_spread, log_shift, log_h, kernel, dtype):
     rng = np.random.default_rng(seed)
     spread = 10.0**log_spread
-    Y = (spread * rng.standard_normal((n, d)) + 10.0**log_offset).astype(dtype)
+    Y = (spread * rng.standard_normal((n, d)) + 10.0**log_shift).astype(dtype)
     X = np.vstack([Y[:3], (Y[:3] + spread * rng.standard_normal(d)).astype(dtype)])
-    assert_precise(X, Y, spread * 10.0**log_h * np.sqrt(d), kernel)
+    assert_precise(make_kde, X, Y, spread * 10.0**log_h * np.sqrt(d), kernel)
