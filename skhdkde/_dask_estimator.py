@@ -97,8 +97,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     ----------
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
             bandwidth_search_, n_features_in_, feature_names_in_ : object
-        As of :class:`~skhdkde.HighDimKernelDensity`. The number of copies that
-        ``bandwidth_search_`` states is an estimate above 65,536 points.
+        As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
+        that ``bandwidth_search_`` states is an estimate above 65,536 points.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

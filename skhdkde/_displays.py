@@ -108,7 +108,7 @@ class BandwidthDisplay:
 
         X : array-like of shape (n_queries, n_features), default=None
             Held-out points; training points would count themselves. None stands for the
-            training points, each without itself and its copies, at most 4096 of them.
+            training points, each without itself and its duplicates, at most 4096 of them.
 
         true_log_density : callable, default=None
             The true log density, ``true_log_density(X) -> ndarray of shape

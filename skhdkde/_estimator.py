@@ -43,10 +43,10 @@ class HighDimKernelDensity(BaseKernelDensity):
     ----------
     bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
         The bandwidth, or the rule that chooses it. It is in the units of the data; or,
-        for a `covariance_type` other than "spherical", in those of the whitening in which
+        for a `covariance_type` other than "spherical", in whitened units, in which
         that covariance is the identity. The rules are those of :func:`select_bandwidth`;
         "kl" maximises the mean log density of training points left out, one by one, or
-        in up to five folds where they have a part in a covariance, a mixture or a local
+        in up to five folds where they have a share in a covariance, a mixture or a local
         scale. Of more than 4096 points (2000 in folds) about that many are left out in
         turn, drawn at random.
 
@@ -80,11 +80,11 @@ class HighDimKernelDensity(BaseKernelDensity):
         - "auto": the best of all four, with variance preserved, by "kl"
 
     preserve_variance : bool, default=False
-        Whether to pull training points to the mean (of their component, if "local") by
-        ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so
-        that the estimate has the covariance of the points. At the largest ``h`` it is
-        one kernel at the mean, or the mixture. For "spherical" the mean variance
-        of the features takes the place of 1. "auto" always does.
+        Whether to shrink training points towards the mean (of their component, if
+        "local") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
+        variance at ``h = 1``, so that the estimate has the covariance of the points. At
+        the largest ``h`` it is one kernel at the mean, or the mixture. For "spherical"
+        the mean variance of the features takes the place of 1. "auto" always does.
 
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th
@@ -308,7 +308,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         ----------
         X : array-like of shape (n_queries, n_features), or None
             Points. None stands for the training points, each without itself but not
-            without its copies: the leave-one-out log density. Training points passed as
+            without its duplicates: the leave-one-out log density. Training points passed as
             X count themselves, and score far too high. In a Pipeline None cannot pass the
             other steps: ask its last step.
 
@@ -346,17 +346,18 @@ class HighDimKernelDensity(BaseKernelDensity):
         All comes from one pass over all pairs, but ``log_density``, which is as
         :meth:`score_samples` has it. The standard error is the spread over data sets
         redrawn from a law that is fitted to the 32 nearest points and completed by the
-        sum over the rest; from a tail index of 4 on it is that of the central limit
+        sum over the others; from a tail index of 4 on it is that of the central limit
         theorem. "Regimes and error bars" in the user guide derives and tests it.
 
         With ``sample_weight`` the fresh data sets have as many points, and each point
         brings a weight drawn from those of its surroundings.
 
-        Covariances, mixture, pull and local scales stay as they are in fresh data sets
-        and thresholds. With several components or local scales a distance is one of the
-        same value of the kernel in the whitening of the point that contributes most.
+        Covariances, mixture, shrinkage and local scales stay as they are in fresh data
+        sets and thresholds. With several components or local scales a distance is one
+        of the same kernel value in the whitened units of the point that contributes
+        most.
         """
-        log_density, columns = self._at(X, lambda *args: self._density.diagnose(*args))
+        log_density, columns = self._at(X, self._diagnosis)
         report = None
         if self._approximation is not None:
             log_density, used = self._at(X, self._log_density)
@@ -371,6 +372,10 @@ class HighDimKernelDensity(BaseKernelDensity):
             return self._approximation.log_density(X, options)
         log_density = self._density.log_density(X, options)
         return log_density, log_density[:, None]
+
+    def _diagnosis(self, X, options):
+        """Return log densities over all points, and the columns of a diagnosis."""
+        return self._density.diagnose(X, options)
 
     def _at(self, X, method):
         """Return log densities and columns of a method, at X or at training points."""

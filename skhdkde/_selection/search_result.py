@@ -54,7 +54,7 @@ class BandwidthSearch:
     n_queries : int
         Number of training points used as queries.
     n_copies : int
-        Number of training points that are exact copies of an earlier one; copies
+        Number of training points that are exact duplicates of an earlier one; these
         count as one point with their total weight.
     candidates : tuple of Candidate
         Structures and degrees of freedom that were compared on held-out points; empty if

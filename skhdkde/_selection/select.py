@@ -129,9 +129,9 @@ def select_bandwidth(
 
     Notes
     -----
-    Exact copies of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
-    "kl" and "nearest" treat copies as one point with their total weight, which is left
-    out as a whole, and warn.
+    Exact duplicates of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
+    "kl" and "nearest" treat duplicates as one point with their total weight, which is
+    left out, and warn.
 
     References
     ----------
