@@ -174,7 +174,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         )
         found = fit_density(known, self)
         fitted._density = found.density
-        vars(fitted).update(found.attributes())
+        fitted.__dict__.update(found.attributes())
         fitted.backend_ = "+".join(sorted(known.backends))
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__

@@ -296,7 +296,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         training = LocalTraining(X, relative_weights(weights), self, options)
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
-        vars(fitted).update(found.attributes())
+        fitted.__dict__.update(found.attributes())
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
         return self
@@ -308,9 +308,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         ----------
         X : array-like of shape (n_queries, n_features), or None
             Points. None stands for the training points, each without itself but not
-            without its duplicates: the leave-one-out log density. Training points passed as
-            X count themselves, and score far too high. In a Pipeline None cannot pass the
-            other steps: ask its last step.
+            without its duplicates: the leave-one-out log density. Training points passed
+            as X count themselves, and score far too high. In a Pipeline None cannot pass
+            the other steps: ask its last step.
 
         Returns
         -------

@@ -326,13 +326,11 @@ class Density(BaseDensity):
 
     def _merged_diagnosis(self, X, rows, options):
         """Return columns for a batch of queries, relative to the largest determinant."""
-        state = best = None
-        for component in self.components:
-            reduction, other, units = self._state(component, X, rows, options)
-            if state is None:
-                state, best = other, np.tile(units, (len(other[0]), 1))
-                continue
-            best[other[0] < state[0]] = units
+        reduction, state, units = self._state(self.components[0], X, rows, options)
+        best = np.tile(units, (len(state.lowest), 1))
+        for component in self.components[1:]:
+            _, other, units = self._state(component, X, rows, options)
+            best[other.lowest < state.lowest] = units
             state = reduction.merge(state, other)
         # back to distances in the whitening of the component of the largest term
         state = reduction.unscaled(state, best[:, 0], best[:, 1])

@@ -145,18 +145,16 @@ class BlockHeldOut(BaseHeldOut):
             structure, [[component] for component in fitted], fitted[0].n_features
         )
         self.folds, self.blocks, self.fitted = folds, blocks, fitted
-        self.dtype = np.dtype(np.float64)
+        self.dtype: np.dtype = np.dtype(np.float64)
         if self._is_sharp_in_float32(max(c.moments.largest.max() for c in fitted)):
             self.dtype = np.dtype(np.float32)
             self.fitted = [_as_float32(component) for component in fitted]
 
     def _mean_squares(self):
-        """Return the mean square of a coordinate, for each fold."""
         moments = [component.moments for component in self.fitted]
         return [np.mean(m.variance + m.mean**2) for m in moments]
 
     def _nearest_sq(self):
-        """Return squared distances to the nearest point of a few queries of each fold."""
         queries = [q[:N_PILOT] for q in self.folds.queries]
         reductions = [KSmallest(1, HELD_OUT_NEAREST_TOL) for _ in self.fitted]
         found = self._reduce(reductions, queries, self.folds.split)
@@ -164,11 +162,9 @@ class BlockHeldOut(BaseHeldOut):
         return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
 
     def log_density(self, trials):
-        """Return log densities at all queries, (n_queries, n_trials), nats."""
         return self._log_density(trials, self.folds.queries, self.folds.split)
 
     def pilot(self, trials):
-        """Return log densities at a few queries of the first fold."""
         queries = [self.folds.queries[0][:N_PILOT]]
         return self._log_density(trials, queries, FoldSplit(self.folds.split.folds[:1]))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import uuid
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import validate_data
@@ -73,15 +74,16 @@ class DaskTraining:
         """
         name = _name(type(task).__name__.removesuffix("Task").lower())
         blocks, needs = self.blocks()
-        graph, keys = {f"{name}-task": task}, []
+        graph: dict[Any, Any] = {f"{name}-task": task}
+        keys = []
         for j, block in enumerate(blocks):
             more = () if extras is None else extras[j]
             if more is not None:
                 keys.append((f"{name}-block", j))
                 graph[keys[-1]] = (_of, f"{name}-task", j, *block, *more)
         _add_tree(graph, f"{name}-task", name, keys)
-        graph = HighLevelGraph.from_collections(name, graph, dependencies=needs)
-        return computed(Delayed(name, graph), self.verbose, name.split("-")[0])
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=needs)
+        return computed(Delayed(name, layers), self.verbose, name.split("-")[0])
 
     def sizes(self):
         """Return rows, and rows of positive weight, of each block: (n_blocks, 2)."""
@@ -133,7 +135,7 @@ class DaskTraining:
         of which block it is.
         """
         name, (blocks, needs) = _name(kind), self.blocks()
-        graph = {f"{name}-task": task, f"{name}-density": density}
+        graph: dict[Any, Any] = {f"{name}-task": task, f"{name}-density": density}
         finish = getattr(type(density), f"{kind}_from")
         columns = {
             "density": 0,
@@ -153,11 +155,11 @@ class DaskTraining:
             result = f"{name}-task", (f"{name}-sum", i), float_dtype(Q)
             finished = _finished, finish, f"{name}-density", *result, *known
             graph[(name, i, *last_index)] = finished
-        graph = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
         dtype = np.result_type(float_dtype(Q), density.dtype)
         dtype = np.dtype(np.float64) if kind == "diagnosis" else dtype
         chunks = (Q.chunks[0], (columns,)) if columns else (Q.chunks[0],)
-        return da.Array(graph, name, chunks, dtype)
+        return da.Array(layers, name, chunks, dtype)
 
 
 class _Recipe:
@@ -180,7 +182,8 @@ def _block_arguments(array):
     if distributed.futures_of(array):
         return keys, [array]
     (array,) = dask.optimize(array)
-    recipes = _recipes(*_graph_and_needs(array), keys)
+    graph, dependencies = _graph_and_needs(array)
+    recipes = _recipes(graph, dependencies, keys)
     return (keys, [array]) if recipes is None else (recipes, [])
 
 
@@ -210,7 +213,8 @@ def _recipes(graph, needs, keys):
     """
     if _refers_to_cluster(graph):
         return None
-    recipes, used = [], set()
+    recipes = []
+    used: set[Any] = set()
     for key in keys:
         found = _closure(key, needs)
         if any(needs[k] for k in found & used):  # a mean of all, say: to be made once

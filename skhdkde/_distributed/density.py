@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from skhdkde._pairwise import (
     ComputeOptions,
     LogSumExp,
     PartialGradient,
+    Reduction,
     ReductionSpec,
     indistinct_sq,
 )
@@ -38,7 +40,7 @@ class PointsSummary:
         In scaled units.
     """
 
-    sq_factor = None
+    sq_factor: np.ndarray | None = None  # no local scales
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class BlockDensity(BaseDensity):
             Number of points that each query leaves out.
         """
         spec = self.spec(dtype)
+        reduction: Reduction
         if kind == "density":
             reduction = LogSumExp(spec)
         elif kind == "gradient":
@@ -194,7 +197,7 @@ class BlockDensity(BaseDensity):
         n_samples, ends = check_n_samples(n_samples), np.cumsum(self.totals)
         marks = rng.uniform(size=n_samples) * ends[-1]
         block = np.minimum(np.searchsorted(ends, marks, "right"), len(ends) - 1)
-        extras = [None] * len(ends)
+        extras: list[Any] = [None] * len(ends)
         for b in np.unique(block):
             which = np.flatnonzero(block == b)
             extras[b] = marks[which] - (ends[b] - self.totals[b]), which

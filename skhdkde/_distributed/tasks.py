@@ -50,7 +50,7 @@ class Task(abc.ABC):
 
 def batches(X, weights, dtype, heaviest=1.0):
     """Yield points of positive weight in ``dtype``, relative weights, and rows of X."""
-    for rows in row_batches(*X.shape, BATCH_SIZE):
+    for rows in row_batches(len(X), X.shape[1], BATCH_SIZE):
         batch, index = np.asarray(X[rows], dtype=dtype), np.arange(rows.start, rows.stop)
         own = None
         if weights is not None:
@@ -474,7 +474,7 @@ class ExtentTask(Task):
 
     def _of_batch(self, X, weights):
         """Return the result for a batch of points."""
-        result = []
+        result: list[Any] = []
         outside = self.split.outside(X, weights)
         for (x, own), whitening in zip(outside, self.whitenings, strict=True):
             z = x

@@ -10,9 +10,10 @@ leave-one-out mean does for the textbook's density.
 
 from __future__ import annotations
 
+import abc
 import functools
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,11 +119,8 @@ class Folds:
         return fitted
 
 
-class BaseHeldOut:
+class BaseHeldOut(abc.ABC):
     """Log density of the folds for one structure, fitted to the points outside.
-
-    A subclass has ``log_density(trials)`` of shape (n_queries, n_trials), ``pilot``, the
-    same for a few queries of the first fold, and ``_nearest_sq`` and ``_mean_squares``.
 
     Attributes
     ----------
@@ -134,6 +132,22 @@ class BaseHeldOut:
     def __init__(self, structure, components, n_features):
         self.structure, self.n_features = structure, n_features
         self.components = components
+
+    @abc.abstractmethod
+    def log_density(self, trials: list[Trial]) -> np.ndarray:
+        """Return log densities at all queries, (n_queries, n_trials), nats."""
+
+    @abc.abstractmethod
+    def pilot(self, trials: list[Trial]) -> np.ndarray:
+        """Return log densities at a few queries of the first fold."""
+
+    @abc.abstractmethod
+    def _nearest_sq(self) -> list[np.ndarray]:
+        """Return squared distances to the nearest point of a few queries of each fold."""
+
+    @abc.abstractmethod
+    def _mean_squares(self) -> list[float]:
+        """Return the mean square of a coordinate, in all components."""
 
     @functools.cached_property
     def distances(self):
@@ -185,7 +199,7 @@ class HeldOut(BaseHeldOut):
     def __init__(self, folds, structure):
         super().__init__(structure, folds.components(structure), folds.X.shape[1])
         self.folds, self.options = folds, folds.options
-        self.dtype = np.dtype(np.float64)
+        self.dtype: np.dtype = np.dtype(np.float64)
         everyone = [c for of_fold in self.components for c in of_fold]
         if self._is_sharp_in_float32(max(np.abs(c.Z).max() for c in everyone)):
             self.dtype = np.dtype(np.float32)
@@ -193,12 +207,10 @@ class HeldOut(BaseHeldOut):
         self._points = {}
 
     def log_density(self, trials):
-        """Return log densities at all queries, (n_queries, n_trials), nats."""
         folds = zip(self.folds.queries, self.components, strict=True)
         return np.vstack([self._of_fold(rows, own, trials) for rows, own in folds])
 
     def pilot(self, trials):
-        """Return log densities at a few queries of the first fold."""
         rows = self.folds.queries[0][:N_PILOT]
         return self._of_fold(rows, self.components[0], trials)
 
@@ -230,7 +242,6 @@ class HeldOut(BaseHeldOut):
         return largest + reduce_pairs(reduction, queries, points, self.options)
 
     def _nearest_sq(self):
-        """Return squared distances to the nearest point of a few queries of each fold."""
         nearest = []
         for rows, components in zip(self.folds.queries, self.components, strict=True):
             X, own = self.folds.X[rows[:N_PILOT]], []
@@ -246,7 +257,6 @@ class HeldOut(BaseHeldOut):
         return nearest
 
     def _mean_squares(self):
-        """Return the mean square of a coordinate, in all components."""
         found = []
         for c in (c for of_fold in self.components for c in of_fold):
             sq = np.einsum("ij,ij->i", c.Z, c.Z, dtype=np.float64)
@@ -307,7 +317,8 @@ def search_structures(folds, structures, kernels):
     kernel : Kernel
     search : BandwidthSearch
     """
-    curves, best_means = {}, {}
+    curves: dict[KernelCurve, Any] = {}
+    best_means: dict[Any, list[float]] = {}
     for structure in structures:
         family = best_means.setdefault(_family(structure), [])
         if len(family) > 1 and family[-1] < family[-2]:
@@ -360,7 +371,8 @@ def _compare_kernels(folds, structure, kernels):
 
 def _pilot(held_out, kernels):
     """Return a curve for each kernel, centred where a few queries have it highest."""
-    grids = [np.geomspace(*held_out.bandwidth_range(k), N_COARSE) for k in kernels]
+    ranges = [held_out.bandwidth_range(kernel) for kernel in kernels]
+    grids = [np.geomspace(low, high, N_COARSE) for low, high in ranges]
     pairs = zip(kernels, grids, strict=True)
     trials = [Trial(kernel, h) for kernel, grid in pairs for h in grid]
     means = held_out.pilot(trials).mean(axis=0).reshape(len(kernels), N_COARSE)

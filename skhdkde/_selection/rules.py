@@ -157,7 +157,7 @@ def merge_duplicates(points):
     first, group = distinct_rows(points)
     n_duplicates = points.shape[0] - len(first)
     if n_duplicates:
-        weights = np.bincount(group, weights=points.weights)
+        weights = np.bincount(group, weights=points.weights).astype(np.float64)
         points = TrainingPoints(points.in_data_units(first), relative_weights(weights))
     return points, n_duplicates, first
 
