@@ -15,7 +15,6 @@ from skhdkde._selection import RULES
 
 if TYPE_CHECKING:
     from skhdkde._approximation import Report
-    from skhdkde._selection import BandwidthSearch
 
 Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[
@@ -36,7 +35,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     covariance_type_: str
     preserve_variance_: bool
     backend_: str
-    bandwidth_search_: BandwidthSearch | None
+    bandwidth_search_: Any  # a BandwidthSearch; None where nothing was searched
     n_neighbors_: int
     neighbors_index_: str | None
     approximation_: Report | None

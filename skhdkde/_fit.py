@@ -204,6 +204,8 @@ class LocalTraining(Training):
         return structured_density(self._own, components, structure, kernel, bandwidth)
 
     def approximation(self, density):
+        if self.estimator.algorithm == "exact":
+            return None
         return approximate(density, self.estimator, self.options, self._prepared)
 
 

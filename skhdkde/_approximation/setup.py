@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from skhdkde._approximation.approximation import Approximation
-from skhdkde._approximation.calibration import calibrated, prepare
+from skhdkde._approximation.calibration import Prepared, calibrated, prepare
 from skhdkde._approximation.neighbors import FEWEST_INDEXED, wanted_index
+from skhdkde._density import Component, Density
+from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.random import seed_from
 
 # Share of training points that samples may not serve before an index is thought of.
 FEW_IN_NEED = 0.05
 
 
-def approximate(density, estimator, options, prepared=None):
-    """Return the approximation of a density's sums; None for ``algorithm="exact"``.
+def approximate(
+    density: Density,
+    estimator: Any,
+    options: ComputeOptions,
+    prepared: Prepared | None = None,
+) -> Approximation | None:
+    """Return the approximation of a density's sums.
 
-    Parameters
-    ----------
-    density : Density
-    estimator : HighDimKernelDensity
-    options : ComputeOptions
-    prepared : Prepared, default=None
-        Of the one component, if the search for the bandwidth has made it.
+    ``prepared`` is that of the one component, if the search for the bandwidth made it.
     """
-    algorithm, tol = estimator.algorithm, estimator.tol
-    if algorithm == "exact":
-        return None
+    algorithm = estimator.algorithm
     if algorithm != "neighbors" and prepared is None:
         approximation = _by_samples(density, estimator, options)
         # an index takes long to build: is there a need of it, and will there be one?
@@ -32,26 +33,17 @@ def approximate(density, estimator, options, prepared=None):
         wanted = (_wanted(c.points, estimator) for c in density.components)
         if not (need and any(index is not None for index in wanted)):
             return approximation
-    found = []
-    for component in density.components:
-        own = prepared or prepare_index(component.points, estimator, options)
-        spec = component.reduction_spec(component.points.dtype)
-        levels = spec, estimator.n_neighbors, tol, options
-        if own.search is not None:
-            own = calibrated(own, *levels)
-        if algorithm == "neighbors" and not own.worth_it:
-            # comparing with all points takes no longer, and misses nothing
-            if estimator.neighbors_index is None:
-                own = calibrated(own.by_all(), *levels)
-        found.append(own)
-    approximation = Approximation(density, found, algorithm, tol)
+    found = [_calibrated(c, estimator, options, prepared) for c in density.components]
+    approximation = Approximation(density, found, algorithm, estimator.tol)
     if algorithm == "auto":
         approximation.try_samples(options)
     return approximation
 
 
-def prepare_index(points, estimator, options):
-    """Return the points prepared with the index that the estimator's parameters ask for."""
+def prepare_index(
+    points: TrainingPoints, estimator: Any, options: ComputeOptions
+) -> Prepared:
+    """Return points prepared with the index that the estimator's parameters ask for."""
     wanted, seed = _wanted(points, estimator), seed_from(estimator.random_state)
     return prepare(points, wanted, seed, options)
 
@@ -61,6 +53,20 @@ def _by_samples(density, estimator, options):
     seed = seed_from(estimator.random_state)
     found = [prepare(c.points, None, seed, options) for c in density.components]
     return Approximation(density, found, estimator.algorithm, estimator.tol)
+
+
+def _calibrated(component: Component, estimator, options, prepared):
+    """Return the points of a component with levels that the tolerance calls for."""
+    prepared = prepared or prepare_index(component.points, estimator, options)
+    spec = component.reduction_spec(component.points.dtype)
+    wanted = spec, estimator.n_neighbors, estimator.tol, options
+    if prepared.search is not None:
+        prepared = calibrated(prepared, *wanted)
+    needless = estimator.algorithm == "neighbors" and not prepared.worth_it
+    if needless and estimator.neighbors_index is None:
+        # comparing with all points takes no longer, and misses nothing
+        prepared = calibrated(prepared.by_all(), *wanted)
+    return prepared
 
 
 def _wanted(points, estimator):
