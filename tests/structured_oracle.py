@@ -39,7 +39,7 @@ def log_kernel(kernel, nu, sq, d):
 
 
 class Oracle:
-    """Log density, gradient and terms of a structured estimate.
+    """Log density, gradient and terms of a density with a structure.
 
     Parameters
     ----------
@@ -47,12 +47,14 @@ class Oracle:
     labels : ndarray of int of shape (n,)
     means, covariances : of each label
     h : float
-    pull : float
+    shrinkage : float
+        Factor of a point's difference from the mean of its component.
     local, weights : ndarray of shape (n,) or None
     """
 
-    def __init__(self, Y, labels, means, covariances, h, pull, **options):
-        self.Y, self.labels, self.h, self.pull = Y, labels, np.longdouble(h), pull
+    def __init__(self, Y, labels, means, covariances, h, shrinkage, **options):
+        self.Y, self.labels, self.h = Y, labels, np.longdouble(h)
+        self.shrinkage = np.longdouble(shrinkage)
         self.means, self.covariances = means, covariances
         self.kernel, self.nu = options.get("kernel", "gaussian"), options.get("nu")
         n = len(Y)
@@ -62,24 +64,24 @@ class Oracle:
         self.inverses = {c: np.linalg.inv(S) for c, S in covariances.items()}
 
     def terms(self, x, leave_out=None):
-        """Log of each training point's part, up to the total weight; and differences."""
+        """Return the log of each point's term, up to the total weight, and its gradient."""
         d = self.Y.shape[1]
-        logs, differences = [], []
+        logs, slopes = [], []
         for j, (y, c) in enumerate(zip(self.Y, self.labels, strict=True)):
             mean = self.means[c]
-            z = x - mean - np.longdouble(self.pull) * (y - mean)
-            pulled = self.inverses[c].astype(np.longdouble) @ z
+            z = x - mean - self.shrinkage * (y - mean)
+            scaled = self.inverses[c].astype(np.longdouble) @ z
             scale = self.h * np.longdouble(self.local[j])
             log_det = np.linalg.slogdet(self.covariances[c])[1]
-            log = log_kernel(self.kernel, self.nu, z @ pulled / scale**2, d)
+            log = log_kernel(self.kernel, self.nu, z @ scaled / scale**2, d)
             log += -d * np.log(scale) - np.longdouble(log_det) / 2
             log += np.log(np.longdouble(self.weights[j]))
             logs.append(-np.inf if j == leave_out else log)
             slope = 1.0
             if self.kernel == "student":
-                slope = (self.nu + d) / (self.nu + z @ pulled / scale**2)
-            differences.append(-slope * pulled / scale**2)
-        return np.array(logs), np.array(differences)
+                slope = (self.nu + d) / (self.nu + z @ scaled / scale**2)
+            slopes.append(-slope * scaled / scale**2)
+        return np.array(logs), np.array(slopes)
 
     def log_density(self, X, leave_out=False):
         result = []
@@ -145,3 +147,38 @@ def local_scales(Y, labels, covariances, k, weights=None):
         r = distances[:, min(k, len(rows) - 1)]
         scales[rows] = r / np.sqrt(np.average(r**2, weights=weights[rows]))
     return scales
+
+
+def make_oracle(Y, covariance_type, mixture, h, options, weights=None):
+    """Return the oracle for an estimator's parameters."""
+    Y, d = Y.astype(float), Y.shape[1]
+    labels = np.zeros(len(Y), dtype=int)
+    if covariance_type == "local":
+        labels = mixture.predict(Y)
+        means = dict(enumerate(mixture.means_))
+        covariances = dict(enumerate(mixture.covariances_))
+    else:
+        mean, covariance = moments(Y, covariance_type, weights)
+        means, covariances = {0: mean}, {0: covariance}
+    kernel, nu = options.get("kernel", "gaussian"), options.get("degrees_of_freedom")
+    shrinkage = 1.0
+    if options.get("preserve_variance"):
+        size = 1.0
+        if covariance_type == "spherical":
+            size = np.average(np.mean((Y - means[0]) ** 2, axis=1), weights=weights)
+        shrinkage = np.sqrt(1.0 - h**2 * variance(kernel, nu, d) / size)
+    local, k = None, options.get("adaptive", False)
+    if k:
+        local = local_scales(Y, labels, covariances, 5 if k is True else k, weights)
+    return Oracle(
+        Y,
+        labels,
+        means,
+        covariances,
+        h,
+        shrinkage,
+        kernel=kernel,
+        nu=nu,
+        local=local,
+        weights=weights,
+    )
