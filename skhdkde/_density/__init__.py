@@ -38,6 +38,7 @@ from skhdkde._density.covariance import (
 )
 from skhdkde._density.density import (
     BaseDensity,
+    Component,
     Density,
     Structure,
     at_bandwidth,
