@@ -16,7 +16,7 @@ def quiet(kde, X):
 def fit(X, **params):
     params.setdefault("random_state", 0)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*exact copies.*")
+        warnings.filterwarnings("ignore", ".*exact duplicates.*")
         return HighDimKernelDensity(**params).fit(X)
 
 

@@ -24,7 +24,7 @@ ALGORITHMS = ("neighbors", "sampling", "auto")
         for algorithm in ALGORITHMS
     ]
 )
-@pytest.mark.filterwarnings("ignore:.*training points are exact copies:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*training points are exact duplicates:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*stated error:UserWarning")
 @pytest.mark.filterwarnings("ignore:bandwidth .*at an end:UserWarning")
 def test_scikit_learn_checks(estimator, check):
@@ -112,7 +112,7 @@ def test_adaptive_bandwidths(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_copies(algorithm):
+def test_duplicates(algorithm):
     """Left out one by one, as by the exact sum; also with weights, and of a query."""
     rng = np.random.default_rng(0)
     Y = rng.standard_normal((4000, 10))

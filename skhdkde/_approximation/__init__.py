@@ -1,1 +1,35 @@
-"""Room."""
+"""Approximate log densities, each with a stated error: neighbours and random samples.
+
+::
+
+    approximate -> Approximation     which sum for which query: samples, neighbours, all
+                     Prepared        the points of one component, with search and levels
+                       NearFarSum    their sums at a SumBatch of queries: SumTerms
+                         Sampler     draws samples, of which SampleSums takes moments
+                       NeighborSearch (TileSearch, or IndexSearch over an index)
+
+The error of a sum over neighbours and a sample is known from three sides: the variance of
+the sample, a bound on what both miss, and what calibration finds on points left out.
+
+Files
+-----
+setup
+    From an estimator's parameters to an `Approximation`.
+approximation
+    `Approximation`, and the `Report` on its queries.
+calibration
+    `Prepared`: how many neighbours, and how hard to search, for a tolerance.
+index_choice
+    Which index suits the data, by trial.
+near_far_sum
+    `NearFarSum`: near points one by one, a sample of the far ones, a bound on the missed.
+subsample
+    Random samples, and the regression estimate of a sum.
+neighbors, faiss_index
+    Searches for neighbours: by tiles, a transformer or faiss.
+"""
+
+from skhdkde._approximation.approximation import Report
+from skhdkde._approximation.calibration import calibrated
+from skhdkde._approximation.neighbors import IndexSearch, wanted_index
+from skhdkde._approximation.setup import approximate, prepare_index

@@ -142,9 +142,7 @@ class Approximation:
         """Neighbours at the first level, the most of all components."""
         return max(p.levels[0].n_neighbors for p in self.prepared)
 
-    def log_density(
-        self, X: np.ndarray | None, options: ComputeOptions
-    ) -> tuple[FloatArray, FloatArray]:
+    def log_density(self, X, options: ComputeOptions) -> tuple[FloatArray, FloatArray]:
         """Return log densities at X, or at each training point left out if X is None.
 
         Returns
@@ -187,7 +185,7 @@ class Approximation:
         if self.algorithm == "auto" and useless:
             self.surplus = np.inf
             return 1.0
-        return 1.0 - np.mean(served)
+        return 1.0 - float(np.mean(served))
 
     def stages(self) -> list[list[Level]]:
         """Return the levels to try in turn, one for each component, that are worth it."""
@@ -263,7 +261,8 @@ class _Batch:
         """
         largest = LARGEST_SAMPLE * self.of.n_population
         # queries by the size of the sample that they need, with their moments so far
-        growing, rejected = {N_SAMPLED: [(np.arange(len(self.rows)), None)]}, []
+        growing: dict = {N_SAMPLED: [(np.arange(len(self.rows)), None)]}
+        rejected = []
         while growing:
             size = min(growing)
             for todo, known in growing.pop(size):
@@ -335,7 +334,7 @@ class _Batch:
         return zip(self.of.prepared, self.density.components, strict=True)
 
     def _sums(self, todo, levels):
-        """Yield the sums over each component, and the log of what multiplies them."""
+        """Yield the sums over each component."""
         for (prepared, component), level in zip(self._components(), levels, strict=True):
             X, leave_out = self.density.queries(self.X, component, self.rows[todo])
             own, duplicates = np.full(len(todo), -1), np.zeros(len(todo))
@@ -345,8 +344,10 @@ class _Batch:
             queries = points.rows_as_queries(own) if X is None else points.as_queries(X)
             ids = prepared.neighbors(queries, own, level, options)
             spec = component.reduction_spec(queries.dtype)
-            sums = prepared.near_far.batch(spec, queries, own, duplicates, ids, options)
-            yield sums, prepared.log_factor + component.log_det
+            factor = prepared.log_factor + component.log_det
+            yield prepared.near_far.batch(
+                spec, queries, own, duplicates, ids, options, factor
+            )
 
     def _terms(self, todo, levels, known=None):
         """Return the terms of the sums, with one level for each component.
@@ -355,10 +356,10 @@ class _Batch:
         these samples are returned too.
         """
         total, moments = None, []
-        for i, (sums, log_factor) in enumerate(self._sums(todo, levels)):
+        for i, sums in enumerate(self._sums(todo, levels)):
             smaller = None if known is None else known[i]
             moments.append(sums.moments(levels[i].n_sampled, smaller))
-            terms = sums.terms(moments[i]).shifted(log_factor)
+            terms = sums.terms(moments[i])
             total = terms if total is None else total.plus(terms)
             self.used[todo, N_EVALUATIONS] += sums.n_evaluations(moments[i])
         return total, moments
@@ -366,10 +367,7 @@ class _Batch:
     def _nearer_bounds(self, todo, size):
         """Return bounds on the sum of points nearer than a sample's, (2, n_queries)."""
         levels = [Level(0, size)] * len(self.of.prepared)
-        bounds = [
-            sums.nearer_bounds(size) + log_factor
-            for sums, log_factor in self._sums(todo, levels)
-        ]
+        bounds = [sums.nearer_bounds(size) for sums in self._sums(todo, levels)]
         return np.logaddexp.reduce(bounds)
 
 

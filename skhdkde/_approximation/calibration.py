@@ -70,7 +70,7 @@ class Level:
 
     n_neighbors: int
     n_sampled: int
-    effort: int | None = None
+    effort: Any = None
     missed: float = 0.0
     met: float = 0.0
 
@@ -125,7 +125,7 @@ class Prepared:
 
     def neighbors(self, queries, own, level: Level, options: ComputeOptions) -> IntArray:
         """Return the neighbours that a level asks for, as ``search`` finds them."""
-        if not level.n_neighbors:
+        if self.search is None or not level.n_neighbors:
             return np.empty((len(own), 0), dtype=int)
         return self.search.search(queries, own, level.n_neighbors, level.effort, options)
 
@@ -188,11 +188,7 @@ def excess(error: FloatArray, stated: FloatArray, level: float) -> float:
 
 
 def calibrated(
-    prepared: Prepared,
-    spec: ReductionSpec,
-    n_neighbors: int | None,
-    tol: float,
-    options: ComputeOptions,
+    prepared: Prepared, spec: ReductionSpec, n_neighbors, tol: float, options
 ) -> Prepared:
     """Return points that have a search with the levels that the tolerance calls for.
 

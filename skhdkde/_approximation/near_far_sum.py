@@ -102,11 +102,6 @@ class SumTerms:
         certain = np.isneginf(self.missed) & np.isneginf(self.deviation)
         return np.where(certain, 0.0, error) + rounding_error(total, n_points, dtype)
 
-    def shifted(self, log_factor: float) -> SumTerms:
-        """Return the terms of the sums times a factor."""
-        logs = (self.near, self.far, self.deviation, self.missed)
-        return SumTerms(*(log + log_factor for log in logs), self.resolved)
-
     def subset(self, rows: Rows) -> SumTerms:
         """Return the terms at some of the queries."""
         return SumTerms(*(values[rows] for values in vars(self).values()))
@@ -155,10 +150,12 @@ class NearFarSum:
         first = start == 0 and stop == N_SAMPLED
         return self._first_sample if first else self.sampler.draw(start, stop)
 
-    def batch(self, spec, queries, own, duplicates, ids, options) -> SumBatch:
+    def batch(
+        self, spec, queries, own, duplicates, ids, options, log_factor=0.0
+    ) -> SumBatch:
         """Return the sums at a batch of queries; see :class:`SumBatch`."""
         spec = dataclasses.replace(spec, points=self.points)
-        return SumBatch(self, spec, queries, own, duplicates, ids, options)
+        return SumBatch(self, spec, queries, own, duplicates, ids, options, log_factor)
 
 
 @dataclass(frozen=True)
@@ -177,6 +174,8 @@ class SumBatch:
         Weight of the training points at the place of ``own`` that it does see.
     ids : ndarray of int of shape (n_queries, n_neighbors)
         Points that are summed one by one; -1 for none.
+    log_factor : float
+        Log of what multiplies the sums.
     """
 
     near_far: NearFarSum
@@ -186,25 +185,27 @@ class SumBatch:
     duplicates: FloatArray
     ids: IntArray
     options: ComputeOptions
+    log_factor: float
 
     def terms(self, moments: SampleMoments | None = None) -> SumTerms:
         """Return the terms of the sums, by a sample's moments; None for the first one."""
         if moments is None:
             moments = self.moments(N_SAMPLED)
         far, deviation, resolved = self.far(moments)
-        missed = self.missed_bound(moments, resolved)
-        return SumTerms(self.near(), far, deviation, missed, resolved)
+        logs = self.near(), far, deviation, self.missed_bound(moments, resolved)
+        near, far, deviation, missed = (log + self.log_factor for log in logs)
+        return SumTerms(near, far, deviation, missed, resolved)
 
     def moments(self, n_sampled: int, known: SampleMoments | None = None):
         """Return the moments over a sample; ``known`` are those over a smaller one."""
-        start = known.n_sampled if known and self.near_far.sampler.nested else 0
-        sample = self.near_far.sample(start, n_sampled)
-        if start and not len(sample.rows):
+        known = known if self.near_far.sampler.nested else None
+        sample = self.near_far.sample(known.n_sampled if known else 0, n_sampled)
+        if known and not len(sample.rows):
             return dataclasses.replace(known, n_sampled=n_sampled, n_new=0)
         reduction = SampleSums(self.spec, sample)
         leave_out = positions(sample.rows, self._hidden)
         columns = self._reduced(reduction, sample.points, leave_out)
-        if start:
+        if known:
             columns = reduction.combine(known.columns(), columns)
         sizes = reduction.n_variables, n_sampled, len(sample.rows)
         return SampleMoments.from_columns(columns, *sizes)
@@ -213,6 +214,10 @@ class SumBatch:
         """Return the kernel evaluations for each query, with those for the moments."""
         return self.ids.shape[1] + moments.n_new + len(self.near_far.reserve)
 
+    @property
+    def _bandwidth(self) -> float:
+        return float(self.spec.bandwidth_scaled)
+
     def _reduced(self, reduction, points, leave_out):
         return reduce_pairs(
             reduction, self.queries, points, self.options, leave_out=leave_out
@@ -220,7 +225,7 @@ class SumBatch:
 
     def _log_sums(self, sq, weights):
         """Return log sums over squared distances, which are overwritten."""
-        return log_sums(self.spec.kernel, self.spec.bandwidth_scaled, sq, weights)
+        return log_sums(self.spec.kernel, self._bandwidth, sq, weights)
 
     @functools.cached_property
     def _hidden(self):
@@ -238,7 +243,7 @@ class SumBatch:
 
     def _neighbors_sq(self):
         """Return the squared distances to the points ``ids``; infinite for -1."""
-        points, sq = self.spec.points, np.full(self.ids.shape, np.inf)
+        points, sq = self.near_far.points, np.full(self.ids.shape, np.inf)
         reduction = LogSumExp(self.spec)
 
         def work(rows, check):
@@ -249,9 +254,9 @@ class SumBatch:
             sq[rows] = points.scaled_sq(found, ids)
 
         if sq.size:
-            batches = row_batches(len(sq), sq.shape[1] * points.shape[1], CACHED)
-            n_threads = n_threads_for(self.options.n_jobs)
-            run_tasks(work, batches, n_threads, lambda amount: None)
+            width = self.ids.shape[1] * points.shape[1]
+            batches, n_jobs = row_batches(len(sq), width, CACHED), self.options.n_jobs
+            run_tasks(work, batches, n_threads_for(n_jobs), lambda amount: None)
         sq[self.ids < 0] = np.inf
         return sq
 
@@ -284,8 +289,8 @@ class SumBatch:
         weights = np.column_stack([weights, own_weight])
         sq = np.where(weights > 0.0, np.pad(sq, ((0, 0), (0, 1))), 0.0)
         sums = []
-        for rows in row_batches(len(sq), self.spec.points.shape[1]):
-            block = self.spec.points.query_block(self.queries[rows], np.dtype(np.float64))
+        for rows in row_batches(len(sq), near_far.points.shape[1]):
+            block = near_far.points.query_block(self.queries[rows], np.dtype(np.float64))
             controls = near_far.sampler.distances.controls(sq[rows], block)
             sums.append(np.stack([(weights[rows] * c).sum(axis=1) for c in controls], 1))
         mass = np.where(self._far_mass > 0.0, self._far_mass, np.inf)
@@ -293,7 +298,7 @@ class SumBatch:
 
     def far(self, moments: SampleMoments) -> tuple[FloatArray, FloatArray, np.ndarray]:
         """Return logs of the far sum and of its deviation, and whether it is resolved."""
-        mass, h = self._far_mass, np.array([self.spec.bandwidth_scaled])
+        mass, h = self._far_mass, np.array([self._bandwidth])
         factor = self.near_far.sampler.finite_population_factor(moments.n_sampled)
         total, variance, square_ratio = moments.regression_estimate(
             mass, self._control_means(), factor
@@ -311,7 +316,7 @@ class SumBatch:
         Where it has some but does not resolve them, twice the standard deviation that
         the power law predicts is added. Where the search has failed it is infinite.
         """
-        kernel, h = self.spec.kernel, self.spec.bandwidth_scaled
+        kernel, h = self.spec.kernel, self._bandwidth
         sq, n_population = self._neighbors[0], len(self.near_far.population)
         missed = np.full(len(sq), -np.inf)
         each = n_population / moments.n_sampled  # points that a sampled one stands for
@@ -344,7 +349,7 @@ class SumBatch:
         nearest = sq[:, 0]
         failed = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
         delta = ROUNDING_OF_SQ * np.finfo(np.float32).eps * nearest
-        h = np.array([self.spec.bandwidth_scaled])
+        h = np.array([self._bandwidth])
         return failed | kernel.suspect_rows(nearest, delta, h, BLURRED)
 
     def nearer_bounds(self, n_sampled: int) -> FloatArray:
@@ -373,7 +378,7 @@ class SumBatch:
             ):
                 sq = law.squared_distance(law.rank * np.exp(exponent * log_ratio))
                 bounds[i, rows] = self._log_sums(sq, np.broadcast_to(used, sq.shape))
-        return bounds
+        return bounds + self.log_factor
 
 
 def rounding_error(log_sums: FloatArray, n_points: int, dtype: np.dtype) -> FloatArray:
@@ -410,7 +415,8 @@ def _beyond(sq, largest_rank):
 
 def _squared_differences(exact, others, dtype, reduction):
     """Return ``|x_i - y_ij|^2`` by differences, in ``dtype`` where it is sharp enough."""
-    rows, sq = slice(None), np.empty(others.shape[:2])
+    rows: Rows = slice(None)
+    sq = np.empty(others.shape[:2])
     narrow = dtype == np.float32 and others.dtype == np.float32
     if narrow and np.abs(exact).max() < 1e15:
         step = others - exact[:, None].astype(np.float32)

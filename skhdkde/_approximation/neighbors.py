@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -158,11 +157,7 @@ def _check_transformer(transformer, n_neighbors):
 
 
 def make_search(
-    wanted: Any,
-    points: TrainingPoints,
-    population: IntArray,
-    seed: int,
-    options: ComputeOptions,
+    wanted, points: TrainingPoints, population, seed: int, options: ComputeOptions
 ) -> NeighborSearch:
     """Return the search that is wanted, over the points ``population``.
 
@@ -176,8 +171,8 @@ def make_search(
 
     shape = len(population), points.shape[1]
     if not isinstance(wanted, str):
-        index = TransformerIndex(wanted, coordinates, shape)
-        return IndexSearch(points, population, index)
+        transformer = TransformerIndex(wanted, coordinates, shape)
+        return IndexSearch(points, population, transformer)
     n_threads, label = n_threads_for(options.n_jobs), f"{wanted} index"
     with progress_bar(shape[0], options.verbose, label, unit="point") as progress:
         index = FaissIndex(wanted, coordinates, shape, seed, n_threads, progress)

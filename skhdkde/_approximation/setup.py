@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from skhdkde._approximation.approximation import Approximation
 from skhdkde._approximation.calibration import Prepared, calibrated, prepare
 from skhdkde._approximation.neighbors import FEWEST_INDEXED, wanted_index
-from skhdkde._density import Component, Density
+from skhdkde._density import Density
 from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.random import seed_from
 
@@ -16,11 +14,8 @@ FEW_IN_NEED = 0.05
 
 
 def approximate(
-    density: Density,
-    estimator: Any,
-    options: ComputeOptions,
-    prepared: Prepared | None = None,
-) -> Approximation | None:
+    density: Density, estimator, options: ComputeOptions, prepared=None
+) -> Approximation:
     """Return the approximation of a density's sums.
 
     ``prepared`` is that of the one component, if the search for the bandwidth made it.
@@ -40,9 +35,7 @@ def approximate(
     return approximation
 
 
-def prepare_index(
-    points: TrainingPoints, estimator: Any, options: ComputeOptions
-) -> Prepared:
+def prepare_index(points: TrainingPoints, estimator, options) -> Prepared:
     """Return points prepared with the index that the estimator's parameters ask for."""
     wanted, seed = _wanted(points, estimator), seed_from(estimator.random_state)
     return prepare(points, wanted, seed, options)
@@ -55,7 +48,7 @@ def _by_samples(density, estimator, options):
     return Approximation(density, found, estimator.algorithm, estimator.tol)
 
 
-def _calibrated(component: Component, estimator, options, prepared):
+def _calibrated(component, estimator, options, prepared):
     """Return the points of a component with levels that the tolerance calls for."""
     prepared = prepared or prepare_index(component.points, estimator, options)
     spec = component.reduction_spec(component.points.dtype)

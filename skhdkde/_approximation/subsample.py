@@ -21,7 +21,7 @@ import numpy as np
 
 from skhdkde._pairwise import KernelReduction, ReductionSpec, TrainingPoints
 from skhdkde._utils.arrays import column, namespace, row_batches, to_host
-from skhdkde._utils.typing import FloatArray, IntArray
+from skhdkde._utils.typing import FloatArray, IntArray, Rows
 
 # Largest change of a sum by the regression, relative to it: a larger one is not trusted.
 LARGEST_CHANGE = 0.5
@@ -155,7 +155,7 @@ class DistanceMoments:
         self.second = None if second is None else second / mass
         self.n_controls = 1 if second is None else 2
 
-    def controls(self, sq: FloatArray, queries: FloatArray) -> list[FloatArray]:
+    def controls(self, sq: FloatArray, queries: FloatArray) -> list[np.ndarray]:
         """Return the controls at squared distances, each in the shape of ``sq``."""
         mean, scale = self.mean_and_scale(queries)
         standardized = (sq - mean[:, None]) / scale[:, None]
@@ -291,24 +291,22 @@ class SampleMoments:
     def from_columns(cls, columns, n_variables, n_sampled, n_new) -> SampleMoments:
         """Return the columns of the result by name."""
         ends = np.cumsum([1, 1, n_variables, 1, n_variables])
-        lowest, weight, sums, b, *others = np.split(columns, ends, axis=1)
-        others = b[:, 0], *others, n_sampled, n_new
-        return cls(lowest[:, 0], weight[:, 0], sums, *others)
+        lowest, a, a_sums, b, b_sums, products = np.split(columns, ends, axis=1)
+        means, squares = (a[:, 0], a_sums), (b[:, 0], b_sums, products)
+        return cls(lowest[:, 0], *means, *squares, n_sampled, n_new)
 
     def columns(self) -> FloatArray:
         """Return the result itself, of shape (n_queries, n_columns)."""
-        singles = self.lowest, self.weight, self.sums
+        means = self.lowest, self.weight, self.sums
         squares = self.variance_weight, self.variance_sums, self.products
-        return np.column_stack([*singles, *squares])
+        return np.column_stack([*means, *squares])
 
-    def subset(self, rows) -> SampleMoments:
+    def subset(self, rows: Rows) -> SampleMoments:
         """Return the moments for some of the queries."""
         n_variables, columns = self.sums.shape[1], self.columns()[rows]
         return self.from_columns(columns, n_variables, self.n_sampled, self.n_new)
 
-    def regression_estimate(
-        self, mass: FloatArray, control_means: FloatArray, population_factor: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def regression_estimate(self, mass, control_means, population_factor):
         """Return the regression estimate of a kernel sum, relative to ``lowest``.
 
         With the mean value ``K`` and mean controls ``c`` of the sample, the slopes of the
