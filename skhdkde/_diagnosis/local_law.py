@@ -20,18 +20,24 @@ the query is far out and sees few near points before the bulk. The law says how 
 scatters: where a test of that rejects it, half as many neighbours are tried.
 """
 
-import copy
+from __future__ import annotations
+
+import dataclasses
 import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import gammaincinv
+
+from skhdkde._utils.typing import FloatArray, IntArray, Rows
 
 # More give less scatter; fewer are more local. From 20 to 50 the median error bar
 # changes by a few percent.
 N_NEIGHBORS = 32
 SHAPES = np.geomspace(0.05, 1e7, 160)
-# A neighbour nearer than this many e-folds below the expected nearest one is taken to
-# be there: it would decide the slope alone.
+# A neighbour nearer than where exp(-CAP) points are expected is taken to be there: it
+# would decide the slope alone.
 CAP = 3.0
 # Neighbours below which there is nothing left to test.
 FEWEST_TESTED = 8
@@ -41,13 +47,17 @@ REJECTED_ABOVE = 1.308
 _INDEX = np.arange(len(SHAPES), dtype=np.float64)
 
 
-def local_laws(nearest, n_points, rank):
-    """Laws that fit, of as many neighbours as possible, ``rank`` at most.
+def local_laws(
+    nearest_sq: FloatArray, n_points: int, rank: int
+) -> Iterator[tuple[IntArray, LocalLaw]]:
+    """Yield laws that fit, of as many neighbours as possible, ``rank`` at most.
 
     Parameters
     ----------
-    nearest : ndarray of shape (n_queries, at least rank + 1)
+    nearest_sq : ndarray of shape (n_queries, at least rank + 1)
+        Smallest squared distances, ascending.
     n_points : int
+        Number of training points that each query sees.
     rank : int
 
     Yields
@@ -55,88 +65,111 @@ def local_laws(nearest, n_points, rank):
     rows : ndarray of int
         Queries, each of which comes once.
     law : LocalLaw
-        Of these queries.
+        The law of these queries.
     """
-    rows = np.arange(len(nearest))
+    rows = np.arange(len(nearest_sq))
     while len(rows):
-        law = LocalLaw(nearest[rows, : rank + 1], n_points)
+        law = LocalLaw.fit(nearest_sq[rows, : rank + 1], n_points)
         fits = law.fits if rank >= FEWEST_TESTED else np.ones(len(rows), dtype=bool)
-        yield rows[fits], law.rows(fits)
+        yield rows[fits], law.subset(fits)
         rows, rank = rows[~fits], rank // 2
 
 
+@dataclass(frozen=True)
 class LocalLaw:
     """Expected number of training points around each query.
 
-    Parameters
-    ----------
-    nearest : ndarray of shape (n_queries, k + 1)
-        Smallest squared distances, ascending.
-    n_points : int
-        Number of training points that each query sees.
-
     Attributes
     ----------
+    rank : int
+        ``k``.
+    outer_sq : ndarray of shape (n_queries,)
+        ``E_k``.
+    slope, bend : ndarray of shape (n_queries,)
     fits : ndarray of bool of shape (n_queries,)
         Whether the distances scatter as the law says.
     """
 
-    def __init__(self, nearest, n_points):
-        self.rank = nearest.shape[1] - 1
-        self.outer = nearest[:, -1]
-        table = _gamma_table(self.rank, n_points)
+    rank: int
+    outer_sq: FloatArray
+    slope: FloatArray
+    bend: FloatArray
+    fits: np.ndarray
+
+    @classmethod
+    def fit(cls, nearest_sq: FloatArray, n_points: int) -> LocalLaw:
+        """Return the law of the nearest points of each query.
+
+        Parameters
+        ----------
+        nearest_sq : ndarray of shape (n_queries, k + 1)
+            Smallest squared distances, ascending.
+        n_points : int
+            Number of training points that each query sees.
+        """
+        rank, outer_sq = nearest_sq.shape[1] - 1, nearest_sq[:, -1]
+        table = _gamma_table(rank, n_points)
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.log(self.outer[:, None] / nearest[:, :-1])
+            t = np.log(outer_sq[:, None] / nearest_sq[:, :-1])
         t = np.clip(np.nan_to_num(t, nan=0.0), 0.0, 50.0)
         median = np.median(t, axis=1)
         cap = table.at(table.median, median, table.cap)
         capped = np.where(median[:, None] > 0.0, np.minimum(t, cap[:, None]), t)
         mean = capped.mean(axis=1)
-        self.slope = table.at(table.mean, mean, table.slope)
-        self.bend = table.at(table.mean, mean, table.bend)
-        self.fits = self._statistic(t) <= REJECTED_ABOVE
+        slope = table.at(table.mean, mean, table.slope)
+        bend = table.at(table.mean, mean, table.bend)
+        log_ratio = t * (slope[:, None] + bend[:, None] * t)
+        return cls(rank, outer_sq, slope, bend, _statistic(log_ratio) <= REJECTED_ABOVE)
 
-    def _statistic(self, t):
-        """Kolmogorov's distance between ``log(k / Lambda)`` and its exponential law."""
-        folds = t * (self.slope[:, None] + self.bend[:, None] * t)
-        share = -np.expm1(-folds[:, ::-1])  # ascending, uniform if the law holds
-        steps = np.arange(self.rank + 1) / self.rank
-        above, below = steps[1:] - share, share - steps[:-1]
-        distance = np.maximum(above, below).max(axis=1)
-        root = np.sqrt(self.rank)
-        return (distance - 0.2 / self.rank) * (root + 0.26 + 0.5 / root)
+    def subset(self, rows: Rows) -> LocalLaw:
+        """Return the law of some of the queries."""
+        return dataclasses.replace(
+            self,
+            outer_sq=self.outer_sq[rows],
+            slope=self.slope[rows],
+            bend=self.bend[rows],
+            fits=self.fits[rows],
+        )
 
-    def rows(self, rows):
-        """The law of some of the queries."""
-        part = copy.copy(self)
-        for name in ("outer", "slope", "bend", "fits"):
-            setattr(part, name, getattr(self, name)[rows])
-        return part
-
-    def squared_distance(self, count):
-        """Squared distance within which ``count <= k`` points are expected.
+    def squared_distance(self, count: float | FloatArray) -> FloatArray:
+        """Return the squared distance within which ``count <= k`` points are expected.
 
         ``count`` is a number, or an array; the result has the shape (n_queries,
         *count.shape).
         """
-        folds = np.log(self.rank / np.asarray(count, dtype=np.float64))
-        ones = (-1,) + (1,) * folds.ndim
+        log_ratio = np.log(self.rank / np.asarray(count, dtype=np.float64))
+        ones = (-1,) + (1,) * log_ratio.ndim
         slope, bend = self.slope.reshape(ones), self.bend.reshape(ones)
-        return self.outer.reshape(ones) * np.exp(-_log_ratio(folds, slope, bend))
+        return self.outer_sq.reshape(ones) * np.exp(-_solve_t(log_ratio, slope, bend))
 
-    def dimension(self, count):
-        """``2 dlog(Lambda) / dlog(E)`` where ``count`` points are expected: (n_queries,).
+    def dimension(self, count: float) -> FloatArray:
+        """Return ``2 dlog(Lambda) / dlog(E)`` where ``count`` points are expected.
 
-        The number of dimensions in which the points spread, as seen at that distance.
+        It is the number of dimensions in which the points spread, as seen at that
+        distance, of shape (n_queries,).
         """
-        folds = np.log(self.rank / count)
-        t = _log_ratio(folds, self.slope, self.bend)
+        t = _solve_t(np.log(self.rank / count), self.slope, self.bend)
         return 2.0 * (self.slope + 2.0 * self.bend * t)
 
 
-def _log_ratio(folds, slope, bend):
-    """The ``t >= 0`` at which ``slope t + bend t^2 = folds``."""
-    return 2.0 * folds / (slope + np.sqrt(slope * slope + 4.0 * bend * folds))
+def _statistic(log_ratio):
+    """Return Kolmogorov's distance of ``log(k / Lambda)`` from its exponential law.
+
+    It is scaled as Stephens does; ``log_ratio`` has the shape (n_queries, k).
+    """
+    rank = log_ratio.shape[1]
+    share = -np.expm1(-log_ratio[:, ::-1])  # ascending, uniform if the law holds
+    steps = np.arange(rank + 1) / rank
+    above, below = steps[1:] - share, share - steps[:-1]
+    distance = np.maximum(above, below).max(axis=1)
+    root = np.sqrt(rank)
+    return (distance - 0.2 / rank) * (root + 0.26 + 0.5 / root)
+
+
+def _solve_t(log_ratio, slope, bend):
+    """Return the ``t >= 0`` at which ``slope t + bend t^2 = log_ratio``."""
+    root = np.sqrt(slope * slope + 4.0 * bend * log_ratio)
+    return 2.0 * log_ratio / (slope + root)
 
 
 class _GammaTable:
@@ -145,26 +178,26 @@ class _GammaTable:
     def __init__(self, rank, n_points):
         level = rank / n_points
         outer = gammaincinv(SHAPES, level)
-        # the law is exact one e-fold within E_k, and one beyond the level of one point
-        folds = np.array([1.0, max(np.log(rank), 1.0) + 1.0])
-        inner = gammaincinv(SHAPES[:, None], level * np.exp(-folds))
+        # the law is exact where k / e points are expected, and where 1 / e is
+        log_ratio = np.array([1.0, max(np.log(rank), 1.0) + 1.0])
+        inner = gammaincinv(SHAPES[:, None], level * np.exp(-log_ratio))
         t = np.log(outer[:, None] / inner)
-        rate = folds / t
+        rate = log_ratio / t
         bend = np.maximum(0.0, (rate[:, 1] - rate[:, 0]) / (t[:, 1] - t[:, 0]))
         # with few points in all, the parabola would turn within reach
         self.slope = np.maximum(rate[:, 0] - bend * t[:, 0], 0.05 * rate[:, 0])
         self.bend = (rate[:, 0] - self.slope) / t[:, 0]
-        # in units of folds, the distances of k points are exponential variables
+        # the log ratios of k points are exponential variables
         nodes, weights = np.polynomial.laguerre.laggauss(64)
-        self.mean = self._log_ratio(nodes) @ weights
-        self.median = self._log_ratio(np.log(2.0))[:, 0]
-        self.cap = self._log_ratio(np.log(rank) + CAP)[:, 0]
+        self.mean = self._solve_t(nodes) @ weights
+        self.median = self._solve_t(np.log(2.0))[:, 0]
+        self.cap = self._solve_t(np.log(rank) + CAP)[:, 0]
 
-    def _log_ratio(self, folds):
-        return _log_ratio(np.atleast_1d(folds), self.slope[:, None], self.bend[:, None])
+    def _solve_t(self, log_ratio):
+        return _solve_t(np.atleast_1d(log_ratio), self.slope[:, None], self.bend[:, None])
 
     def at(self, column, value, wanted):
-        """``wanted`` for the shape at which ``column``, which falls, has ``value``."""
+        """Return ``wanted`` at the shape where ``column``, which falls, is ``value``."""
         position = np.interp(-np.log(np.maximum(value, 1e-300)), -np.log(column), _INDEX)
         return np.interp(position, _INDEX, wanted)
 

@@ -11,52 +11,56 @@ The draws are the same for all queries, so that results do not depend on a
 seed, on the other queries or on threads.
 """
 
+from __future__ import annotations
+
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 
-from skhdkde._pairwise.log_sums import log_sums
+from skhdkde._diagnosis.local_law import LocalLaw
+from skhdkde._kernels import Kernel
+from skhdkde._pairwise import SharesState, log_sums
+from skhdkde._utils.typing import FloatArray
 
 N_DRAWS = 128
 # Queries redrawn at once: a few MiB of distances.
 QUERIES_AT_ONCE = 32
 
 
-def clt_spread(sums):
-    """Standard deviation of ``log(sum w K / sum w)`` by the delta method.
+def clt_spread(state: SharesState) -> FloatArray:
+    """Return the standard deviation of ``log(sum w k / sum w)`` by the delta method.
 
     For equal weights it is ``sqrt(Y - 1/n)``, ``Y`` being the sum of squared shares.
-
-    Parameters
-    ----------
-    sums : ndarray of shape (n_queries, at least 5)
-        ``sum w K``, ``sum w^2 K``, ``sum (w K)^2``, up to a factor for ``K``, ``sum w``
-        and ``sum w^2``.
     """
-    first, cross, second, total, total_sq = sums.T[:5]
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = second / first**2
-        variance = shares - 2.0 * cross / (first * total) + total_sq / total**2
+        shares = state.sum_w2k2 / state.sum_wk**2
+        cross = state.sum_w2k / (state.sum_wk * state.sum_w)
+        variance = shares - 2.0 * cross + state.sum_w2 / state.sum_w**2
     # rounding of the three leaves more than 0 where all terms are equal
     return np.sqrt(np.where(variance > 1e-14 * shares, variance, 0.0))
 
 
-def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
-    """Standard deviation of the log density over redrawn data sets.
+def redrawn_spread(
+    law: LocalLaw,
+    kernel: Kernel,
+    bandwidth: float,
+    near_weights: FloatArray | None,
+    far: FarTerms,
+) -> FloatArray:
+    """Return the standard deviation of the log density over redrawn data sets.
 
     Parameters
     ----------
     law : LocalLaw
-    kernel : object
+    kernel : Kernel
     bandwidth : float
         In the units of the law.
     near_weights : ndarray of shape (n_queries, k) or None
         Weights of the k nearest points, None if all are 1.
     far : FarTerms
         The terms beyond.
-    n_points : int
-        Number of training points.
 
     Returns
     -------
@@ -65,16 +69,16 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
     """
     counts, inside, normal, marks = _draws(law.rank)
     n_near = inside.sum(axis=1)
-    spread = np.empty(len(law.outer))
+    n_far = np.maximum(law.rank + far.n_terms - n_near, 0.0)
+    spread = np.empty(len(law.outer_sq))
     for start in range(0, len(spread), QUERIES_AT_ONCE):
         rows = slice(start, start + QUERIES_AT_ONCE)
-        sq = law.rows(rows).squared_distance(counts)
+        sq = law.subset(rows).squared_distance(counts)
         if near_weights is None:
             weights = np.broadcast_to(inside, sq.shape)
         else:
             weights = near_weights[rows][:, marks] * inside
         log_near = log_sums(kernel, bandwidth, sq, weights)
-        n_far = np.maximum(n_points - n_near, 0.0)
         log_total = np.logaddexp(log_near, far.log_draws(rows, n_far, normal))
         mass = n_near if near_weights is None else weights.sum(axis=2)
         log_total -= np.log(mass + np.multiply.outer(far.mean_weight[rows], n_far))
@@ -82,28 +86,35 @@ def redrawn_spread(law, kernel, bandwidth, near_weights, far, n_points):
     return spread
 
 
+@dataclass(frozen=True)
 class FarTerms:
     """Terms beyond the near ones, in units of ``exp(log_peak)``.
 
-    Parameters
+    Attributes
     ----------
-    log_peak : ndarray of shape (n_queries,)
-    sums : tuple of ndarray of shape (n_queries,)
-        ``sum w K``, ``sum (w K)^2``, ``sum w^2 K``, ``sum w``, ``sum w^2`` of them.
     n_terms : int
+    log_peak, mean, sd, mean_weight : ndarray of shape (n_queries,)
+        Mean and standard deviation of the terms, and mean of their weights.
     """
 
-    def __init__(self, log_peak, sums, n_terms):
-        first, second, cross, total, total_sq = (np.maximum(s, 0.0) for s in sums)
-        self.log_peak, self.mean = log_peak, first / n_terms
-        self.mean_weight = total / n_terms
-        # terms that only differ by weight do not vary: the weights are divided out
-        ratio = first / np.where(total > 0.0, total, 1.0)
-        variance = second - 2.0 * ratio * cross + ratio**2 * total_sq
-        self.sd = np.sqrt(np.maximum(variance, 0.0) / n_terms)
+    n_terms: int
+    log_peak: FloatArray
+    mean: FloatArray
+    sd: FloatArray
+    mean_weight: FloatArray
 
-    def log_draws(self, rows, n_far, normal):
-        """Log sums of ``n_far`` terms, (n_queries, n_draws)."""
+    @classmethod
+    def of(cls, log_peak: FloatArray, sums: SharesState, n_terms: int) -> FarTerms:
+        """Return the terms that have these sums, some of them below 0 by rounding."""
+        sum_wk, sum_w2k, sum_w2k2, sum_w, sum_w2 = (np.maximum(s, 0.0) for s in sums[1:6])
+        # terms that only differ by weight do not vary: the weights are divided out
+        ratio = sum_wk / np.where(sum_w > 0.0, sum_w, 1.0)
+        variance = sum_w2k2 - 2.0 * ratio * sum_w2k + ratio**2 * sum_w2
+        sd = np.sqrt(np.maximum(variance, 0.0) / n_terms)
+        return cls(n_terms, log_peak, sum_wk / n_terms, sd, sum_w / n_terms)
+
+    def log_draws(self, rows: slice, n_far: FloatArray, normal: FloatArray) -> FloatArray:
+        """Return logs of drawn sums of ``n_far`` terms, (n_queries, n_draws)."""
         steps = np.multiply.outer(self.sd[rows], np.sqrt(n_far) * normal)
         sums = np.multiply.outer(self.mean[rows], n_far) + steps
         with np.errstate(divide="ignore"):
@@ -111,6 +122,7 @@ class FarTerms:
 
 
 def _finite_std(values):
+    """Return the standard deviation of each row over what is finite there."""
     finite = np.isfinite(values)
     count = finite.sum(axis=1)
     some = np.maximum(count, 1)
@@ -127,7 +139,7 @@ def _finite_std(values):
 
 @functools.lru_cache(maxsize=32)
 def _draws(rank):
-    """Arrivals of Poisson processes up to ``rank``, a normal variable, and marks.
+    """Draw arrivals of Poisson processes up to ``rank``, a normal variable, and marks.
 
     Every interval, and the normal variable, is stratified over the draws, and they are
     uncorrelated.
@@ -154,7 +166,7 @@ def _draws(rank):
 
 
 def _balanced_levels(n_draws, n_columns, rng):
-    """Stratified uniform variables whose normal scores are nearly uncorrelated.
+    """Draw stratified uniform variables whose normal scores are nearly uncorrelated.
 
     The variance of sums over the columns is then right to a few percent with so few
     draws. The idea is that of Iman and Conover (1982): correlations of ranks can be

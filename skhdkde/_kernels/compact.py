@@ -1,4 +1,4 @@
-"""Compact profiles."""
+"""The four kernels whose profiles vanish from the bandwidth on."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ N_FOR_CLT = 30
 
 
 def _cosine_moment(m):
-    """Integral of ``r^(m - 1) cos(pi r / 2)`` over [0, 1], for any ``m >= 1``.
+    """Return the integral of ``r^(m - 1) cos(pi r / 2)`` over [0, 1], for any ``m >= 1``.
 
     With ``s = 1 - r`` the cosine is a sine, whose power series integrates term by
     term against ``(1 - s)^(m - 1)`` to Beta functions. From one term to the next
@@ -37,7 +37,10 @@ def _cosine_moment(m):
 
 
 class CompactKernel(Kernel):
-    """Profiles that vanish for ``r >= h``: the numerics that four kernels share."""
+    """Profiles that vanish for ``r >= h``: the numerics that four kernels share.
+
+    They lie in [0, 1], so that values need not be relative to the nearest point.
+    """
 
     compact = True
 
@@ -47,33 +50,36 @@ class CompactKernel(Kernel):
     def log_peak(self, lowest, bandwidths):
         return np.zeros((len(lowest), len(bandwidths)))
 
-    def thresholds(self, law, nearest):
-        """Distances of the second and of the 30th nearest point, per query.
+    def thresholds(self, law, nearest_sq):
+        """Return the distances of the second and of the 30th nearest point, by query.
 
         Values are bounded: there is no tail, and the number of points in reach
         decides. One point is not a sum, and 30 are enough for its central limit.
         """
-        far = np.full(len(nearest), np.inf)
+        far = np.full(len(nearest_sq), np.inf)
         return tuple(
-            np.sqrt(nearest[:, k - 1]) if k <= nearest.shape[1] else far
+            np.sqrt(nearest_sq[:, k - 1]) if k <= nearest_sq.shape[1] else far
             for k in (2, N_FOR_CLT)
         )
 
     def tail_index(self, h, law):
-        return np.full_like(law.outer, np.inf)
+        return np.full_like(law.outer_sq, np.inf)
 
-    def reach(self, nearest, margin, h):
-        return np.full_like(nearest, h**2)
+    def reach(self, nearest_sq, margin, h):
+        return np.full_like(nearest_sq, h**2)
 
-    def suspect_rows(self, nearest, delta, bandwidths, tol):
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
         if len(bandwidths) > 1:
             # A curve averages over queries: single pairs at a rim do not matter to it,
             # only errors as large as the distances.
             return ~(delta <= SHARP_CURVE * np.min(bandwidths) ** 2)
-        return ~(nearest > np.max(bandwidths) ** 2 + delta)
+        return ~(nearest_sq > np.max(bandwidths) ** 2 + delta)
 
-    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        """Pairs at the rim, where the profile is small or jumps (and at the centre)."""
+    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
+        """Return the pairs at the rim, where the profile is small or jumps.
+
+        Where it is singular, those at the centre too.
+        """
         suspect = np.zeros(sq.shape, dtype=bool)
         for h in bandwidths:
             suspect |= np.fabs(sq - h**2) <= (delta / tol)[:, None]
@@ -93,11 +99,8 @@ class Tophat(CompactKernel):
     def variance(self, n_features):
         return 1.0 / (n_features + 2.0)
 
-    def energy(self, sq):
-        return sq
-
-    def values(self, energy, h, out, lowest):
-        return namespace(out).less(energy, number(h**2, energy), out=out)
+    def values(self, shifted, h, out, lowest):
+        return namespace(out).less(shifted, number(h**2, shifted), out=out)
 
     def slopes(self, energy, values, h):
         return namespace(values).zeros_like(values)
@@ -117,14 +120,8 @@ class Epanechnikov(CompactKernel):
     def variance(self, n_features):
         return 1.0 / (n_features + 4.0)
 
-    def energy(self, sq):
-        return sq
-
-    def values(self, energy, h, out, lowest):
-        xp = namespace(out)
-        out = xp.multiply(energy, number(-1.0 / h**2, out), out=out)
-        out += 1.0
-        return xp.clip(out, 0.0, None, out=out)
+    def values(self, shifted, h, out, lowest):
+        return _ramp(shifted, h**2, out)
 
     def slopes(self, energy, values, h):
         return 2.0 * namespace(values).sign(values)
@@ -148,16 +145,12 @@ class Linear(CompactKernel):
     def energy(self, sq):
         return root(sq)
 
-    def values(self, energy, h, out, lowest):
-        xp = namespace(out)
-        out = xp.multiply(energy, number(-1.0 / h, out), out=out)
-        out += 1.0
-        return xp.clip(out, 0.0, None, out=out)
+    def values(self, shifted, h, out, lowest):
+        return _ramp(shifted, h, out)
 
     def slopes(self, energy, values, h):
-        return divide_by_radius(
-            namespace(values).sign(values), energy / number(h, energy)
-        )
+        sign = namespace(values).sign(values)
+        return divide_by_radius(sign, energy / number(h, energy))
 
     def radii(self, n_features, size, rng):
         return rng.beta(n_features, 2.0, size=size)
@@ -178,13 +171,10 @@ class Cosine(CompactKernel):
     def energy(self, sq):
         return root(sq)
 
-    def values(self, energy, h, out, lowest):
+    def values(self, shifted, h, out, lowest):
         # cos(pi r / 2) as sin(pi (1 - r) / 2): full relative precision at the rim
-        xp = namespace(out)
-        out = xp.multiply(energy, number(-0.5 * np.pi / h, out), out=out)
-        out += 0.5 * np.pi
-        out = xp.clip(out, 0.0, None, out=out)
-        return xp.sin(out, out=out)
+        out = _ramp(shifted, h, out, height=0.5 * np.pi)
+        return namespace(out).sin(out, out=out)
 
     def slopes(self, energy, values, h):
         xp, radius = namespace(values), energy / number(h, energy)
@@ -203,3 +193,11 @@ class Cosine(CompactKernel):
             radii[todo[accept]] = draw[accept]
             todo = todo[~accept]
         return radii
+
+
+def _ramp(energy, rim, out, height=1.0):
+    """Return ``height (1 - energy / rim)``, 0 beyond the rim, in ``out``."""
+    xp = namespace(out)
+    out = xp.multiply(energy, number(-height / rim, out), out=out)
+    out += height
+    return xp.clip(out, 0.0, None, out=out)

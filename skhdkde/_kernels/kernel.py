@@ -1,13 +1,14 @@
 """The role of a kernel, and the two kernels with exponential profiles.
 
 A kernel is a profile of the distance, ``K(z) = k(|z|) / Z_d`` with ``k(0) = 1``, and its
-normaliser ``Z_d``, the integral of ``k(|z|)`` over ``R^d``. At bandwidth ``h`` the density
-of one point is ``k(r / h) / (Z_d h^d)``.
+normaliser ``Z_d``, the integral of ``k(|z|)`` over ``R^d``. At bandwidth ``h`` the
+density of one point is ``k(r / h) / (Z_d h^d)``.
 """
 
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
@@ -19,6 +20,7 @@ from skhdkde._kernels.volumes import (
     root_resolution,
 )
 from skhdkde._utils.arrays import column, namespace, number
+from skhdkde._utils.typing import AnyTile, FloatArray
 
 
 class Kernel(abc.ABC):
@@ -26,7 +28,8 @@ class Kernel(abc.ABC):
 
     Methods take tiles ``sq`` of squared distances, and bandwidths ``h`` in the units of
     these. Tiles are numpy arrays, torch tensors or lazy tensors of KeOps, and the last
-    cannot be changed in place: what is returned counts.
+    cannot be changed in place: what is returned counts. The *energy* of a pair is what
+    the profile depends on, a power of its distance.
 
     Attributes
     ----------
@@ -35,14 +38,15 @@ class Kernel(abc.ABC):
     compact : bool
         Whether the profile vanishes from ``r = h`` on.
     affine : bool
-        Whether the energy is the squared distance itself.
+        Whether values follow from an affine function of the squared distance; see
+        :meth:`product_terms`.
     singular : bool
         Whether the slope diverges at ``r = 0``.
     squaring_ratio : float or None
         Values at ``h / squaring_ratio`` are the squares of those at ``h``, which makes a
         grid of bandwidths cheap; None where there is no such ratio.
     degrees_of_freedom : float
-        Of "student"; infinite for the others.
+        Those of "student"; infinite for the others.
     """
 
     name: str
@@ -52,38 +56,40 @@ class Kernel(abc.ABC):
     squaring_ratio: float | None = None
     degrees_of_freedom = np.inf
 
-    def log_volume(self, n_features, h):
+    def log_volume(self, n_features: int, h: Any) -> Any:
         """Return the log of the integral of ``k(r / h)`` over all space."""
         return self.log_normalizer(n_features) + n_features * np.log(h)
 
     @abc.abstractmethod
-    def log_normalizer(self, n_features):
+    def log_normalizer(self, n_features: int) -> float:
         """Return ``log Z_d``."""
 
     @abc.abstractmethod
-    def variance(self, n_features):
+    def variance(self, n_features: int) -> float:
         """Return the variance of a coordinate of the kernel at ``h = 1``."""
 
-    @abc.abstractmethod
-    def energy(self, sq):
-        """Return, in place, what the profile depends on: a power of the distance."""
+    def energy(self, sq: AnyTile) -> AnyTile:
+        """Return the energies, in place; by default they are the squared distances."""
+        return sq
+
+    def shift(self, energy: AnyTile, lowest: FloatArray) -> AnyTile:
+        """Return ``lowest - energy``, in place; compact kernels need no shift."""
+        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
 
     @abc.abstractmethod
-    def shift(self, energy, lowest):
-        """Return, in place, the row's lowest energy minus each."""
-
-    @abc.abstractmethod
-    def values(self, shifted, h, out, lowest):
+    def values(
+        self, shifted: AnyTile, h: Any, out: AnyTile, lowest: FloatArray
+    ) -> AnyTile:
         """Return the profile, relative to its value at the energy ``lowest``.
 
         ``shifted`` is what :meth:`shift` returned for ``lowest``; ``out`` is overwritten.
         """
 
     @abc.abstractmethod
-    def log_peak(self, lowest, bandwidths):
+    def log_peak(self, lowest: FloatArray, bandwidths: FloatArray) -> FloatArray:
         """Return the logs of what ``values`` are relative to, (n_rows, n_bandwidths)."""
 
-    def product_terms(self, lowest, h):
+    def product_terms(self, lowest: FloatArray, h: float) -> tuple:
         """Return rate and reference, by row, of a product that is enough.
 
         :meth:`values_from_product` takes the least steps from ``rate (reference - sq)``
@@ -91,42 +97,47 @@ class Kernel(abc.ABC):
         """
         raise TypeError(f"kernel {self.name!r} is not affine")
 
-    def values_from_product(self, product):
+    def values_from_product(self, product: AnyTile) -> AnyTile:
         """Return values from ``rate (reference - sq)``; see :meth:`product_terms`."""
         raise TypeError(f"kernel {self.name!r} is not affine")
 
     @abc.abstractmethod
-    def slopes(self, energy, values, h):
+    def slopes(self, energy: AnyTile, values: AnyTile, h: float) -> AnyTile:
         """Return ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``."""
 
     @abc.abstractmethod
-    def radii(self, n_features, size, rng):
+    def radii(self, n_features: int, size: int, rng: Any) -> FloatArray:
         """Return radii of random draws at ``h = 1``, of shape (size,)."""
 
     @abc.abstractmethod
-    def reach(self, nearest, margin, h):
+    def reach(self, nearest_sq: FloatArray, margin: float, h: float) -> FloatArray:
         """Return squared distances from which on a pair adds next to nothing.
 
         That is less than ``exp(-margin)`` of what the nearest pair of the row adds.
         """
 
     @abc.abstractmethod
-    def suspect_rows(self, nearest, delta, bandwidths, tol):
+    def suspect_rows(
+        self, nearest_sq: FloatArray, delta: FloatArray, bandwidths: Any, tol: float
+    ) -> np.ndarray:
         """Return the rows in which an error ``delta`` of ``sq`` may matter."""
 
-    @abc.abstractmethod
-    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        """Return the pairs of those rows in which it does."""
+    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> np.ndarray:
+        """Return the pairs of those rows in which it does; by default all in reach."""
+        reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
+        return sq <= (reach + 2.0 * delta)[:, None]
 
     @abc.abstractmethod
-    def thresholds(self, law, nearest):
+    def thresholds(self, law: Any, nearest_sq: FloatArray) -> tuple:
         """Return ``h_g`` and ``h_clt``, where the regimes meet, for each query."""
 
     @abc.abstractmethod
-    def tail_index(self, h, law):
+    def tail_index(self, h: float, law: Any) -> FloatArray:
         """Return the index of the power-law tail of the kernel's values, by query."""
 
-    def scaled_distance(self, log_factors, h):
+    def scaled_distance(
+        self, log_factors: FloatArray, h: float
+    ) -> tuple[FloatArray, FloatArray]:
         """Return factor and offset of squared distances that multiply the values.
 
         At ``factor * sq + offset`` the profile is ``exp(log_factors)`` times that at
@@ -138,17 +149,14 @@ class Kernel(abc.ABC):
 class ExponentialFamily(Kernel):
     """Profiles ``exp(-(r/h)^p / p)``: the numerics that gaussian and exponential share.
 
-    ``values`` at ``h / squaring_ratio`` is the square of ``values`` at ``h``, which
-    makes a grid of bandwidths cheap.
+    In high dimension they span thousands of nats, so values are relative to the nearest
+    point of each query.
     """
 
     power: int
 
-    def shift(self, energy, lowest):
-        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
-
     def rate(self, h):
-        """What energies are multiplied by in the exponent."""
+        """Return what energies are multiplied by in the exponent."""
         return 1.0 / (self.power * h**self.power)
 
     def values(self, shifted, h, out, lowest):
@@ -161,8 +169,8 @@ class ExponentialFamily(Kernel):
         rate = np.minimum(self.rate(bandwidths), np.finfo(float).max)
         return -np.multiply.outer(lowest, rate)
 
-    def thresholds(self, law, nearest):
-        """Bandwidths at which the tail index is 1 and 2, per query.
+    def thresholds(self, law, nearest_sq):
+        """Return the bandwidths at which the tail index is 1 and 2, by query.
 
         The number of points whose value is above ``v`` falls as ``v^-mu``. Where one
         point is expected, ``Lambda ~ r^m`` and ``log v = -(r / h)^p / p`` make
@@ -177,8 +185,8 @@ class ExponentialFamily(Kernel):
         with np.errstate(divide="ignore"):  # h_g is 0 where there are many duplicates
             return (h / h_g) ** self.power
 
-    def reach(self, nearest, margin, h):
-        lowest = self.energy(nearest.copy())
+    def reach(self, nearest_sq, margin, h):
+        lowest = self.energy(nearest_sq.copy())
         with np.errstate(over="ignore"):
             energy = lowest + margin * self.power * h**self.power
             return np.maximum(energy, 0.0) ** (2.0 / self.power)
@@ -198,9 +206,6 @@ class Gaussian(ExponentialFamily):
     def variance(self, n_features):
         return 1.0
 
-    def energy(self, sq):
-        return sq
-
     def product_terms(self, lowest, h):
         return self.rate(h), lowest
 
@@ -213,15 +218,11 @@ class Gaussian(ExponentialFamily):
     def radii(self, n_features, size, rng):
         return np.sqrt(rng.chisquare(n_features, size=size))
 
-    def scaled_distance(self, logs, h):
-        return np.ones_like(logs), -2.0 * h**2 * logs
+    def scaled_distance(self, log_factors, h):
+        return np.ones_like(log_factors), -2.0 * h**2 * log_factors
 
-    def suspect_rows(self, nearest, delta, bandwidths, tol):
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
         return ~(delta <= 2.0 * tol * np.min(bandwidths) ** 2)
-
-    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
-        return sq <= (reach + 2.0 * delta)[:, None]
 
 
 class Exponential(ExponentialFamily):
@@ -247,11 +248,11 @@ class Exponential(ExponentialFamily):
     def radii(self, n_features, size, rng):
         return rng.gamma(n_features, size=size)
 
-    def suspect_rows(self, nearest, delta, bandwidths, tol):
-        return ~(delta <= root_resolution(nearest, delta, np.min(bandwidths), tol))
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
+        return ~(delta <= root_resolution(nearest_sq, delta, np.min(bandwidths), tol))
 
-    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
+    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
+        reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
         with np.errstate(over="ignore"):
             blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
         return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]

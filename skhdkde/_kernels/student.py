@@ -21,7 +21,7 @@ class Student(Kernel):
     name = "student"
     affine = True
 
-    def __init__(self, degrees_of_freedom, n_features):
+    def __init__(self, degrees_of_freedom: float, n_features: int):
         self.degrees_of_freedom = float(degrees_of_freedom)
         self.exponent = 0.5 * (self.degrees_of_freedom + n_features)
 
@@ -34,28 +34,23 @@ class Student(Kernel):
         nu = self.degrees_of_freedom
         return nu / (nu - 2.0) if nu > 2.0 else np.inf
 
-    def energy(self, sq):
-        return sq
-
-    def shift(self, energy, lowest):
-        return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
-
-    def _core(self, h):
+    def _core_sq(self, h):
+        """Return ``nu h^2``, the squared distance at which the tail begins."""
         return self.degrees_of_freedom * h**2
 
     def values(self, shifted, h, out, lowest):
-        """``((c + E) / (c + E_lowest))^-exponent`` with ``c = nu h^2``."""
-        factor = column(-1.0 / (self._core(h) + lowest), out)
+        """Return ``((c + E) / (c + E_lowest))^-exponent`` with ``c = nu h^2``."""
+        factor = column(-1.0 / (self._core_sq(h) + lowest), out)
         out = namespace(out).multiply(shifted, factor, out=out)
         out += 1.0
         return self.values_from_product(out)
 
     def product_terms(self, lowest, h):
-        core = self._core(h)
-        return -1.0 / (core + lowest), -core
+        core_sq = self._core_sq(h)
+        return -1.0 / (core_sq + lowest), -core_sq
 
     def values_from_product(self, product):
-        """From ``(c + E) / (c + E_lowest)``."""
+        """Return values from ``(c + E) / (c + E_lowest)``, in place."""
         xp = namespace(product)
         product = xp.log(product, out=product)
         product *= -self.exponent
@@ -63,7 +58,7 @@ class Student(Kernel):
 
     def log_peak(self, lowest, bandwidths):
         with np.errstate(over="ignore"):
-            ratio = np.multiply.outer(lowest, 1.0 / self._core(bandwidths))
+            ratio = np.multiply.outer(lowest, 1.0 / self._core_sq(bandwidths))
         return -self.exponent * np.log1p(ratio)
 
     def slopes(self, energy, values, h):
@@ -75,31 +70,31 @@ class Student(Kernel):
         gaussian = np.sqrt(rng.chisquare(n_features, size=size))
         return gaussian / np.sqrt(rng.chisquare(nu, size=size) / nu)
 
-    def reach(self, nearest, margin, h):
-        core, nearest = self._core(h), np.maximum(nearest, 0.0)  # rounding made it less
+    def reach(self, nearest_sq, margin, h):
+        # rounding may have left squared distances below zero
+        core_sq, nearest_sq = self._core_sq(h), np.maximum(nearest_sq, 0.0)
         with np.errstate(over="ignore"):
-            return (core + nearest) * np.exp(margin / self.exponent) - core
+            return (core_sq + nearest_sq) * np.exp(margin / self.exponent) - core_sq
 
-    def suspect_rows(self, nearest, delta, bandwidths, tol):
-        core = self._core(np.min(bandwidths))
-        lowest = np.maximum(nearest - delta, 0.0)
-        return ~(delta * self.exponent <= tol * (core + lowest))
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
+        core_sq = self._core_sq(np.min(bandwidths))
+        lowest = np.maximum(nearest_sq - delta, 0.0)
+        return ~(delta * self.exponent <= tol * (core_sq + lowest))
 
-    def suspect_pairs(self, sq, nearest, delta, bandwidths, tol, margin):
-        reach = self.reach(nearest + delta, margin, np.max(bandwidths))
-        return sq <= (reach + 2.0 * delta)[:, None]
+    def thresholds(self, law, nearest_sq):
+        """Return the bandwidths at which the tail index is 1 and 2, by query.
 
-    def thresholds(self, law, nearest):
-        """As for the exponential family: ``mu = m (c + r^2) / ((nu + d) r^2)``."""
+        As for the exponential family, here with ``mu = m (c + r^2) / ((nu + d) r^2)``.
+        """
         level = np.arange(1.0, 3.0)[:, None] * 2.0 * self.exponent / law.dimension(1.0)
         sq = law.squared_distance(1.0) * (level - 1.0) / self.degrees_of_freedom
         return tuple(np.sqrt(np.maximum(sq, 0.0)))
 
     def tail_index(self, h, law):
         with np.errstate(divide="ignore"):
-            ratio = 1.0 + self._core(h) / law.squared_distance(1.0)
+            ratio = 1.0 + self._core_sq(h) / law.squared_distance(1.0)
         return law.dimension(1.0) * ratio / (2.0 * self.exponent)
 
-    def scaled_distance(self, logs, h):
-        sq_factor = np.exp(-logs / self.exponent)
-        return sq_factor, self._core(h) * (sq_factor - 1.0)
+    def scaled_distance(self, log_factors, h):
+        sq_factor = np.exp(-log_factors / self.exponent)
+        return sq_factor, self._core_sq(h) * (sq_factor - 1.0)

@@ -7,6 +7,8 @@ are imported when a pass needs them, and not before: KeOps may initialise CUDA, 
 which forked children crash.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import importlib
@@ -20,10 +22,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from skhdkde._pairwise.points import QueryBlock
+from skhdkde._pairwise.points import QueryBlock, TrainingPoints
+from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
-from skhdkde._utils.arrays import BLOCK_SIZE
+from skhdkde._utils.arrays import BLOCK_SIZE, slices
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
+from skhdkde._utils.typing import Device, FloatArray, IntArray
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
 INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
@@ -56,24 +60,36 @@ class ComputeOptions:
     verbose: int = 0
     label: str | None = None
 
-    def resolved(self, n_features, *, on_gpu=False, tiles=False):
+    def resolved(
+        self, n_features: int, *, on_gpu: bool = False, tiles: bool = False
+    ) -> ComputeOptions:
         """Return the options with the backend that :func:`resolve_backend` names."""
         backend = resolve_backend(self.backend, n_features, on_gpu, tiles=tiles)
         return dataclasses.replace(self, backend=backend)
 
-    def labelled(self, label):
+    def labelled(self, label: str) -> ComputeOptions:
         """Return the options for passes of this name."""
         return dataclasses.replace(self, label=label)
 
-    def quiet(self):
+    def quiet(self) -> ComputeOptions:
         """Return the options without a progress bar."""
         return dataclasses.replace(self, verbose=0)
 
 
-def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
-    """The backend to use for data of ``n_features``, which torch has ``on_gpu`` or not.
+def resolve_backend(
+    backend: str, n_features: int, on_gpu: bool = False, tiles: bool = False
+) -> str:
+    """Return the backend to use for data of ``n_features``.
 
-    With ``tiles`` it is one of those that have tiles.
+    Parameters
+    ----------
+    backend : str
+        As users name it, one of ``BACKENDS``.
+    n_features : int
+    on_gpu : bool, default=False
+        Whether the data are a tensor on a GPU.
+    tiles : bool, default=False
+        Whether it must be a backend that visits pairs tile by tile.
 
     Raises
     ------
@@ -83,13 +99,7 @@ def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
         If it is asked for by name and has no tiles.
     """
     if backend == "auto":
-        if not (on_gpu or _has_cuda_gpu()):
-            return "numpy"
-        order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
-        usable = {name: _usable_on_gpu(name) for name in order}
-        usable["keops"] &= not tiles
-        usable["torch"] |= on_gpu
-        return next((name for name in order if usable[name]), "numpy")
+        return _best_backend(n_features, on_gpu, tiles)
     if tiles and backend == "keops":
         raise ValueError(
             "backend='keops' visits all pairs: it works with algorithm='exact' only; "
@@ -104,7 +114,26 @@ def resolve_backend(backend, n_features, on_gpu=False, tiles=False):
     return backend
 
 
-def reduce_pairs(reduction, queries, points, options, *, leave_out=None, out=None):
+def _best_backend(n_features, on_gpu, tiles):
+    """Return the backend that is fastest for data of ``n_features`` on this machine."""
+    if not (on_gpu or _has_cuda_gpu()):
+        return "numpy"
+    order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
+    usable = {name: _usable_on_gpu(name) for name in order}
+    usable["keops"] &= not tiles
+    usable["torch"] |= on_gpu
+    return next((name for name in order if usable[name]), "numpy")
+
+
+def reduce_pairs(
+    reduction: Reduction,
+    queries,
+    points: TrainingPoints,
+    options: ComputeOptions,
+    *,
+    leave_out: IntArray | None = None,
+    out: FloatArray | None = None,
+) -> FloatArray:
     """Apply a reduction to all pairs of a query and a training point.
 
     Parameters
@@ -117,7 +146,7 @@ def reduce_pairs(reduction, queries, points, options, *, leave_out=None, out=Non
     points : TrainingPoints
     options : ComputeOptions
         With the backend resolved.
-    leave_out : ndarray of int, shape (n_queries,) or (n_queries, n_left_out), default=None
+    leave_out : ndarray of int of shape (n_queries,) or (n_queries, n), default=None
         Index of the training point to leave out for each query, or of several (not by
         "keops"); negative ones stand for none.
     out : ndarray of shape (n_queries, reduction.width), default=None
@@ -142,7 +171,10 @@ def _installed(backend):
 
 
 def _usable_on_gpu(backend):
-    """Whether it is installed, with what it needs to use a GPU; nothing is imported."""
+    """Return whether a backend is installed, with what it needs to use a GPU.
+
+    Nothing is imported.
+    """
     if not _installed(backend):
         return False
     if backend == "torch":
@@ -152,14 +184,22 @@ def _usable_on_gpu(backend):
 
 
 def _has_cuda_gpu():
-    """Whether a CUDA GPU is visible, without initialising it."""
+    """Return whether a CUDA GPU is visible, without initialising it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
     on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
 
 
-def visit_pairs(device, reduction, queries, points, options, leave_out, out):
+def visit_pairs(
+    device: Device,
+    reduction: Reduction,
+    queries,
+    points: TrainingPoints,
+    options: ComputeOptions,
+    leave_out: IntArray | None,
+    out: FloatArray,
+) -> None:
     """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
     dtype = working_dtype(reduction, queries, points)
     n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
@@ -180,40 +220,42 @@ def visit_pairs(device, reduction, queries, points, options, leave_out, out):
         states = run_tasks(work, tasks, n_tasks, progress)
     if len(col_ranges) > 1:
         for i, rows in enumerate(row_ranges):
-            states_of_rows = states[i * len(col_ranges) : (i + 1) * len(col_ranges)]
-            out[rows] = reduction.finish(functools.reduce(reduction.merge, states_of_rows))
+            of_rows = states[i * len(col_ranges) : (i + 1) * len(col_ranges)]
+            out[rows] = reduction.finish(functools.reduce(reduction.merge, of_rows))
 
 
 def _visit(reduction, queries, points, cols, device, check):
-    """Return the state of a reduction for a block of queries and the points ``cols``."""
+    """Return the state of a reduction for a block of queries and the points ``cols``.
+
+    ``check`` is called before each tile; see :func:`~skhdkde._utils.threads.run_tasks`.
+    """
     state = reduction.start(len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
     sharp = always_sharp(queries, points, reduction)
     products = BareProducts(reduction, queries, points, device) if sharp else None
     for tile_cols in _tile_cols(cols, queries, points, device):
         check(len(queries.exact) * (tile_cols.stop - tile_cols.start))
-        updated = products.update(state, tile_cols) if sharp else None
+        updated = None if products is None else products.update(state, tile_cols)
         if updated is None:
             tile = Tile(queries, points, tile_cols, device)
             if not sharp:
                 mend(tile, reduction, nearest_sq)
-                np.minimum(nearest_sq, tile.nearest, out=nearest_sq)
+                np.minimum(nearest_sq, tile.nearest_sq, out=nearest_sq)
             updated = reduction.update(state, tile)
         state = updated
     return state
 
 
 def _tile_cols(cols, queries, points, device):
-    """Yield the ranges of points of the tiles that cover ``cols``."""
+    """Return the ranges of points of the tiles that cover ``cols``."""
     step = device.tile_cols
-    converted = queries.augmented.dtype != points.dtype or points.sq_factor is not None
+    converted = queries.dtype != points.dtype or points.sq_factor is not None
     if converted:  # made block by block, within the memory of a block
         step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
-    for start in range(cols.start, cols.stop, step):
-        yield slice(start, min(start + step, cols.stop))
+    return slices(cols.stop, step, cols.start)
 
 
-def working_dtype(reduction, queries, points):
+def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.dtype:
     """Return the dtype of the tiles: the reduction's, else that of queries and points.
 
     float64 where bandwidths or weights are beyond the range of float32.
@@ -224,11 +266,13 @@ def working_dtype(reduction, queries, points):
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
 
-def split(n_queries, points_shape, n_threads, device):
+def split(
+    n_queries: int, points_shape: tuple[int, int], n_threads: int, device: Device
+) -> tuple[list[slice], list[slice]]:
     """Return ranges of queries and of points, enough to keep every thread busy."""
     n_points, n_features = points_shape
     step = min(device.tile_rows, max(1, BLOCK_SIZE // 2 // (n_features + 2)))
-    rows = [slice(i, min(i + step, n_queries)) for i in range(0, n_queries, step)]
+    rows = slices(n_queries, step)
     n_ranges = 1
     if n_threads > 1 and len(rows) < 4 * n_threads:
         n_tiles = -(-n_points // device.tile_cols)
@@ -237,8 +281,8 @@ def split(n_queries, points_shape, n_threads, device):
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
 
 
-class NumpyDevice:
-    """Where tiles are and how large: in the cache of a core.
+class NumpyDevice(Device):
+    """Tiles by numpy, in the cache of a core.
 
     A tile of float32 is 2 MiB. Taller tiles repay the packing of the training block,
     wider ones the overhead of a numpy call; both must stay in the cache.
@@ -251,28 +295,23 @@ class NumpyDevice:
         self._buffers = threading.local()
 
     def n_tasks(self, n_threads):
-        """How many tasks to run at once."""
         return n_threads
 
     def put(self, array):
-        """A small array from the host."""
         return array
 
     def block(self, points, cols, dtype):
-        """Augmented points ``cols``."""
         return points.block(cols, dtype)
 
     def product(self, queries, block):
-        """``queries @ block.T`` in a buffer that the next product overwrites."""
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)
         return np.matmul(queries, block.T, out=sq)
 
     def scratch(self, like):
-        """An uninitialised array, which the next call overwrites."""
         return self._buffer("scratch", like.shape, like.dtype)
 
     def _buffer(self, name, shape, dtype):
-        """A view of this thread's buffer ``name``, kept from tile to tile."""
+        """Return a view of this thread's buffer ``name``, kept from tile to tile."""
         size = shape[0] * shape[1]
         buffer = getattr(self._buffers, name, None)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:

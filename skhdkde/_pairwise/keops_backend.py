@@ -10,16 +10,29 @@ are computed again in float64. Bandwidths are parameters of the formulas: a new 
 compiles nothing.
 """
 
+from __future__ import annotations
+
 import functools
 
 import numpy as np
-from sklearn.utils import gen_batches
 
-from skhdkde._pairwise.backends import working_dtype
+from skhdkde._pairwise.backends import ComputeOptions, working_dtype
 from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run
-from skhdkde._pairwise.reductions import KSmallest
-from skhdkde._utils.arrays import beside, number, to_host
+from skhdkde._pairwise.kernel_grid import KernelGridSums
+from skhdkde._pairwise.log_sums import relative_values
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.reductions import (
+    Gradient,
+    KSmallest,
+    LogSumExp,
+    Nearest,
+    Reduction,
+    Shares,
+    SharesState,
+)
+from skhdkde._utils.arrays import beside, finite_or_zero, number, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar
+from skhdkde._utils.typing import FloatArray, IntArray
 
 # Larger than any squared distance between training points (in scaled units), and finite:
 # KeOps makes NaN of infinite masks.
@@ -32,58 +45,68 @@ MOST_POINTS_IN_FLOAT32 = 1.6e7
 GRID_LENGTHS = (1, 8, 32)
 
 
-def visit_pairs(reduction, queries, points, options, leave_out, out):
+def visit_pairs(
+    reduction: Reduction,
+    queries,
+    points: TrainingPoints,
+    options: ComputeOptions,
+    leave_out: IntArray | None,
+    out: FloatArray,
+) -> None:
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by KeOps."""
     dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:
         dtype = np.dtype(np.float64)
-    step = rows_at_once(*points.shape)
-    n_threads = n_threads_for(options.n_jobs)
-    sources = {}
+    visit = _Visit(reduction, points, dtype, n_threads_for(options.n_jobs))
     n_pairs = len(queries) * points.shape[0]
     with progress_bar(n_pairs, options.verbose, options.label) as progress:
-        for rows in gen_batches(len(queries), step):
+        for rows in slices(len(queries), rows_at_once(*points.shape)):
             left = None if leave_out is None else leave_out[rows]
-            block = queries[rows], left
-            out[rows] = _sharp(reduction, block, points, sources, dtype, n_threads)
+            out[rows] = visit.results(queries[rows], left)
             progress((rows.stop - rows.start) * points.shape[0])
 
 
-def _sharp(reduction, block, points, sources, first_dtype, n_threads):
-    """Results for a block of queries, in ``first_dtype`` where that is sharp enough."""
-    exact, leave_out = block
-    result = np.empty((len(exact), reduction.width))
-    todo = np.arange(len(exact))
-    for dtype in (first_dtype, np.dtype(np.float64)):
-        if dtype not in sources:
-            sources[dtype] = _Source(points, dtype)
-        left = None if leave_out is None else leave_out[todo]
-        pairs = _Pairs(exact[todo], sources[dtype], left, n_threads)
-        blurred = np.zeros(len(todo), dtype=bool)
-        if dtype == np.float32:
-            blurred = _blurred(reduction, pairs.nearest, points.shape[1])
-        keep = np.flatnonzero(~blurred)
-        if len(keep):
-            state = _state(reduction, pairs.take(keep))
-            result[todo[keep]] = reduction.finish(state)
-        todo = todo[blurred]
-        if not len(todo):
-            return result
-    return result
+class _Visit:
+    """A reduction over training points, in ``dtype`` where that is sharp enough."""
+
+    def __init__(self, reduction, points, dtype, n_threads):
+        self.reduction, self.points = reduction, points
+        self.dtypes, self.n_threads = (dtype, np.dtype(np.float64)), n_threads
+        self._source = functools.cache(lambda dtype: _Source(points, dtype))
+
+    def results(self, exact, leave_out):
+        """Return the results for a block of queries."""
+        result = np.empty((len(exact), self.reduction.width))
+        todo = np.arange(len(exact))
+        for dtype in self.dtypes:
+            left = None if leave_out is None else leave_out[todo]
+            pairs = _Pairs(exact[todo], self._source(dtype), left, self.n_threads)
+            blurred = np.zeros(len(todo), dtype=bool)
+            if dtype == np.float32:
+                blurred = _blurred(self.reduction, pairs.nearest_sq, self.points.shape[1])
+            keep = np.flatnonzero(~blurred)
+            if len(keep):
+                state = _state(self.reduction, pairs.subset(keep))
+                result[todo[keep]] = self.reduction.finish(state)
+            todo = todo[blurred]
+            if not len(todo):
+                break
+        return result
 
 
-def _blurred(reduction, nearest, n_features):
-    """Rows for which rounding of the squared distances may be felt.
+def _blurred(reduction, nearest_sq, n_features):
+    """Return the rows in which rounding of the squared distances may be felt.
 
     Each term of the sum over coordinates is rounded, and so is the sum after it. Terms
     may all round the same way, so the bound is linear in their number.
     """
     relative = 0.5 * np.finfo(np.float32).eps * (3.0 + 0.5 * n_features)
-    blurred = ~np.isfinite(nearest)
-    near = nearest[~blurred]
-    reach = reduction.reach(near)
-    reach = np.where(np.isinf(reach), near, reach)  # distances: each relatively sharp
-    blurred[~blurred] = reduction.suspect_rows(near, relative * reach)
+    blurred = ~np.isfinite(nearest_sq)
+    nearest_sq = nearest_sq[~blurred]
+    reach = reduction.reach(nearest_sq)
+    # distances are sharp relative to themselves
+    reach = np.where(np.isinf(reach), nearest_sq, reach)
+    blurred[~blurred] = reduction.suspect_rows(nearest_sq, relative * reach)
     return blurred
 
 
@@ -97,11 +120,11 @@ class _Source:
         self.weights = points.weight_block(slice(0, len(self.exact)), dtype)
 
     def over_queries(self, values):
-        """A lazy tensor over queries, of an array from the host."""
+        """Return a lazy tensor over queries, of an array from the host."""
         return self.lazy.Vi(self._beside(values))
 
     def over_points(self, values):
-        """A lazy tensor over training points, of an array from the host."""
+        """Return a lazy tensor over training points, of an array from the host."""
         return self.lazy.Vj(self._beside(values))
 
     def _beside(self, values):
@@ -113,9 +136,10 @@ class _Source:
 class _Pairs:
     """Lazy tensors over some queries and all training points."""
 
-    def __init__(self, exact, source, leave_out, n_threads):
+    def __init__(self, exact, source, leave_out, n_threads, nearest_sq=None):
         self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
+        self._nearest_sq = nearest_sq
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
         self.sq, self.sq_factor = self.x.sqdist(self.y), None
         if source.points.sq_factor is not None:
@@ -129,39 +153,42 @@ class _Pairs:
             j = source.over_points(_digits(np.arange(len(source.exact))))
             self.other = i.sqdist(j) - 0.5
 
-    @functools.cached_property
-    def nearest(self):
+    @property
+    def nearest_sq(self):
         """Smallest squared distances, float64, infinite where there are no points."""
-        return self._distances(self.run(self.of_others(self.sq, LEFT_OUT), "min")[:, 0])
+        if self._nearest_sq is None:
+            sq = self.run(self.of_others(self.sq, LEFT_OUT), "min")[:, 0]
+            self._nearest_sq = self._distances(sq)
+        return self._nearest_sq
 
-    def take(self, rows):
-        """Some of the queries."""
+    def subset(self, rows):
+        """Return the pairs of some of the queries."""
         if len(rows) == len(self.queries):
             return self
         left = None if self.leave_out is None else self.leave_out[rows]
-        part = _Pairs(self.queries[rows], self.source, left, self.n_threads)
-        part.nearest = self.nearest[rows]
-        return part
+        nearest_sq = self.nearest_sq[rows]
+        return _Pairs(self.queries[rows], self.source, left, self.n_threads, nearest_sq)
 
     def of_others(self, values, instead):
+        """Return the values, and ``instead`` for points that are left out."""
         return values if self.other is None else self.other.ifelse(values, instead)
 
     def smallest(self, k):
-        """The ``k`` smallest squared distances, ascending, and the points' indices."""
+        """Return the ``k`` smallest squared distances, ascending, and whose they are."""
         most = min(k, len(self.source.exact))
         found = self.run(self.of_others(self.sq, LEFT_OUT), "Kmin_argKmin", K=most)
-        sq, cols = (part.reshape(len(self.queries), -1) for part in found)
+        sq, cols = (array.reshape(len(self.queries), -1) for array in found)
         padding = (0, 0), (0, k - most)
         sq = np.pad(self._distances(sq), padding, constant_values=np.inf)
         return sq, np.pad(cols.astype(int), padding)
 
     def sum(self, values):
-        """Of each row, without the point that is left out; float64."""
+        """Return the sum of each row, without the point that is left out; float64."""
         options = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
         return self.run(self.of_others(values, 0.0), "sum", **options).astype(np.float64)
 
     def weight_sums(self):
-        """Of the weights and of their squares, without the point that is left out."""
+        """Return sums of the weights and of their squares of all not left out."""
         weights = self.source.weights.astype(np.float64)
         powers = np.column_stack([weights, weights**2])
         sums = np.tile(powers.sum(axis=0), (len(self.queries), 1))
@@ -171,82 +198,122 @@ class _Pairs:
         return np.maximum(sums, 0.0)
 
     def max(self, values):
-        """Of each row, and 0."""
+        """Return the largest of each row, or 0 if that is more."""
         return self.run(self.of_others(values, 0.0), "max").astype(np.float64)
 
-    def scaled_sq(self, pull, logs, kernel, h):
-        """``|x - pull y|^2``, and what a kernel makes of it with ``logs`` in it."""
+    def shrunk_sq(self, setting, log_factors):
+        """Return ``|x - a y|^2`` for the shrinkage of a kernel setting.
+
+        Local scales, and factors of the values, are made factors and offsets of it.
+        """
         points = self.source.points
-        sq = self.x.sqdist(self.y * number(pull, self.sq))
-        if points.sq_factor is not None:
-            sq = sq * self.source.over_points(points.sq_factor[:, None])
-            sq_factor, sq_offset = kernel.scaled_distance(logs, h)
-            sq = sq * self.source.over_points(sq_factor[:, None])
-            sq = sq + self.source.over_points(sq_offset[:, None])
-        return sq
+        sq = self.x.sqdist(self.y * number(setting.shrinkage, self.sq))
+        if points.sq_factor is None:
+            return sq
+        scaled = setting.kernel.scaled_distance(log_factors, setting.bandwidth_scaled)
+        sq_factor, sq_offset = (self.source.over_points(v[:, None]) for v in scaled)
+        return sq * self.sq_factor * sq_factor + sq_offset
 
     def run(self, values, name, **options):
+        """Return a lazy tensor reduced over the training points, on the host."""
         result = run(values, name, n_threads=self.n_threads, **options)
         if isinstance(result, tuple):
             return tuple(map(to_host, result))
         return to_host(result)
 
     def _distances(self, sq):
+        """Return squared distances in float64, infinite for what is left out."""
         if self.other is not None:
             sq = np.where(sq >= 0.5 * LEFT_OUT, np.inf, sq)
         return sq.astype(np.float64)
 
 
 def _digits(indices):
+    """Return indices as two numbers that float32 holds."""
     return np.stack(np.divmod(indices, INDEX_BASE), axis=1)
 
 
 @functools.singledispatch
 def _state(reduction, pairs):
-    """State of ``reduction`` over all pairs; see :mod:`skhdkde._reductions`."""
+    """Return the state of a reduction over all pairs."""
     raise TypeError(f"backend='keops' has no formula for {type(reduction).__name__}.")
 
 
 @_state.register
-def _(reduction: KSmallest, pairs):
-    return (
-        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
-    )
+def _(reduction: LogSumExp, pairs):
+    bandwidths, sums = reduction.bandwidths, []
+    lowest, shifted = _shifted(reduction.kernel, pairs, pairs.nearest_sq)
+    while len(bandwidths):
+        n = next((n for n in GRID_LENGTHS if n >= len(bandwidths)), GRID_LENGTHS[-1])
+        batch, bandwidths = bandwidths[:n], bandwidths[n:]
+        padded = np.concatenate([batch, np.full(n - len(batch), batch[-1])])
+        values = reduction.kernel.values(shifted, padded, shifted, finite_or_zero(lowest))
+        sums.append(pairs.sum(values * pairs.weights)[:, : len(batch)])
+    return lowest, np.hstack(sums)
+
+
+@_state.register
+def _(reduction: KernelGridSums, pairs):
+    columns = []
+    for setting in reduction.settings:
+        kernel, h = setting.kernel, setting.bandwidth_scaled
+        sq = pairs.shrunk_sq(setting, reduction.log_factors)
+        nearest_sq = pairs.run(pairs.of_others(sq, LEFT_OUT), "min")[:, 0]
+        lowest = kernel.energy(nearest_sq.astype(np.float64))
+        shifted = kernel.shift(kernel.energy(sq), lowest)
+        values = kernel.values(shifted, h, shifted, lowest)
+        columns.append((lowest, pairs.sum(values * pairs.weights)[:, 0]))
+    lowest, sums = zip(*columns, strict=True)
+    return np.column_stack(lowest), np.column_stack(sums)
+
+
+@_state.register
+def _(reduction: Gradient, pairs):
+    kernel, h = reduction.kernel, reduction.bandwidths[0]
+    lowest, shifted = _shifted(kernel, pairs, pairs.nearest_sq)
+    values = kernel.values(shifted, h, shifted, finite_or_zero(lowest))
+    slopes = kernel.slopes(kernel.energy(pairs.sq), values, h) * pairs.weights
+    if pairs.sq_factor is not None:
+        slopes = slopes * pairs.sq_factor
+    if kernel.singular and reduction.indistinct_sq:  # no direction at the point itself
+        apart = pairs.sq - number(reduction.indistinct_sq, pairs.sq)
+        slopes = apart.ifelse(slopes, 0.0)
+    steps = slopes * (pairs.y - pairs.x)
+    sums = pairs.sum((values * pairs.weights).concat(steps))
+    return lowest, sums[:, :1], sums[:, 1:]
+
+
+@_state.register
+def _(reduction: Shares, pairs):
+    kernel, h = reduction.kernel, reduction.bandwidths[0]
+    nearest_sq, cols = pairs.smallest(reduction.neighbors.k)
+    nearest_weights = np.where(np.isinf(nearest_sq), 0.0, pairs.source.weights[cols])
+    lowest, shifted = _shifted(kernel, pairs, nearest_sq[:, 0])
+    values = kernel.values(shifted, h, shifted, finite_or_zero(lowest))
+    weighted = values * pairs.weights
+    terms = weighted.concat(weighted * pairs.weights).concat(weighted * weighted)
+    if reduction.equal_weights:  # the nearest has the most
+        largest, _ = relative_values(kernel, h, nearest_sq[:, :1].copy())
+    else:
+        largest = pairs.max(weighted)
+    sums = np.hstack([pairs.sum(terms), pairs.weight_sums(), largest])
+    return SharesState._make([lowest, *sums.T, nearest_sq, nearest_weights])
 
 
 @_state.register
 def _(reduction: KSmallest, pairs):
-    return (
-        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
-    )
+    if reduction.k == 1:
+        return (pairs.nearest_sq[:, None],)
+    return pairs.smallest(reduction.k)[:1]
 
 
 @_state.register
-def _(reduction: KSmallest, pairs):
-    return (
-        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
-    )
+def _(reduction: Nearest, pairs):
+    sq, cols = pairs.smallest(reduction.k)
+    return sq, np.where(np.isinf(sq), -1.0, cols)
 
 
-@_state.register
-def _(reduction: KSmallest, pairs):
-    return (
-        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
-    )
-
-
-@_state.register
-def _(reduction: KSmallest, pairs):
-    return (
-        pairs.nearest[:, None] if reduction.k == 1 else pairs.smallest(reduction.k)[0],
-    )
-
-
-def _relative_energy(kernel, pairs):
-    """The lowest energy of each row, and that energy minus each."""
-    lowest = kernel.energy(pairs.nearest.copy())
-    return lowest, kernel.shift(kernel.energy(pairs.sq), _finite(lowest))
-
-
-def _finite(lowest):
-    return np.where(np.isinf(lowest), 0.0, lowest)
+def _shifted(kernel, pairs, nearest_sq):
+    """Return the lowest energy of each row, and that energy minus each."""
+    lowest = kernel.energy(nearest_sq.copy())
+    return lowest, kernel.shift(kernel.energy(pairs.sq), finite_or_zero(lowest))

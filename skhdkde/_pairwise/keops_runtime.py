@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import os
 import pathlib
+from types import ModuleType
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -20,22 +22,19 @@ PAIRS_ON_CPU = 2**27
 QUERIES_ON_GPU = 2**17
 ELEMENTS = 2**26
 
-
-_compiled = set()
-
-
+_compiled: set[tuple] = set()
 _watch = ForkWatch()
 
 
-def lazy_tensors(of_torch):
-    """The module of lazy tensors over numpy arrays, or over torch's tensors."""
+def lazy_tensors(of_torch: bool) -> ModuleType:
+    """Return the module of lazy tensors over numpy arrays, or over torch's tensors."""
     _import_pykeops()
     return importlib.import_module("pykeops.torch" if of_torch else "pykeops.numpy")
 
 
 @functools.cache
 def _import_pykeops():
-    """Import it in silence, while no other process writes what it reads.
+    """Import pykeops in silence, while no other process writes what it reads.
 
     KeOps keeps a table of compiled formulas in a file that it reads on import and
     writes on exit, without a lock.
@@ -57,15 +56,15 @@ def _import_pykeops():
     return pykeops
 
 
-def rows_at_once(n_points, n_features):
-    """How many queries a call should have."""
+def rows_at_once(n_points: int, n_features: int) -> int:
+    """Return how many queries a call should have."""
     rows = ELEMENTS // n_features
     if _import_pykeops().config.gpu_available:
         return max(1, min(rows, QUERIES_ON_GPU))
     return max(1, min(rows, PAIRS_ON_CPU // n_points))
 
 
-def run(values, name, *, n_threads, **options):
+def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
     """Reduce a lazy tensor over the training points.
 
     Parameters
@@ -98,6 +97,7 @@ def run(values, name, *, n_threads, **options):
 
 
 def _compile(formula):
+    """Return the result of a formula that is called for the first time."""
     compiler = _import_pykeops().config.pykeops_base.get_cxx_compiler()
     if compiler is None:
         raise RuntimeError(
@@ -116,7 +116,7 @@ def _compile(formula):
 
 @contextlib.contextmanager
 def _silence():
-    """KeOps reports each compilation on the terminal, unless told not to."""
+    """Tell KeOps not to report a compilation on the terminal, as it does else."""
     import keopscore
     import pykeops
 
@@ -130,7 +130,7 @@ def _silence():
 
 @contextlib.contextmanager
 def _lock(name):
-    """Held by one thread of one process of the user at a time."""
+    """Hold a lock that one thread of one process of the user has at a time."""
     import fcntl  # KeOps does not run on Windows either
 
     folder = os.environ.get("KEOPS_CACHE_FOLDER") or pathlib.Path.home() / ".cache"

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._pairwise.reductions import Reduction
+from skhdkde._kernels import Kernel
+from skhdkde._pairwise.reductions import RelativeSums
 from skhdkde._utils.arrays import finite_or_zero, namespace, to_host
+from skhdkde._utils.typing import FloatArray
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class KernelSetting:
         Factor ``a`` of the centred training points, in [0, 1]; 1 leaves them in place.
     """
 
-    kernel: object
+    kernel: Kernel
     bandwidth_scaled: float
     shrinkage: float = 1.0
 
 
-class KernelGridSums(Reduction):
+class KernelGridSums(RelativeSums):
     """``log sum_j w_j v_j k(|x - a y_j| / (h c_j))`` for settings ``(k, h, a)``.
 
     The state is the lowest energy in each setting, and the sums relative to it, both of
@@ -44,21 +46,27 @@ class KernelGridSums(Reduction):
     settings : list of KernelSetting
     tol : float
         Error of a log sum that is allowed, in nats.
-    log_factors : ndarray of shape (n_points,)
+    log_factors : ndarray of shape (n_points,), default=None
         ``log v_j <= 0``, used if the squared distances are scaled by ``1 / c_j^2``.
-    dtype : dtype
+    dtype : dtype, default=None
         In which pairs are computed.
     """
 
-    def __init__(self, settings, tol, log_factors=None, dtype=None):
+    def __init__(
+        self,
+        settings: list[KernelSetting],
+        tol: float,
+        log_factors: FloatArray | None = None,
+        dtype: np.dtype | None = None,
+    ):
         self.settings, self.tol, self.log_factors = settings, tol, log_factors
         self.width, self.dtype = len(settings), dtype
         self.smallest_bandwidth = min(s.bandwidth_scaled for s in settings)
         self.kernels = {id(s.kernel): s.kernel for s in settings}.values()
 
-    def suspect_rows(self, nearest, delta):
+    def suspect_rows(self, nearest_sq, delta):
         h = [self.smallest_bandwidth]
-        rows = [k.suspect_rows(nearest, delta, h, self.tol) for k in self.kernels]
+        rows = [k.suspect_rows(nearest_sq, delta, h, self.tol) for k in self.kernels]
         return np.logical_or.reduce(rows)
 
     def start(self, n_rows):
@@ -71,41 +79,26 @@ class KernelGridSums(Reduction):
             kernel, h = setting.kernel, setting.bandwidth_scaled
             sq = tile.shrunk_sq(setting.shrinkage)
             if tile.points.sq_factor is not None:
+                assert self.log_factors is not None
                 sq = tile.scaled_sq(sq, *kernel.scaled_distance(self.log_factors, h))
-            nearest = to_host(namespace(sq).amin(sq, 1)).astype(np.float64)
-            lowest[:, g] = np.minimum(state[0][:, g], kernel.energy(nearest))
+            nearest_sq = to_host(namespace(sq).amin(sq, 1)).astype(np.float64)
+            lowest[:, g] = np.minimum(state[0][:, g], kernel.energy(nearest_sq))
             reference = finite_or_zero(lowest[:, g])
             shifted = kernel.shift(kernel.energy(sq), reference)
             values = kernel.values(shifted, h, shifted, reference)
             sums[:, g] = to_host(values @ tile.weights)
-        if state[1].any():
-            sums += state[1] * self._factors(lowest, state[0])
-        return lowest, sums
-
-    def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
-        sums = state[1] * self._factors(lowest, state[0])
-        sums += other[1] * self._factors(lowest, other[0])
-        return lowest, sums
-
-    def _factors(self, lowest, other):
-        """Return factors that make sums relative to ``other`` relative to ``lowest``."""
-        with np.errstate(invalid="ignore"):
-            logs = self._log_peaks(other) - self._log_peaks(lowest)
-        return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
+        return lowest, sums + state[1] * self._factors(lowest, state[0])
 
     def _log_peaks(self, lowest):
-        """Return the log of the largest value of each setting, as kernels have it."""
         peaks = np.empty_like(lowest)
         for g, setting in enumerate(self.settings):
             h = np.array([setting.bandwidth_scaled])
             peaks[:, g] = setting.kernel.log_peak(lowest[:, g], h)[:, 0]
         return peaks
 
-    combine = staticmethod(np.logaddexp)
+    def combine(self, result, other):
+        return np.logaddexp(result, other)
 
     def finish(self, state):
         """Return log sums of shape (n_rows, n_settings)."""
-        lowest, sums = state
-        with np.errstate(divide="ignore"):
-            return np.log(sums) + self._log_peaks(finite_or_zero(lowest))
+        return self._log_sums(*state)

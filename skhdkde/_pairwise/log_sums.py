@@ -38,7 +38,10 @@ def relative_values(
 def log_sums(
     kernel: Kernel, bandwidth: float, sq: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Return ``log sum_j w_j k(r_j / h)`` over the last axis of :func:`relative_values`."""
+    """Return ``log sum_j w_j k(r_j / h)`` over the last axis.
+
+    Parameters are those of :func:`relative_values`, and weights in the shape of ``sq``.
+    """
     if sq.shape[-1] == 0:
         return np.full(sq.shape[:-1], -np.inf)
     values, log_peak = relative_values(kernel, bandwidth, sq)

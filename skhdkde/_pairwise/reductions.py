@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from skhdkde._kernels import Kernel
 from skhdkde._utils.arrays import finite_or_zero, namespace, smallest, to_host
+from skhdkde._utils.typing import FloatArray, Points
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
@@ -27,7 +30,7 @@ NEIGHBOR_TOL = 1e-4
 PROMISED_FLOAT32, PROMISED_FLOAT64 = 1e-3, 1e-8
 
 
-def promised_tolerance(dtype):
+def promised_tolerance(dtype: np.dtype) -> float:
     """Return the largest error, in nats, of a log density of this dtype."""
     return PROMISED_FLOAT32 if dtype == np.float32 else PROMISED_FLOAT64
 
@@ -41,7 +44,7 @@ class ReductionSpec:
     kernel : Kernel
     bandwidth_scaled : float or ndarray of shape (n_bandwidths,)
         In scaled units.
-    points : TrainingPoints or PointsSummary
+    points : Points
     result_dtype : dtype
         Of the result, which sets the precision that is promised.
     tolerance : float, default=None
@@ -51,9 +54,9 @@ class ReductionSpec:
         that of queries and points.
     """
 
-    kernel: object
-    bandwidth_scaled: float | np.ndarray
-    points: object
+    kernel: Kernel
+    bandwidth_scaled: float | FloatArray
+    points: Points
     result_dtype: np.dtype
     tolerance: float | None = None
     pair_dtype: np.dtype | None = None
@@ -65,11 +68,11 @@ class ReductionSpec:
         if self.pair_dtype is None:
             object.__setattr__(self, "pair_dtype", self._needed_dtype())
 
-    def _needed_dtype(self):
+    def _needed_dtype(self) -> np.dtype | None:
         """Return float64 where float32 is not enough, else None.
 
-        float32 does not resolve ``1 - r^2`` at the rim of a compact kernel, nor offsets
-        of squared distances, nor what a high power is taken of.
+        float32 does not resolve ``1 - r^2`` at the rim of a compact kernel, nor what is
+        added to squared distances, nor what a high power is taken of.
         """
         wide = self.kernel.compact or self.points.sq_factor is not None
         wide |= getattr(self.kernel, "exponent", 0.0) > LARGEST_EXPONENT
@@ -94,42 +97,44 @@ class Reduction(abc.ABC):
     dtype: np.dtype | None = None
 
     @abc.abstractmethod
-    def start(self, n_rows):
+    def start(self, n_rows: int) -> tuple:
         """Return the state of no points."""
 
     @abc.abstractmethod
-    def update(self, state, tile):
+    def update(self, state: tuple, tile: Any) -> tuple:
         """Return the state with a tile added; it may destroy ``tile.sq``."""
 
     @abc.abstractmethod
-    def merge(self, state, other):
+    def merge(self, state: tuple, other: tuple) -> tuple:
         """Return the state of both sets of training points."""
 
     @abc.abstractmethod
-    def finish(self, state):
+    def finish(self, state: tuple) -> FloatArray:
         """Return the result, of shape (n_rows, width)."""
 
     @abc.abstractmethod
-    def suspect_rows(self, nearest, delta):
+    def suspect_rows(self, nearest_sq: FloatArray, delta: FloatArray) -> np.ndarray:
         """Return which rows may feel an error ``delta`` of their squared distances.
 
-        ``nearest`` are their smallest squared distances. Both have shape (n_rows,).
+        ``nearest_sq`` are the smallest of these. Both have shape (n_rows,).
         """
 
-    def suspect_pairs(self, sq, nearest, delta):
+    def suspect_pairs(
+        self, sq: FloatArray, nearest_sq: FloatArray, delta: FloatArray
+    ) -> np.ndarray:
         """Return which pairs of suspect rows do, in the shape of ``sq``."""
         return np.ones(sq.shape, dtype=bool)
 
-    def reach(self, nearest):
+    def reach(self, nearest_sq: FloatArray) -> FloatArray:
         """Return squared distances beyond which no pair matters, of shape (n_rows,)."""
-        return np.full_like(nearest, np.inf)
+        return np.full_like(nearest_sq, np.inf)
 
-    def combine(self, result, other):
+    def combine(self, result: FloatArray, other: FloatArray) -> FloatArray:
         """Return the result of both sets of points, where results say enough for that."""
         raise TypeError(f"results of {type(self).__name__} do not merge")
 
-    def product_terms(self, lowest):
-        """Return rate and reference of a product that is enough, or None.
+    def product_terms(self, lowest: FloatArray) -> tuple | None:
+        """Return rate and reference, by row, of a product that is enough, or None.
 
         A reduction that returns them has ``update_from_product``, which takes a tile of
         ``rate (reference - squared distance)`` straight from a matrix product.
@@ -137,59 +142,70 @@ class Reduction(abc.ABC):
         return None
 
 
-class KernelReduction(Reduction):
-    """Shared by the reductions over the values of one kernel.
+class RelativeSums(Reduction):
+    """Shared by reductions to sums of values that may be out of range.
 
-    The first array of a state is the lowest energy of each row, shape (n_rows,); sums of
-    values are relative to it.
+    The first array of a state is the lowest energy of each row; the others are sums of
+    values relative to that at the lowest energy.
     """
 
-    def __init__(self, spec):
+    @abc.abstractmethod
+    def _log_peaks(self, lowest):
+        """Return the log of the value at the lowest energy, by row and setting."""
+
+    def merge(self, state, other):
+        lowest = np.minimum(state[0], other[0])
+        mine, theirs = self._factors(lowest, state[0]), self._factors(lowest, other[0])
+        sums = (a * mine + b * theirs for a, b in zip(state[1:], other[1:], strict=True))
+        return lowest, *sums
+
+    def _factors(self, lowest, other):
+        """Return factors of sums that are relative to ``other`` and not to ``lowest``."""
+        if np.array_equal(lowest, other):
+            return 1.0
+        with np.errstate(invalid="ignore"):
+            logs = self._log_peaks(other) - self._log_peaks(lowest)
+        return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
+
+    def _log_sums(self, lowest, sums):
+        """Return logs of sums that are relative to ``lowest``; -inf out of reach."""
+        with np.errstate(divide="ignore"):
+            return np.log(sums) + self._log_peaks(finite_or_zero(lowest))
+
+
+class KernelReduction(RelativeSums):
+    """Shared by the reductions over the values of one kernel."""
+
+    def __init__(self, spec: ReductionSpec):
         self.kernel = spec.kernel
         self.bandwidths = np.atleast_1d(
             np.asarray(spec.bandwidth_scaled, dtype=np.float64)
         )
         self.smallest_bandwidth = self.bandwidths.min()
+        assert spec.tolerance is not None  # by default the promised one
         self.tol, self.dtype = spec.tolerance, spec.pair_dtype
         # all terms of exp(-margin) together add less than tol to the lightest
         ratio = spec.points.shape[0] / spec.points.smallest_weight
         self.margin = np.log(ratio) - np.log(self.tol)
 
-    def reach(self, nearest):
-        return self.kernel.reach(nearest, self.margin, self.bandwidths.max())
+    def reach(self, nearest_sq):
+        return self.kernel.reach(nearest_sq, self.margin, self.bandwidths.max())
 
-    def suspect_rows(self, nearest, delta):
-        return self.kernel.suspect_rows(nearest, delta, self.bandwidths, self.tol)
+    def suspect_rows(self, nearest_sq, delta):
+        return self.kernel.suspect_rows(nearest_sq, delta, self.bandwidths, self.tol)
 
-    def suspect_pairs(self, sq, nearest, delta):
+    def suspect_pairs(self, sq, nearest_sq, delta):
         return self.kernel.suspect_pairs(
-            sq, nearest, delta, self.bandwidths, self.tol, self.margin
+            sq, nearest_sq, delta, self.bandwidths, self.tol, self.margin
         )
 
-    def _shifted(self, lowest_before, tile):
-        """Return the lowest energy so far, a finite reference, and energies below it.
+    def _lowest(self, before, tile):
+        """Return the lowest energies with a tile added, and these with 0 for infinity."""
+        lowest = np.minimum(before, self.kernel.energy(tile.nearest_sq.copy()))
+        return lowest, finite_or_zero(lowest)
 
-        Overwrites ``tile.sq``.
-        """
-        energy = self.kernel.energy(tile.sq)
-        lowest = np.minimum(lowest_before, self.kernel.energy(tile.nearest.copy()))
-        reference = finite_or_zero(lowest)
-        return lowest, reference, self.kernel.shift(energy, reference)
-
-    def _factors(self, lowest, other):
-        """Return the factor that makes sums relative to ``other`` relative to ``lowest``."""
-        if np.array_equal(lowest, other):
-            return 1.0
-        log_peak = self.kernel.log_peak
-        with np.errstate(invalid="ignore"):
-            logs = log_peak(other, self.bandwidths) - log_peak(lowest, self.bandwidths)
-        return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
-
-    def _log_sums(self, lowest, sums):
-        """Return logs of sums that are relative to ``lowest``."""
-        with np.errstate(divide="ignore"):
-            peak = self.kernel.log_peak(finite_or_zero(lowest), self.bandwidths)
-            return np.log(sums) + peak
+    def _log_peaks(self, lowest):
+        return self.kernel.log_peak(lowest, self.bandwidths)
 
 
 class LogSumExp(KernelReduction):
@@ -202,7 +218,7 @@ class LogSumExp(KernelReduction):
     those at ``h``: bandwidths so spaced form chains that cost one exponential each.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: ReductionSpec):
         super().__init__(spec)
         self.width = len(self.bandwidths)
         self.chains = squaring_chains(self.bandwidths, spec.kernel.squaring_ratio)
@@ -211,7 +227,8 @@ class LogSumExp(KernelReduction):
         return np.full(n_rows, np.inf), np.zeros((n_rows, len(self.bandwidths)))
 
     def update(self, state, tile):
-        lowest, reference, shifted = self._shifted(state[0], tile)
+        lowest, reference = self._lowest(state[0], tile)
+        shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
         sums = state[1] * self._factors(lowest, state[0])
         single = len(self.bandwidths) == 1
         buffer = shifted if single else tile.scratch()
@@ -219,6 +236,7 @@ class LogSumExp(KernelReduction):
         return lowest, sums
 
     def _sums(self, shifted, buffer, weights, lowest):
+        """Return the sums of a tile at each bandwidth; ``buffer`` is overwritten."""
         sums = np.empty((len(shifted), len(self.bandwidths)))
         for chain in self.chains:
             h = self.bandwidths[chain[0]]
@@ -230,10 +248,6 @@ class LogSumExp(KernelReduction):
         return sums
 
     def product_terms(self, lowest):
-        """Rate and reference to fold into the product, for each row.
-
-        None if the kernel needs squared distances.
-        """
         if not self.kernel.affine:
             return None
         if len(self.bandwidths) > 1:
@@ -241,10 +255,10 @@ class LogSumExp(KernelReduction):
         return self.kernel.product_terms(lowest, self.bandwidths[0])
 
     def update_from_product(self, state, product, scratch, weights):
-        """The state with a tile of ``rate (reference - sq)`` added.
+        """Return the state with a tile of ``rate (reference - sq)`` added.
 
-        Saves three passes over the tile: no minimum is sought, and the shift and scale
-        are part of the product.
+        This saves three passes over the tile: no minimum is sought, and the product has
+        shift and scale in it. ``scratch`` makes a buffer.
 
         Returns
         -------
@@ -263,16 +277,11 @@ class LogSumExp(KernelReduction):
         sums[rows] = 0.0
         return (state[0], state[1] + sums), rows
 
-    def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
-        sums = state[1] * self._factors(lowest, state[0])
-        sums += other[1] * self._factors(lowest, other[0])
-        return lowest, sums
-
-    combine = staticmethod(np.logaddexp)
+    def combine(self, result, other):
+        return np.logaddexp(result, other)
 
     def finish(self, state):
-        """Log sums of shape (n_rows, n_bandwidths); -inf where no point is in reach."""
+        """Return log sums of shape (n_rows, n_bandwidths)."""
         return self._log_sums(*state)
 
 
@@ -284,19 +293,19 @@ class Gradient(KernelReduction):
     ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: ReductionSpec):
         super().__init__(spec)
         self.width = self.n_features = spec.points.shape[1]
-        self.scale, self.indistinct = spec.points.scale, spec.points.indistinct
+        self.scale, self.indistinct_sq = spec.points.scale, spec.points.indistinct_sq
 
-    def suspect_rows(self, nearest, delta):
-        suspect = super().suspect_rows(nearest, delta)
+    def suspect_rows(self, nearest_sq, delta):
+        suspect = super().suspect_rows(nearest_sq, delta)
         if self.kernel.singular:  # slopes are in 1 / r: r is needed to a relative tol
-            suspect |= ~(nearest > delta / self.tol)
+            suspect |= ~(nearest_sq > delta / self.tol)
         return suspect
 
-    def suspect_pairs(self, sq, nearest, delta):
-        suspect = super().suspect_pairs(sq, nearest, delta)
+    def suspect_pairs(self, sq, nearest_sq, delta):
+        suspect = super().suspect_pairs(sq, nearest_sq, delta)
         if self.kernel.singular:
             suspect |= sq <= (delta / self.tol)[:, None]
         return suspect
@@ -310,36 +319,29 @@ class Gradient(KernelReduction):
 
     def update(self, state, tile):
         h = self.bandwidths[0]
-        if self.kernel.singular and self.indistinct:  # no direction at the point itself
-            tile.sq[tile.sq <= self.indistinct] = 0.0
-        unshifted = self.kernel.energy(tile.sq * 1.0)
-        lowest, reference, shifted = self._shifted(state[0], tile)
+        if self.kernel.singular and self.indistinct_sq:  # no direction at a point itself
+            tile.sq[tile.sq <= self.indistinct_sq] = 0.0
+        energy = self.kernel.energy(tile.sq)
+        unshifted = energy * 1.0
+        lowest, reference = self._lowest(state[0], tile)
         factor = self._factors(lowest, state[0])
+        shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, h, shifted, reference)
         total = state[1] * factor + to_host(values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
         steps = tile.weighted_differences(slopes, self.tol * h * total[:, 0])
         return lowest, total, state[2] * factor + steps
 
-    def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
-        mine, theirs = self._factors(lowest, state[0]), self._factors(lowest, other[0])
-        return (
-            lowest,
-            state[1] * mine + other[1] * theirs,
-            state[2] * mine + other[2] * theirs,
-        )
-
     def finish(self, state):
-        """Gradient of shape (n_rows, n_features), per data unit; NaN out of reach."""
+        """Return gradients, (n_rows, n_features), per data unit; NaN out of reach."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
 
 
 class PartialGradient(Gradient):
-    """The log sum, and the gradient: what one part of the points has to say."""
+    """The log sum, then the gradient, of a subset of the points; such results merge."""
 
-    def __init__(self, spec):
+    def __init__(self, spec: ReductionSpec):
         super().__init__(spec)
         self.width = self.n_features + 1
 
@@ -347,7 +349,7 @@ class PartialGradient(Gradient):
         return np.hstack([self._log_sums(*state[:2]), super().finish(state)])
 
     def combine(self, result, other):
-        """The mean of both gradients, by their shares of the sum."""
+        """Return the log of both sums, and the mean of the gradients by their shares."""
         total = np.logaddexp(result[:, :1], other[:, :1])
         merged = np.zeros((len(total), self.n_features))
         for mine, theirs in ((result, other), (other, result)):
@@ -359,82 +361,125 @@ class PartialGradient(Gradient):
         return np.hstack([total, merged])
 
 
+class SharesState(NamedTuple):
+    """State of :class:`Shares`; sums of values ``k`` are relative to that at ``lowest``.
+
+    All are of shape (n_rows,), but for the nearest points, (n_rows, n_neighbors).
+    """
+
+    lowest: FloatArray
+    sum_wk: FloatArray
+    sum_w2k: FloatArray
+    sum_w2k2: FloatArray
+    sum_w: FloatArray
+    sum_w2: FloatArray
+    max_wk: FloatArray
+    nearest_sq: FloatArray
+    nearest_weights: FloatArray
+
+    def subset(self, rows) -> SharesState:
+        """Return the state of some of the queries."""
+        return SharesState(*(array[rows] for array in self))
+
+
 class Shares(KernelReduction):
     """How the sum ``sum_j w_j k(|x - y_j| / h)`` is shared out among the points.
 
-    The state is the lowest energy of each row, shape (n_rows,); relative to it the sums
-    of ``w k``, ``w^2 k`` and ``(w k)^2``, then those of ``w`` and ``w^2``, and the
-    largest ``w k``, shape (n_rows, 6); and the ``n_neighbors`` smallest squared distances
-    with their weights.
+    The state is a :class:`SharesState`.
     """
 
-    def __init__(self, spec, n_neighbors):
+    def __init__(self, spec: ReductionSpec, n_neighbors: int):
         super().__init__(spec)
         self.equal_weights = spec.points.weights is None
         self.neighbors = KSmallest(n_neighbors, NEIGHBOR_TOL)
 
-    def suspect_rows(self, nearest, delta):
-        suspect = super().suspect_rows(nearest, delta)
-        return suspect | self.neighbors.suspect_rows(nearest, delta)
+    def suspect_rows(self, nearest_sq, delta):
+        suspect = super().suspect_rows(nearest_sq, delta)
+        return suspect | self.neighbors.suspect_rows(nearest_sq, delta)
 
-    def suspect_pairs(self, sq, nearest, delta):
-        suspect = super().suspect_pairs(sq, nearest, delta)
-        return suspect | self.neighbors.suspect_pairs(sq, nearest, delta)
+    def suspect_pairs(self, sq, nearest_sq, delta):
+        suspect = super().suspect_pairs(sq, nearest_sq, delta)
+        return suspect | self.neighbors.suspect_pairs(sq, nearest_sq, delta)
 
     def start(self, n_rows):
-        nearest = np.full((2, n_rows, self.neighbors.k), np.inf)
-        nearest[1] = 0.0
-        return np.full(n_rows, np.inf), np.zeros((n_rows, 6)), *nearest
+        nearest_sq = np.full((n_rows, self.neighbors.k), np.inf)
+        lowest, sums = np.full(n_rows, np.inf), np.zeros((6, n_rows))
+        return SharesState._make([lowest, *sums, nearest_sq, np.zeros_like(nearest_sq)])
 
     def update(self, state, tile):
-        near = _with_smaller(state[2:], tile)
-        lowest, reference, shifted = self._shifted(state[0], tile)
+        nearest_sq, cols = smallest(tile.sq, self.neighbors.k, state.nearest_sq[:, -1])
+        nearest_weights = to_host(tile.weights)[cols]
+        lowest, reference = self._lowest(state.lowest, tile)
+        shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
-        sums, xp = np.empty((len(values), 6)), namespace(values)
-        sums[:, :2] = to_host(values @ tile.weights)[:, None]
+        xp = namespace(values)
+        sum_wk = sum_w2k = to_host(values @ tile.weights)
         if not self.equal_weights:
-            sums[:, 1] = to_host(values @ tile.weights**2)
+            sum_w2k = to_host(values @ tile.weights**2)
             values *= tile.weights
-        sums[:, 3:5] = tile.weight_sums()
-        sums[:, 5] = to_host(xp.amax(values, 1))
+        max_wk = to_host(xp.amax(values, 1))
         values *= values
-        sums[:, 2] = to_host(values @ xp.ones_like(tile.weights))
-        return lowest, _added(self._rescaled(state, lowest), sums), *near
+        sum_w2k2 = to_host(values @ xp.ones_like(tile.weights))
+        sums = sum_wk, sum_w2k, sum_w2k2, *tile.weight_sums().T, max_wk
+        wide = (array.astype(np.float64, copy=False) for array in sums)
+        own = SharesState._make([lowest, *wide, nearest_sq, nearest_weights])
+        return self.merge(state, own)
 
     def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
-        sums = _added(self._rescaled(state, lowest), self._rescaled(other, lowest))
-        return lowest, sums, *_smallest(state[2:], other[2:])
+        lowest = np.minimum(state.lowest, other.lowest)
+        mine, theirs = self._rescaled(state, lowest), self._rescaled(other, lowest)
+        return SharesState(
+            lowest,
+            mine.sum_wk + theirs.sum_wk,
+            mine.sum_w2k + theirs.sum_w2k,
+            mine.sum_w2k2 + theirs.sum_w2k2,
+            mine.sum_w + theirs.sum_w,
+            mine.sum_w2 + theirs.sum_w2,
+            np.maximum(mine.max_wk, theirs.max_wk),
+            *_smallest(state[-2:], other[-2:]),
+        )
 
     def _rescaled(self, state, lowest):
-        factor = self._factors(lowest, state[0])
-        one = np.ones_like(factor)
-        return state[1] * np.hstack([factor, factor, factor**2, one, one, factor])
+        """Return a state with its sums relative to ``lowest``."""
+        factor = np.ravel(self._factors(lowest, state.lowest))
+        return state._replace(
+            sum_wk=state.sum_wk * factor,
+            sum_w2k=state.sum_w2k * factor,
+            sum_w2k2=state.sum_w2k2 * factor**2,
+            max_wk=state.max_wk * factor,
+        )
 
 
 class KSmallest(Reduction):
     """The ``k`` smallest squared distances of each query, ascending.
 
-    ``tol`` is their relative error that is allowed.
+    Parameters
+    ----------
+    k : int
+    tol : float
+        Relative error of the distances that is allowed.
+    dtype : dtype, default=None
+        In which pairs are computed; None for that of queries and points.
     """
 
-    def __init__(self, k, tol, dtype=None):
+    def __init__(self, k: int, tol: float, dtype: np.dtype | None = None):
         self.k = self.width = k
         self.tol, self.dtype = tol, dtype
 
-    def suspect_rows(self, nearest, delta):
-        return ~(delta <= self.tol * nearest)
+    def suspect_rows(self, nearest_sq, delta):
+        return ~(delta <= self.tol * nearest_sq)
 
-    def suspect_pairs(self, sq, nearest, delta):
-        kth = np.partition(sq, min(self.k, sq.shape[1]) - 1, axis=1)
-        return sq <= (kth[:, min(self.k, sq.shape[1]) - 1] + 2.0 * delta)[:, None]
+    def suspect_pairs(self, sq, nearest_sq, delta):
+        last = min(self.k, sq.shape[1]) - 1
+        kth_sq = np.partition(sq, last, axis=1)[:, last]
+        return sq <= (kth_sq + 2.0 * delta)[:, None]
 
     def start(self, n_rows):
         return (np.full((n_rows, self.k), np.inf),)
 
     def update(self, state, tile):
         if self.k == 1:
-            return (np.minimum(state[0], tile.nearest[:, None]),)
+            return (np.minimum(state[0], tile.nearest_sq[:, None]),)
         return self.merge(state, smallest(tile.sq, self.k, state[0][:, -1])[:1])
 
     def merge(self, state, other):
@@ -454,8 +499,8 @@ class Nearest(KSmallest):
     the indices of the points, -1 where there are not.
     """
 
-    def __init__(self, k, tol):
-        super().__init__(k, tol)
+    def __init__(self, k: int, tol: float, dtype: np.dtype | None = None):
+        super().__init__(k, tol, dtype)
         self.width = 2 * k
 
     def start(self, n_rows):
@@ -473,29 +518,19 @@ class Nearest(KSmallest):
         return np.hstack([np.maximum(state[0], 0.0), state[1]])
 
 
-def _added(mine, theirs):
-    """Sums of both, and the larger of what is last."""
-    total = mine + theirs
-    total[:, -1] = np.maximum(mine[:, -1], theirs[:, -1])
-    return total
-
-
 def _smallest(mine, theirs):
-    """The smallest distances of both, ascending, as many as mine, and their weights."""
+    """Return the smallest distances of both, ascending, and what belongs to each.
+
+    Both are pairs of arrays of shape (n_rows, n); there are as many as mine.
+    """
     k = mine[0].shape[1]
-    sq, weights = (np.hstack(pair) for pair in zip(mine, theirs, strict=True))
+    sq, labels = (np.hstack(both) for both in zip(mine, theirs, strict=True))
     order = np.argsort(sq, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(sq, order, 1), np.take_along_axis(weights, order, 1)
+    return np.take_along_axis(sq, order, 1), np.take_along_axis(labels, order, 1)
 
 
-def _with_smaller(near, tile):
-    """``near``, ascending distances and their weights, with a tile's smaller ones."""
-    sq, cols = smallest(tile.sq, near[0].shape[1], near[0][:, -1])
-    return _smallest(near, (sq, to_host(tile.weights)[cols]))
-
-
-def squaring_chains(bandwidths, ratio):
-    """Group indices of ``bandwidths`` so that each is the next one times ``ratio``.
+def squaring_chains(bandwidths: FloatArray, ratio: float | None) -> list[list[int]]:
+    """Return indices of bandwidths in chains, in which each is the next times ``ratio``.
 
     Returns
     -------
@@ -505,7 +540,7 @@ def squaring_chains(bandwidths, ratio):
     order = [int(g) for g in np.argsort(-bandwidths, kind="stable")]
     if ratio is None:
         return [[g] for g in order]
-    chains = []
+    chains: list[list[int]] = []
     for g in order:
         for chain in chains:
             square = np.isclose(

@@ -1,4 +1,4 @@
-"""How wrong a tile of squared distances can be, and mending what matters.
+"""Tiles of squared distances, how wrong they can be, and mending what matters.
 
 ``|x|^2 + |y|^2 - 2 x.y`` cancels when ``|x - y|`` is small against ``|x|``. The error
 of a tile is bounded, the reduction says in which rows that error would be felt,
@@ -9,10 +9,15 @@ and of those rows only the pairs that carry weight are computed again:
 3. many, in float64: the whole row from differences.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from skhdkde._pairwise.points import QueryBlock, TrainingPoints
+from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.arrays import namespace, row_batches, to_host
+from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray
 
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
@@ -25,53 +30,52 @@ class Tile:
 
     Attributes
     ----------
-    sq : ndarray of shape (n_rows, n_cols)
-        Squared distances, infinite for pairs that are left out.
-    nearest : ndarray of shape (n_rows,), float64
+    sq : ndarray or tensor of shape (n_rows, n_cols)
+        Squared distances, in scaled units, infinite for pairs that are left out.
+    nearest_sq : ndarray of shape (n_rows,), float64
         Smallest of each row.
-    weights : ndarray of shape (n_cols,)
+    weights : ndarray or tensor of shape (n_cols,)
     queries : QueryBlock
     points : TrainingPoints
         Of which the tile covers the slice ``cols``.
     """
 
-    def __init__(self, queries, points, cols, device):
+    def __init__(
+        self, queries: QueryBlock, points: TrainingPoints, cols: slice, device: Device
+    ):
         self.queries, self.points, self.cols = queries, points, cols
-        self.device, dtype = device, queries.augmented.dtype
+        self.device, dtype = device, queries.dtype
         self._block = device.block(points, cols, dtype)
         self.weights = device.put(points.weight_block(cols, dtype))
         with np.errstate(over="ignore", invalid="ignore"):
             self.sq = device.product(queries.augmented, self._block)
         queries.exclude(self.sq, cols, np.inf)
-        self.nearest = self._smallest()
+        nearest_sq = namespace(self.sq).amin(self.sq, 1)
+        self.nearest_sq = to_host(nearest_sq).astype(np.float64)
 
-    def _smallest(self):
-        nearest = namespace(self.sq).amin(self.sq, 1)
-        return to_host(nearest).astype(np.float64)
-
-    def rows(self, rows):
-        """Some rows of ``sq``: a copy, on the host."""
+    def rows(self, rows: IntArray) -> FloatArray:
+        """Return some rows of ``sq``, copied to the host."""
         return to_host(self.sq[rows])
 
-    def put_rows(self, rows, sq):
+    def put_rows(self, rows: IntArray, sq: FloatArray) -> None:
         """Replace some rows of ``sq``, except for pairs that are left out."""
         self.sq[rows] = self.device.put(sq)
         self.queries.exclude(self.sq, self.cols, np.inf)
-        self.nearest[rows] = self.rows(rows).min(axis=1)
+        self.nearest_sq[rows] = self.rows(rows).min(axis=1)
 
-    def weight_sums(self):
-        """Sums of the weights and of their squares, (n_rows, 2), of all not left out."""
+    def weight_sums(self) -> FloatArray:
+        """Return sums of weights and of their squares, by row, of all not left out."""
         weights = self.points.weight_block(self.cols, np.float64)
         return self.queries.weight_sums(weights, self.cols)
 
-    def shrunk_sq(self, shrinkage):
-        """Return ``|x - a y|^2`` for a shrinkage ``a``, scaled as ``sq`` is, as a new array.
+    def shrunk_sq(self, shrinkage: float) -> AnyTile:
+        """Return ``|x - a y|^2`` for a shrinkage ``a`` in a new array, scaled as ``sq``.
 
         ``|x - a y|^2 = a |x - y|^2 + (1 - a) (|x|^2 - a |y|^2)``: the product is shared.
         """
         if shrinkage == 1.0:
             return self.sq * 1.0
-        factors = np.empty((len(self.nearest), 2), dtype=self.queries.augmented.dtype)
+        factors = np.empty((len(self.nearest_sq), 2), dtype=self.queries.dtype)
         factors[:, 0] = -shrinkage * (1.0 - shrinkage)
         factors[:, 1] = (1.0 - shrinkage) * self.queries.sq_norms
         sq = self.device.put(factors) @ self._block[:, -2:].T
@@ -81,17 +85,19 @@ class Tile:
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
-    def scaled_sq(self, sq, sq_factor, sq_offset):
+    def scaled_sq(
+        self, sq: AnyTile, sq_factor: FloatArray, sq_offset: FloatArray
+    ) -> AnyTile:
         """Return ``sq_factor * sq + sq_offset``, in place, both of shape (n_points,)."""
-        xp, dtype = namespace(sq), self.queries.augmented.dtype
+        xp, dtype = namespace(sq), self.queries.dtype
         sq = xp.multiply(sq, self.device.put(sq_factor[self.cols].astype(dtype)), out=sq)
         return xp.add(sq, self.device.put(sq_offset[self.cols].astype(dtype)), out=sq)
 
-    def scratch(self):
-        """An uninitialised array like ``sq``."""
+    def scratch(self) -> AnyTile:
+        """Return an uninitialised array like ``sq``."""
         return self.device.scratch(self.sq)
 
-    def weighted_differences(self, slopes, allowed):
+    def weighted_differences(self, slopes: AnyTile, allowed: FloatArray) -> FloatArray:
         """Return ``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
 
         By a product with the centred points, except for the queries for which the error
@@ -141,10 +147,10 @@ class BareProducts:
     def __init__(self, reduction, queries, points, device):
         self.reduction, self.queries, self.points = reduction, queries, points
         self.device = device
-        self.lowest = self.operand = None
+        self.lowest, self.operand, self.left_out = None, np.empty(0), np.inf
 
-    def update(self, state, cols):
-        """The state with a tile added, or None if that takes a full tile."""
+    def update(self, state: tuple, cols: slice) -> tuple | None:
+        """Return the state with a tile added, or None if that takes a full tile."""
         if self.points.sq_factor is not None or not np.isfinite(state[0]).all():
             return None
         if self.lowest is not state[0]:
@@ -164,18 +170,25 @@ class BareProducts:
         return self._with_full_rows(state, out_of_range, cols)
 
     def _with_full_rows(self, state, rows, cols):
-        """Add the tile for the ``rows`` that found a much nearer point in it."""
+        """Return the state with a tile added for rows that found a much nearer point."""
         if len(rows):
             tile = Tile(self.queries.subset(rows), self.points, cols, self.device)
-            update = self.reduction.update(tuple(batch[rows] for batch in state), tile)
-            state = tuple(batch.copy() for batch in state)
-            for batch, new in zip(state, update, strict=True):
-                batch[rows] = new
+            update = self.reduction.update(tuple(array[rows] for array in state), tile)
+            state = tuple(array.copy() for array in state)
+            for array, new in zip(state, update, strict=True):
+                array[rows] = new
         return state
 
 
-def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype, bias):
-    """Bound on the error of a row's squared distances, where they matter.
+def error_bound(
+    query_sq: FloatArray,
+    points: TrainingPoints,
+    bias: float,
+    dtype: np.dtype,
+    nearest_sq: FloatArray | float = 0.0,
+    reach_sq: FloatArray | float = np.inf,
+) -> FloatArray:
+    """Return a bound on the error of a row's squared distances, where they matter.
 
     Rounding errors of an inner product accumulate like a random walk along its
     terms (Higham and Mary, 2019, A new approach to probabilistic rounding error
@@ -188,70 +201,68 @@ def error_bound(query_sq, nearest, reach, largest_norm, n_features, dtype, bias)
     ----------
     query_sq : ndarray of shape (n_rows,)
         ``|x|^2``.
-    nearest, reach : ndarray of shape (n_rows,)
-        Squared distances of the nearest point, and beyond which none matters.
-    largest_norm : float
-        Largest ``|y|``. A ``y`` that matters is also within reach of ``x``.
+    points : TrainingPoints
     bias : float
         Factor by which the walk is longer than a random one; see
-        :func:`~skhdkde._points.rounding_bias`.
+        :func:`~skhdkde._pairwise.points.rounding_bias`.
+    dtype : dtype
+        In which the distances are computed.
+    nearest_sq, reach_sq : ndarray of shape (n_rows,)
+        Squared distances of the nearest point, and beyond which none matters; by
+        default the worst. A ``y`` that matters is within reach of ``x``.
 
     Returns
     -------
     delta : ndarray of shape (n_rows,)
     """
+    if points.sq_factor is not None:  # those are no distances: the worst
+        nearest_sq, reach_sq = 0.0, np.inf
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = np.minimum(np.sqrt(query_sq) + np.sqrt(reach), largest_norm)
+        norm = np.minimum(np.sqrt(query_sq) + np.sqrt(reach_sq), points.largest_norm)
         size = query_sq + norm**2
-        twice_inner = np.clip(size - nearest, 0.0, size)
-        walk = np.sqrt(min(n_features, 768))
-        unit = 0.5 * np.finfo(dtype).eps
-        return unit * (4.5 * size + 0.8 * bias * walk * twice_inner)
+        twice_inner = np.clip(size - nearest_sq, 0.0, size)
+        walk = np.sqrt(min(points.shape[1], 768))
+        eps = np.finfo(dtype).eps
+        delta = 0.5 * eps * (4.5 * size + 0.8 * bias * walk * twice_inner)
+    return points.scaled_error(delta, eps)
 
 
-def always_sharp(queries, points, reduction):
-    """Whether no tile of these queries can need mending, by the worst bound."""
-    zero = np.zeros(len(queries.sq_norms))
-    dtype = queries.augmented.dtype
-    anywhere = np.full_like(zero, np.inf)
-    delta = error_bound(
-        queries.sq_norms,
-        zero,
-        anywhere,
-        points.largest_norm,
-        points.shape[1],
-        dtype,
-        queries.bias,
-    )
-    delta = points.scaled_error(delta, np.finfo(dtype).eps)
-    return not reduction.suspect_rows(zero, delta).any()
+def always_sharp(
+    queries: QueryBlock, points: TrainingPoints, reduction: Reduction
+) -> bool:
+    """Return whether no tile of these queries can need mending, by the worst bound."""
+    delta = error_bound(queries.sq_norms, points, queries.bias, queries.dtype)
+    return not reduction.suspect_rows(np.zeros_like(delta), delta).any()
 
 
-def mend(tile, reduction, earlier):
+def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
     """Recompute, in place, the squared distances of ``tile`` that are not sharp enough.
 
     Parameters
     ----------
     tile : Tile
-        Its ``sq`` and ``nearest`` are changed.
-    reduction : object
+        Its ``sq`` and ``nearest_sq`` are changed.
+    reduction : Reduction
         Says which rows and pairs matter.
-    earlier : ndarray of shape (n_rows,)
+    earlier_sq : ndarray of shape (n_rows,)
         Smallest squared distance in the tiles before this one, mended as needed. That of
         this tile is never trusted before it is mended: it may be small by error alone.
     """
-    dtype = tile.queries.augmented.dtype
-    rows = np.arange(len(earlier))
+    queries, dtype = tile.queries, tile.queries.dtype
+    rows = np.arange(len(earlier_sq))
     done = False
     while len(rows) and not done:
-        nearest = np.minimum(earlier[rows], tile.nearest[rows])
-        delta = _bound(tile, reduction, nearest, rows, dtype)
-        flagged = reduction.suspect_rows(nearest, delta)
-        rows, delta, nearest = rows[flagged], delta[flagged], nearest[flagged]
+        nearest_sq = np.minimum(earlier_sq[rows], tile.nearest_sq[rows])
+        reach_sq = reduction.reach(nearest_sq)
+        delta = error_bound(
+            queries.sq_norms[rows], tile.points, queries.bias, dtype, nearest_sq, reach_sq
+        )
+        flagged = reduction.suspect_rows(nearest_sq, delta)
+        rows, delta, nearest_sq = rows[flagged], delta[flagged], nearest_sq[flagged]
         if not len(rows):
             return
         sq = tile.rows(rows)
-        pairs = reduction.suspect_pairs(sq, nearest, delta)
+        pairs = reduction.suspect_pairs(sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
         if np.count_nonzero(pairs) <= few * pairs.size:
@@ -264,23 +275,8 @@ def mend(tile, reduction, earlier):
         tile.put_rows(rows, sq)
 
 
-def _bound(tile, reduction, nearest, rows, dtype):
-    reach = reduction.reach(nearest)
-    if tile.points.sq_factor is not None:  # these are not distances: the worst
-        nearest, reach = np.zeros_like(nearest), np.full_like(nearest, np.inf)
-    delta = error_bound(
-        tile.queries.sq_norms[rows],
-        nearest,
-        reach,
-        tile.points.largest_norm,
-        tile.points.shape[1],
-        dtype,
-        tile.queries.bias,
-    )
-    return tile.points.scaled_error(delta, np.finfo(dtype).eps)
-
-
 def _pairs_by_differences(tile, rows, pairs, sq):
+    """Replace ``pairs`` of ``sq``, which has the ``rows`` of a tile."""
     i, j = np.nonzero(pairs)
     exact = tile.points.exact
     for batch in row_batches(len(i), exact.shape[1]):
@@ -291,6 +287,7 @@ def _pairs_by_differences(tile, rows, pairs, sq):
 
 
 def _rows_by_product(tile, rows, sq):
+    """Replace ``sq``, the ``rows`` of a tile, by products in float64."""
     queries = tile.points.query_block(tile.queries.exact[rows], np.dtype(np.float64))
     for batch in row_batches(sq.shape[1], queries.shape[1]):
         block = tile.points.block(_moved(batch, tile.cols.start), np.dtype(np.float64))
@@ -298,6 +295,7 @@ def _rows_by_product(tile, rows, sq):
 
 
 def _rows_by_differences(tile, rows, sq):
+    """Replace ``sq``, the ``rows`` of a tile, by sums of squared differences."""
     queries = tile.queries.exact[rows]
     for batch in row_batches(sq.shape[1], queries.shape[1]):
         cols = _moved(batch, tile.cols.start)

@@ -1,45 +1,54 @@
 """Tiles by torch, on a GPU if there is one."""
 
+from __future__ import annotations
+
 import contextlib
+from typing import Any
 
 import numpy as np
 
+from skhdkde._pairwise.backends import ComputeOptions
 from skhdkde._pairwise.backends import visit_pairs as tiled
 from skhdkde._pairwise.gpu_points import augment
+from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.threads import n_threads_for
+from skhdkde._utils.typing import Device, FloatArray, IntArray
 
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
 
 
-class TorchDevice:
-    """Where tiles are and how large.
+class TorchDevice(Device):
+    """Tiles by torch.
 
     On a GPU a tile of float32 is 256 MiB: large enough to keep all of it busy. On the
     CPU it stays in the shared cache, and torch's own threads work on each.
 
     Parameters
     ----------
-    name : {"cpu", "cuda"}
+    place : torch.device or {"cpu", "cuda"}
     """
 
-    def __init__(self, name):
-        self.name = name
-        self.tile_rows, self.tile_cols = (4096, 16384) if name == "cuda" else (1024, 2048)
-        self._blocks, self._keep = {}, name == "cuda"
-
-    def n_tasks(self, n_threads):
-        """One task at a time: torch divides the work within a tile."""
-        return 1
-
-    def put(self, array):
-        """A small array from the host."""
+    def __init__(self, place: Any):
         import torch
 
-        return torch.as_tensor(array, device=self.name)
+        self.place = torch.device(place)
+        on_gpu = self.place.type == "cuda"
+        self.tile_rows, self.tile_cols = (4096, 16384) if on_gpu else (1024, 2048)
+        self._blocks: dict[tuple, Any] = {}
+        self._keep = on_gpu
+
+    def n_tasks(self, n_threads):
+        return 1  # torch divides the work within a tile
+
+    def put(self, array):
+        import torch
+
+        return torch.as_tensor(array, device=self.place)
 
     def block(self, points, cols, dtype):
-        """Augmented points ``cols``, kept on a GPU for the next block of queries."""
+        """Return the augmented points, kept on a GPU for the next block of queries."""
         key = (id(points), cols.start, cols.stop, np.dtype(dtype).str)
         if key in self._blocks:
             return self._blocks[key]
@@ -56,12 +65,12 @@ class TorchDevice:
         return augment(points.exact.tensor[cols].double(), points.center)
 
     def product(self, queries, block):
-        """``queries @ block.T``, without the shortcuts of tensor cores."""
+        """Return ``queries @ block.T``, without the shortcuts of tensor cores."""
         import torch
 
         return torch.matmul(self.put(queries), block.T)
 
-    def shrink(self):
+    def shrink(self) -> None:
         """Take smaller tiles, and keep no points: memory ran out."""
         import torch
 
@@ -70,19 +79,25 @@ class TorchDevice:
         torch.cuda.empty_cache()
 
     def scratch(self, like):
-        """An uninitialised array."""
         import torch
 
         return torch.empty_like(like)
 
 
-def visit_pairs(reduction, queries, points, options, leave_out, out):
+def visit_pairs(
+    reduction: Reduction,
+    queries,
+    points: TrainingPoints,
+    options: ComputeOptions,
+    leave_out: IntArray | None,
+    out: FloatArray,
+) -> None:
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
     import torch
 
     device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
     if points.on_gpu:
-        device.name = points.exact.tensor.device
+        device = TorchDevice(points.exact.tensor.device)
     with _settings(n_threads_for(options.n_jobs)):
         while True:
             try:
@@ -95,7 +110,7 @@ def visit_pairs(reduction, queries, points, options, leave_out, out):
 
 @contextlib.contextmanager
 def _settings(n_threads):
-    """Threads of torch, and products in full precision, while a pass runs."""
+    """Set the threads of torch, and products in full precision, while a pass runs."""
     import torch
 
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()

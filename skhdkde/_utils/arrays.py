@@ -1,11 +1,21 @@
-"""What passes over pairs need beyond what numpy and torch call alike.
+"""Small functions of arrays: numpy's, torch's, and lazy tensors of KeOps.
 
-Kernels and reductions work in place on tiles, which are numpy arrays or torch
-tensors. Kernels also take lazy tensors of KeOps, which are formulas over all pairs.
-Small arrays, one number or a few per query, are always numpy's.
+Kernels and reductions work in place on tiles, which are numpy arrays or torch tensors.
+Kernels also take lazy tensors, which are formulas over all pairs. Small arrays, one
+number or a few for each query, are always numpy's.
+
+With scikit-learn's ``array_api_dispatch``, X may be an array of another library. Where it
+is on the host it is used in place, as a numpy array. A torch tensor on a GPU stays there,
+as a ``DeviceArray``, and its rows come to the host only as they are asked for: those that
+are queries, a block at a time, and those near a query that float32 does not resolve.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from sklearn.utils._array_api import (
@@ -14,106 +24,83 @@ from sklearn.utils._array_api import (
     get_namespace_and_device,
 )
 
-# Elements of a block made on the fly (8 MiB of float64).
+from skhdkde._utils.typing import AnyTile, FloatArray, IntArray
+
+# Elements of a block made on the fly (8 MiB of float64), and of one on a GPU.
 BLOCK_SIZE = 2**20
-# Elements of a block that is worked on at once.
 GPU_BLOCK_SIZE = 2**24
 
+# The functions of numpy that kernels use, for lazy tensors of KeOps. These cannot be
+# changed in place: ``out`` is ignored, and the result is to be used.
+_lazy_functions = SimpleNamespace(
+    finfo=np.finfo,
+    subtract=lambda x, y, out=None: x - y,
+    multiply=lambda x, y, out=None: x * y,
+    exp=lambda x, out=None: x.exp(),
+    log=lambda x, out=None: x.log(),
+    sin=lambda x, out=None: x.sin(),
+    sqrt=lambda x, out=None: x.sqrt(),
+    abs=lambda x, out=None: x.abs(),
+    less=lambda x, y, out=None: x < y,
+    sign=lambda x: x.sign(),
+    clip=lambda x, low, high, out=None: (x - low).relu() + low,
+    zeros_like=lambda x: number(0.0, x),
+    where=lambda condition, x, y: (condition - 0.5).ifelse(x, y),
+)
 
-def namespace(tile):
-    """numpy or torch, whichever the tile belongs to, or what stands in for KeOps."""
+
+def namespace(tile: AnyTile) -> Any:
+    """Return numpy or torch, whichever the tile belongs to, or what stands for KeOps."""
     if isinstance(tile, np.ndarray):
         return np
-    return sys.modules["torch"] if hasattr(tile, "device") else _Lazy
+    return sys.modules["torch"] if hasattr(tile, "device") else _lazy_functions
 
 
-class _Lazy:
-    """The functions of numpy that kernels use, for lazy tensors of KeOps.
-
-    They cannot be changed in place: ``out`` is ignored, and the result is to be used.
-    """
-
-    finfo = np.finfo
-
-    def subtract(x, y, out=None):
-        return x - y
-
-    def multiply(x, y, out=None):
-        return x * y
-
-    def exp(x, out=None):
-        return x.exp()
-
-    def log(x, out=None):
-        return x.log()
-
-    def sin(x, out=None):
-        return x.sin()
-
-    def sqrt(x, out=None):
-        return x.sqrt()
-
-    def abs(x, out=None):
-        return x.abs()
-
-    def less(x, y, out=None):
-        return x < y
-
-    def sign(x):
-        return x.sign()
-
-    def clip(x, low, high, out=None):
-        return (x - low).relu() + low
-
-    def zeros_like(x):
-        return number(0.0, x)
-
-    def where(condition, x, y):
-        return (condition - 0.5).ifelse(x, y)
-
-
-def to_host(array):
-    """As a numpy array; numpy arrays as they are."""
+def to_host(array: AnyTile) -> np.ndarray:
+    """Return an array or tensor as a numpy array; numpy arrays as they are."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
-def number(value, tile):
-    """A number for all of a tile; for a lazy tensor, also several, in its last axis."""
-    if namespace(tile) is _Lazy:
+def number(value: Any, tile: AnyTile) -> Any:
+    """Return a number that goes with a tile.
+
+    For a lazy tensor there may be several, in its last axis.
+    """
+    if namespace(tile) is _lazy_functions:
         return _lazy(np.atleast_1d(value), tile, axis=2)
     return float(value)
 
 
+def column(values: FloatArray, tile: AnyTile) -> AnyTile:
+    """Return values, one a row, as a column of the tile's dtype, where the tile is."""
+    if isinstance(tile, np.ndarray):
+        return values[:, None].astype(tile.dtype, copy=False)
+    xp = namespace(tile)
+    if xp is _lazy_functions:
+        return _lazy(values[:, None], tile, axis=0)
+    return xp.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
+
+
 def _lazy(values, tile, axis):
-    """A lazy tensor that goes with ``tile``: on axis 0 over queries, 2 over neither."""
+    """Return a lazy tensor like ``tile``: on axis 0 over queries, on 2 over neither."""
     other = next(variable for variable in tile.variables if hasattr(variable, "shape"))
     return type(tile)(beside(values.astype(tile.dtype), other), axis=axis)
 
 
-def beside(values, other):
-    """Host ``values`` as an array of the library of ``other``, where that is."""
+def beside(values: np.ndarray, other: AnyTile) -> AnyTile:
+    """Return ``values`` as an array of the library of ``other``, where that is."""
     if isinstance(other, np.ndarray):
         return values
     return sys.modules["torch"].as_tensor(values, device=other.device)
 
 
-def column(values, tile):
-    """Host ``values`` as a column of the tile's dtype, where the tile is."""
-    if isinstance(tile, np.ndarray):
-        return values[:, None].astype(tile.dtype, copy=False)
-    torch = namespace(tile)
-    if torch is _Lazy:
-        return _lazy(values[:, None], tile, axis=0)
-    return torch.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
-
-
-def finite_or_zero(values):
+def finite_or_zero(values: FloatArray) -> FloatArray:
     """Return the values with 0 in place of infinities."""
     return np.where(np.isinf(values), 0.0, values)
 
 
-def smallest(sq, k, limit):
-    """Small entries of each row of a tile, on the host, padded with infinities.
+def smallest(sq: AnyTile, k: int, limit: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return small entries of each row of a tile, padded with infinities, on the host.
 
     Parameters
     ----------
@@ -128,7 +115,7 @@ def smallest(sq, k, limit):
     -------
     values : ndarray of shape (n_rows, n_found)
     cols : ndarray of int of shape (n_rows, n_found)
-        Of the values; 0 for the padding.
+        Columns of the values; 0 for the padding.
     """
     if not isinstance(sq, np.ndarray):
         found = sq.topk(min(k, sq.shape[1]), dim=1, largest=False, sorted=False)
@@ -146,29 +133,60 @@ def smallest(sq, k, limit):
     return values, found
 
 
-def row_batches(n_rows, n_features, size=BLOCK_SIZE):
-    """Slices of rows that hold about ``size`` elements each."""
-    step = max(1, size // max(n_features, 1))
-    return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+def slices(stop: int, step: int, start: int = 0) -> list[slice]:
+    """Return slices of length ``step``, the last maybe shorter, from start to stop."""
+    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
+
+
+def row_batches(n_rows: int, n_features: int, size: int = BLOCK_SIZE) -> list[slice]:
+    """Return slices of rows that hold about ``size`` elements each."""
+    return slices(n_rows, max(1, size // max(n_features, 1)))
+
+
+def relative_weights(weights: FloatArray | None) -> FloatArray | None:
+    """Return positive weights divided by the largest; None for None."""
+    return None if weights is None else weights / weights.max()
+
+
+def weighted_mean(
+    values: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the weighted mean of the rows of ``values`` and its standard error.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_queries, n_columns)
+        They may be -inf, for which the mean is, and the standard error NaN.
+    weights : ndarray of shape (n_queries,)
+
+    Returns
+    -------
+    mean, standard_error : ndarray of shape (n_columns,)
+    """
+    shares = weights[:, None] / weights.sum()
+    mean = np.sum(shares * values, axis=0)
+    with np.errstate(invalid="ignore"):
+        variance = np.sum((shares * (values - mean)) ** 2, axis=0)
+    return mean, np.sqrt(variance)
 
 
 class DeviceArray:
     """A tensor on a GPU. Indexing copies rows to the host; pickles hold all of them."""
 
-    def __init__(self, tensor):
+    def __init__(self, tensor: Any):
         self.tensor = tensor
-        self.shape = tuple(tensor.shape)
+        self.shape: tuple[int, int] = tuple(tensor.shape)
         self.dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows) -> np.ndarray:
         if not isinstance(rows, slice):
             rows = np.asarray(rows)
         return to_host(self.tensor[rows])
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return to_host(self.tensor).astype(dtype or self.dtype, copy=False)
 
     def __reduce__(self):  # a machine without a GPU loads it too
@@ -177,16 +195,14 @@ class DeviceArray:
     def __deepcopy__(self, memo):
         return self  # nothing writes to it
 
-    def blocks(self, *, columns=None):
-        """Blocks of rows in float64, on the GPU, and which."""
-        step = max(1, GPU_BLOCK_SIZE // self.shape[1])
-        for start in range(0, len(self), step):
-            rows = slice(start, min(start + step, len(self)))
+    def blocks(self, *, columns: int | None = None) -> Iterator[tuple[Any, slice]]:
+        """Yield blocks of rows in float64, on the GPU, and which rows they are."""
+        for rows in row_batches(*self.shape, GPU_BLOCK_SIZE):
             yield self.tensor[rows, :columns].double(), rows
 
 
-def local(X):
-    """X as a numpy array, without a copy if it is on the host, or a ``DeviceArray``."""
+def local(X: Any) -> Any:
+    """Return X as a numpy array, not copied if on the host, or as a ``DeviceArray``."""
     if isinstance(X, np.ndarray):
         return X
     X = detached(X)
@@ -196,8 +212,8 @@ def local(X):
     return _convert_to_numpy(X, xp)
 
 
-def detached(X):
-    """X itself, or the tensor without a record of how it came about.
+def detached(X: Any) -> Any:
+    """Return X, without a record of how it came about if it is a tensor.
 
     Raises
     ------
@@ -210,27 +226,28 @@ def detached(X):
 
 
 def _on_gpu(X):
+    """Return whether X is a tensor on a GPU."""
     return getattr(getattr(X, "device", None), "type", None) == "cuda"
 
 
-def like(result, X):
-    """A numpy array as one of the library of X, where X is."""
+def like(result: np.ndarray, X: Any) -> Any:
+    """Return a numpy array as one of the library of X, where X is."""
     if X is None or isinstance(X, np.ndarray):
         return result
     xp, _, device = get_namespace_and_device(X)
     return result if xp.__name__.endswith("numpy") else xp.asarray(result, device=device)
 
 
-def prototype(X):
-    """An empty array of the library of X, where X is; None for numpy."""
+def prototype(X: Any) -> Any:
+    """Return an empty array of the library of X, where X is; None for numpy."""
     if isinstance(X, np.ndarray):
         return None
     xp, _, device = get_namespace_and_device(X)
     return xp.empty((0,), dtype=X.dtype, device=device)
 
 
-def select(X, mask):
-    """Rows of X, an array or a ``DeviceArray``."""
+def select(X: Any, mask: np.ndarray) -> Any:
+    """Return the rows of X where ``mask`` is true, as an array or a ``DeviceArray``."""
     if isinstance(X, np.ndarray):
         return X[mask]
     return DeviceArray(X.tensor[np.flatnonzero(mask)])

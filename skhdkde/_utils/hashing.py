@@ -1,20 +1,19 @@
-"""Numbers that stand for rows: for what a row holds, and for a place in a random order.
+"""Hashes of rows, by which duplicates are found among points that are not in one place.
 
-Equal rows have equal hashes, wherever they are stored, and others are as good as
-random: so copies are found among points that are not in one place. The sampling_ranks of rows
-are random too, but depend on the index of a row only, so that the rows of lowest priority
-are a random sample that parts of X agree on (bottom-k sampling: Cohen and Kaplan, 2007,
-Summarizing data using bottom-k sketches).
+Equal rows have equal hashes, wherever they are stored; others are as good as random.
 """
+
+from __future__ import annotations
 
 import numpy as np
 
 from skhdkde._utils.arrays import row_batches
-from skhdkde._utils.random import _mixed
+from skhdkde._utils.random import mix_bits
+from skhdkde._utils.typing import FloatArray, IntArray
 
 
-def row_hashes(X):
-    """Digests of rows.
+def row_hashes(X: FloatArray) -> IntArray:
+    """Return a hash of each row.
 
     The bits of each number are mixed, multiplied by a random odd number for its column,
     and added, all modulo 2^64.
@@ -34,12 +33,12 @@ def row_hashes(X):
     for rows in row_batches(*X.shape):
         # a zero has two signs, of which adding zero leaves one
         numbers = np.add(X[rows], 0.0, dtype=np.float64)
-        hashes[rows] = _mixed(numbers.view(np.uint64)) @ odd
-    return _mixed(hashes)
+        hashes[rows] = mix_bits(numbers.view(np.uint64)) @ odd
+    return mix_bits(hashes)
 
 
-def find_hashes(hashes, wanted):
-    """Which rows have hashes that are ``wanted``.
+def find_hashes(hashes: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
+    """Return which rows have hashes that are ``wanted``.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def find_hashes(hashes, wanted):
         The rows, ascending, and the place of their hashes in ``wanted``.
     """
     if not len(wanted):
-        return np.empty((2, 0), dtype=int)
+        return np.empty(0, dtype=int), np.empty(0, dtype=int)
     order = np.argsort(wanted)
     place = order[np.minimum(np.searchsorted(wanted[order], hashes), len(wanted) - 1)]
     rows = np.flatnonzero(wanted[place] == hashes)

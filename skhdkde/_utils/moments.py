@@ -1,18 +1,17 @@
-"""Moments of weighted points that merge: those of blocks are those of all."""
+"""Moments of weighted points that merge: those of blocks give those of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
-
-def relative_weights(weights):
-    """Return positive weights divided by the largest; None for None."""
-    return None if weights is None else weights / weights.max()
+from skhdkde._utils.typing import FloatArray
 
 
+@dataclass(frozen=True)
 class Moments:
     """Weight, mean and sum of squares about it, of each feature.
-
-    Updates as by Chan, Golub and LeVeque (1983, Algorithms for computing the sample
-    variance), so that nothing cancels.
 
     Attributes
     ----------
@@ -26,105 +25,146 @@ class Moments:
         Mean, sum of ``w (x - mean)^2`` and largest ``|x|``.
     """
 
-    def __init__(self, X, weights=None):
-        """Of the rows of X, of which there is at least one."""
-        self.n_points = len(X)
-        self.heaviest = self.lightest = 1.0
+    n_points: int
+    heaviest: float
+    lightest: float
+    total: float
+    total_sq: float
+    mean: FloatArray
+    squares: FloatArray
+    largest: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray, weights: FloatArray | None = None) -> Moments:
+        """Return the moments of the rows of X, of which there is at least one."""
+        heaviest = lightest = 1.0
         if weights is None:
             weights = np.ones(len(X))
         else:
-            self.heaviest, self.lightest = float(weights.max()), float(weights.min())
-            weights = weights / self.heaviest
-        self.total, self.total_sq = float(weights.sum()), float(weights @ weights)
-        # about a point of the data: an offset does not cost digits
+            heaviest, lightest = float(weights.max()), float(weights.min())
+            weights = weights / heaviest
+        total, total_sq = float(weights.sum()), float(weights @ weights)
+        # about a point of the data: data far from zero cost no digits
         origin = X[0].astype(np.float64)
-        self.mean = origin + (weights / self.total) @ (X - origin)
+        mean = origin + (weights / total) @ (X - origin)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.squares = weights @ np.square(X - self.mean)
-        self.largest = np.abs(X).max(axis=0).astype(np.float64)
+            squares = weights @ np.square(X - mean)
+        largest = np.abs(X).max(axis=0).astype(np.float64)
+        return cls(len(X), heaviest, lightest, total, total_sq, mean, squares, largest)
 
-    def merge(self, other):
-        """The moments of both sets of points."""
-        both = object.__new__(Moments)
-        both.n_points = self.n_points + other.n_points
-        both.heaviest = max(self.heaviest, other.heaviest)
-        both.lightest = min(self.lightest, other.lightest)
-        mine, theirs = (m.heaviest / both.heaviest for m in (self, other))
-        both.total = mine * self.total + theirs * other.total
-        both.total_sq = mine**2 * self.total_sq + theirs**2 * other.total_sq
-        share = theirs * other.total / both.total
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both sets of points.
+
+        The updates are those of Chan, Golub and LeVeque (1983, Algorithms for computing
+        the sample variance), in which nothing cancels.
+        """
+        heaviest = max(self.heaviest, other.heaviest)
+        mine, theirs = self.heaviest / heaviest, other.heaviest / heaviest
+        total = mine * self.total + theirs * other.total
+        share = theirs * other.total / total
         apart = other.mean - self.mean
-        both.mean = self.mean + share * apart
         with np.errstate(over="ignore", invalid="ignore"):
-            both.squares = mine * self.squares + theirs * other.squares
-            both.squares += mine * self.total * share * apart**2
-        both.largest = np.maximum(self.largest, other.largest)
-        return both
+            squares = mine * self.squares + theirs * other.squares
+            squares += mine * self.total * share * apart**2
+        return Moments(
+            self.n_points + other.n_points,
+            heaviest,
+            min(self.lightest, other.lightest),
+            total,
+            mine**2 * self.total_sq + theirs**2 * other.total_sq,
+            self.mean + share * apart,
+            squares,
+            np.maximum(self.largest, other.largest),
+        )
 
     @property
-    def variance(self):
-        """Of each feature."""
+    def variance(self) -> FloatArray:
+        """Variance of each feature."""
         return self.squares / self.total
 
 
+def expected_squared_error(
+    fourth: float, own: float, size: float, total_sq: float
+) -> float:
+    """Return the expected squared Frobenius error of a sample covariance ``C``.
+
+    ``sum_i s_i^2 (|z_i|^4 - 2 z_i' C z_i + |C|^2)`` for centred points ``z_i`` with
+    shares ``s_i`` of the weight (Ledoit and Wolf, 2004, A well-conditioned estimator for
+    large-dimensional covariance matrices).
+
+    Parameters
+    ----------
+    fourth, own, total_sq : float
+        ``sum_i s_i^2 |z_i|^4``, ``sum_i s_i^2 z_i' C z_i`` and ``sum_i s_i^2``.
+    size : float
+        ``|C|^2``.
+    """
+    return fourth - 2.0 * own + total_sq * size
+
+
+@dataclass(frozen=True)
 class Scatter:
-    """What the covariance of points and the error of that follow from.
+    """Sums over centred points that give their covariance and its error.
 
     Attributes
     ----------
     second : ndarray of shape (n_features, n_features)
-        ``sum_i w_i z_i z_i'`` of points about their mean.
+        ``sum_i w_i z_i z_i'``.
     squared : ndarray of shape (n_features, n_features) or None
         ``sum_i w_i^2 z_i z_i'``; None if all weights are 1.
     fourth, total, total_sq : float
         ``sum_i w_i^2 |z_i|^4``, and sums of weights and of their squares.
     """
 
-    def __init__(self, Z, weights=None):
+    second: FloatArray
+    squared: FloatArray | None
+    fourth: float
+    total: float
+    total_sq: float
+
+    @classmethod
+    def of(cls, Z: FloatArray, weights: FloatArray | None = None) -> Scatter:
+        """Return the sums over the rows of Z."""
         lengths = np.einsum("ij,ij->i", Z, Z)
         if weights is None:
-            self.second, self.squared = Z.T @ Z, None
-            self.total = self.total_sq = float(len(Z))
-            self.fourth = float(lengths @ lengths)
-            return
+            n_points = float(len(Z))
+            return cls(Z.T @ Z, None, float(lengths @ lengths), n_points, n_points)
         weighted = Z * weights[:, None]
-        self.second, self.squared = Z.T @ weighted, weighted.T @ weighted
-        self.total, self.total_sq = float(weights.sum()), float(weights @ weights)
-        self.fourth = float(np.sum((weights * lengths) ** 2))
+        return cls(
+            Z.T @ weighted,
+            weighted.T @ weighted,
+            float(np.sum((weights * lengths) ** 2)),
+            float(weights.sum()),
+            float(weights @ weights),
+        )
 
-    def merge(self, other):
-        """That of both sets of points, about the same mean."""
-        both = object.__new__(Scatter)
-        for name, mine in vars(self).items():
-            theirs = getattr(other, name)
-            setattr(both, name, None if mine is None else mine + theirs)
-        return both
+    def merge(self, other: Scatter) -> Scatter:
+        """Return the sums over both sets of points, which have the same centre."""
+        squared = self.squared
+        if squared is not None and other.squared is not None:
+            squared = squared + other.squared
+        return Scatter(
+            self.second + other.second,
+            squared,
+            self.fourth + other.fourth,
+            self.total + other.total,
+            self.total_sq + other.total_sq,
+        )
 
-    def covariance(self):
-        """The covariance matrix of the sample, and its expected squared error.
-
-        ``sum_i s_i^2 (|z_i|^4 - 2 z_i' C z_i + |C|^2)`` with ``s_i`` the shares of the
-        weight (Ledoit and Wolf, 2004, A well-conditioned estimator for large-dimensional
-        covariance matrices).
-        """
+    def covariance(self) -> tuple[FloatArray, float]:
+        """Return the covariance matrix of the sample, and its expected squared error."""
         covariance = self.second / self.total
         squared = self.second if self.squared is None else self.squared
-        own = np.sum(squared * covariance)
-        size = np.sum(covariance**2)
-        error = self.fourth - 2.0 * own + self.total_sq * size
+        own, size = np.sum(squared * covariance), np.sum(covariance**2)
+        error = expected_squared_error(self.fourth, own, size, self.total_sq)
         return covariance, error / self.total**2
 
 
-def without_each(weights):
-    """Sum of all weights but one's own, for each, without subtracting large numbers."""
+def without_each(weights: FloatArray) -> FloatArray:
+    """Return, for each weight, the sum of all others.
+
+    Nothing is subtracted, which would cost digits where one weight is most of the sum.
+    """
     before = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
     after = np.concatenate([np.cumsum(weights[::-1])[-2::-1], [0.0]])
     return before + after
-
-
-def _weighted_mean(values, weights):
-    weights = weights[:, None] / weights.sum()
-    mean = np.sum(weights * values, axis=0)
-    with np.errstate(invalid="ignore"):  # of -inf
-        variance = np.sum((weights * (values - mean)) ** 2, axis=0)
-    return mean, np.sqrt(variance)

@@ -1,15 +1,20 @@
 """Threads over independent tasks, with the BLAS kept to one thread in each."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from joblib import cpu_count
 from threadpoolctl import ThreadpoolController
 
 
 class _BlasCap:
-    """One thread per BLAS call while any pass runs, and what it was afterwards.
+    """One thread in each BLAS call while any pass runs; afterwards as many as before.
 
     The number of BLAS threads belongs to the process: with several passes at once,
     the first to come sets it and the last to leave restores it.
@@ -19,21 +24,22 @@ class _BlasCap:
         self.reset()
 
     def reset(self):
+        """Forget all passes."""
         self._lock = threading.Lock()
         self._n_passes = 0
-        self._controller = None
-        self._limiter = None
+        self._controller: Any = None
+        self._limiter: Any = None
         self._n_threads_before = 1
 
     def after_fork(self):
-        """In a child forked during a pass of its parent: no lock held, no cap left."""
+        """Hold no lock and no cap, in a child forked during a pass of its parent."""
         limiter = self._limiter if self._n_passes else None
         self.reset()
         if limiter is not None:
             limiter.__exit__(None, None, None)
 
     def n_threads(self):
-        """Threads that a BLAS call would use, were it not for our own cap."""
+        """Return how many threads a BLAS call would use, were it not for our own cap."""
         with self._lock:
             if self._n_passes == 0:
                 self._n_threads_before = self._current()
@@ -82,8 +88,8 @@ class ForkWatch:
         self.forked = True
 
 
-def n_threads_for(n_jobs):
-    """Number of threads for ``n_jobs``.
+def n_threads_for(n_jobs: int | None) -> int:
+    """Return the number of threads for ``n_jobs``.
 
     None: as many as the BLAS would use, which follows the machine, the environment,
     ``threadpool_limits`` and, inside joblib's processes, their share of the cores.
@@ -96,15 +102,20 @@ def n_threads_for(n_jobs):
     return n_jobs
 
 
-def run_tasks(work, tasks, n_threads, progress):
-    """``[work(task, check) for task in tasks]`` on threads.
+def run_tasks(
+    work: Callable[[Any, Callable[[int], None]], Any],
+    tasks: Sequence[Any],
+    n_threads: int,
+    progress: Callable[[int], None],
+) -> list[Any]:
+    """Return ``[work(task, check) for task in tasks]``, computed on threads.
 
     ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
     if another task failed or the user interrupted, so that all stop promptly.
     """
     stop = threading.Event()
 
-    def check(amount):
+    def check(amount: int) -> None:
         if stop.is_set():
             raise _Stopped
         progress(amount)
@@ -123,8 +134,8 @@ def run_tasks(work, tasks, n_threads, progress):
                     future.cancel()
 
 
-def _failures_first(futures):
-    """The futures, or only the one that failed if one did."""
+def _failures_first(futures: list[Future]) -> list[Future]:
+    """Return the futures, or only the one that failed if one did."""
     for future in futures:
         if future.done() and future.exception() is not None:
             return [future]
@@ -135,27 +146,27 @@ class _Stopped(Exception):
     """Another task failed, or the user interrupted; this one need not go on."""
 
 
-class progress_bar:
-    """Counts pairs or other units: a tqdm bar if ``verbose``, else nothing."""
+@contextlib.contextmanager
+def progress_bar(
+    total: int, verbose: int, label: str | None, unit: str = "pair"
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar while a block of code runs, if ``verbose``.
 
-    def __init__(self, total, verbose, label, unit="pair"):
-        self.total, self.verbose, self.label = total, verbose, label
-        self.unit = unit
-        self.lock = threading.Lock()
+    Yields
+    ------
+    advance : callable
+        Moves the bar on by a number of units, from any thread.
+    """
+    if not verbose:
+        yield lambda amount: None
+        return
+    from tqdm.auto import tqdm
 
-    def __enter__(self):
-        if not self.verbose:
-            return lambda amount: None
-        from tqdm.auto import tqdm
+    lock = threading.Lock()
+    with tqdm(desc=label, total=total, unit=unit, unit_scale=True) as bar:
 
-        options = {"total": self.total, "unit": self.unit, "unit_scale": True}
-        self.bar = tqdm(desc=self.label, **options)
-        return self.advance
+        def advance(amount: int) -> None:
+            with lock:
+                bar.update(amount)
 
-    def advance(self, amount):
-        with self.lock:
-            self.bar.update(amount)
-
-    def __exit__(self, *exc_info):
-        if self.verbose:
-            self.bar.close()
+        yield advance

@@ -1,7 +1,11 @@
 """Checks of input: scikit-learn's, in words that always name the parameter."""
 
-import re
-from numbers import Integral, Real
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
@@ -9,6 +13,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import validate_data
 
 from skhdkde._utils.arrays import detached, local
+from skhdkde._utils.typing import FloatArray
 
 # float32 stays float32; everything else becomes float64.
 FLOATS = [np.float64, np.float32]
@@ -18,26 +23,25 @@ LARGEST_RATIO = {np.dtype(np.float64): 1e140, np.dtype(np.float32): 1e30}
 ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
 
 
-class _Naming:
-    """Errors raised inside are made to name ``parameter``, if they do not already."""
+@contextlib.contextmanager
+def _naming(parameter: str) -> Iterator[None]:
+    """Put a parameter's name before the errors that do not have it.
 
-    def __init__(self, parameter):
-        self.parameter = parameter
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, error_type, error, traceback):
-        if error_type not in (ValueError, TypeError):
-            return
-        if not re.search(rf"\b{self.parameter}\b", str(error)):
-            raise error_type(f"{self.parameter}: {error}") from error
+    scikit-learn names ``input_name`` where values are bad, but not where shapes are.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if type(error) not in (ValueError, TypeError) or parameter in str(error):
+            raise
+        raise type(error)(f"{parameter}: {error}") from error
 
 
-def check_data(estimator, X, *, reset):
-    """``X`` as a float32 or float64 array, checked against or recorded in ``estimator``.
+def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Return X as a float32 or float64 array, checked against an estimator.
 
-    An array of another library stays one, with scikit-learn's ``array_api_dispatch``.
+    With ``reset``, its number and names of features are recorded in the estimator. An
+    array of another library stays one, with scikit-learn's ``array_api_dispatch``.
 
     Raises
     ------
@@ -45,28 +49,28 @@ def check_data(estimator, X, *, reset):
         If it is not a dense, finite, real array of two dimensions, with at least one row
         and column, or not with the features seen in fit.
     """
-    with _Naming("X"):
+    with _naming("X"):
         X = detached(X)
         return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
 
-def check_points(X):
-    """``X`` as :func:`check_data` has it, without an estimator to record it in."""
-    with _Naming("X"):
+def check_points(X: Any) -> Any:
+    """Return X as :func:`check_data` does, without an estimator."""
+    with _naming("X"):
         X = detached(X)
         return check_array(X, dtype=_floats(X), input_name="X")
 
 
-def _floats(X):
-    """The first is what others become; both in the words of the library of X."""
+def _floats(X: Any) -> list:
+    """Return the dtypes of its library that X may have; others become the first."""
     xp, is_array_api = get_namespace(X)
     if is_array_api and xp.isdtype(X.dtype, "complex floating"):
         raise ValueError(f"Complex data not supported, got {X.dtype}.")
     return [xp.float64, xp.float32] if is_array_api else FLOATS
 
 
-def check_weights(sample_weight, X):
-    """``sample_weight`` as float64 of shape (n_samples,), or None.
+def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
+    """Return ``sample_weight`` as float64 of shape (n_samples,), or None for None.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def check_weights(sample_weight, X):
     if sample_weight is None:
         return None
     if hasattr(sample_weight, "device"):
-        with _Naming("sample_weight"):
+        with _naming("sample_weight"):
             sample_weight = np.asarray(local(sample_weight))
     weights = finite_weights(sample_weight, len(X))
     if not weights.max() > 0.0:
@@ -84,8 +88,8 @@ def check_weights(sample_weight, X):
     return weights
 
 
-def finite_weights(sample_weight, n_samples):
-    """``sample_weight`` as float64, of which none need be positive.
+def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
+    """Return ``sample_weight`` as float64, of which none need be positive.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def finite_weights(sample_weight, n_samples):
     """
     if isinstance(sample_weight, Real):
         sample_weight = np.full(n_samples, sample_weight)
-    with _Naming("sample_weight"):
+    with _naming("sample_weight"):
         weights = check_array(
             sample_weight,
             dtype=np.float64,
@@ -116,13 +120,19 @@ def finite_weights(sample_weight, n_samples):
     return weights
 
 
-def check_bandwidth(bandwidth, points):
-    """A bandwidth whose ratio to the size of the data can be squared.
+def check_bandwidth(bandwidth: float, points: Any) -> float:
+    """Return a bandwidth as a float, if its ratio to the size of the points has a square.
+
+    Parameters
+    ----------
+    bandwidth : float
+        In the units of the points as they were given.
+    points : TrainingPoints
 
     Raises
     ------
     ValueError
-        If it cannot.
+        If the ratio is too small or too large.
     """
     if isinstance(bandwidth, bool):
         raise ValueError(f"bandwidth must be a number or a rule, got {bandwidth!r}.")
@@ -137,29 +147,21 @@ def check_bandwidth(bandwidth, points):
     return bandwidth
 
 
-def check_n_jobs(n_jobs):
+def check_n_jobs(n_jobs: int | None) -> None:
+    """Raise ValueError if a number of jobs is 0."""
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0: 1 is one thread, -1 is all cores.")
 
 
-def whole_number(value, parameter):
-    """``value`` as a positive int.
+def interleaved(zero: np.ndarray, others: tuple, own: tuple) -> tuple:
+    """Return results of all points from those with weight and those without.
 
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(f"{parameter} must be an int >= 1, got {value!r}.")
-    return int(value)
-
-
-def interleaved(zero, others, own):
-    """Results for points without weight, at ``zero``, and for the others, in order.
-
-    Both are tuples of arrays, which are put together one by one.
+    Parameters
+    ----------
+    zero : ndarray of bool of shape (n_points,)
+        Which are without weight.
+    others, own : tuple of ndarray
+        Results of the points with weight, and of those without, put together one by one.
     """
     results = []
     for with_weight, without in zip(others, own, strict=True):
