@@ -40,21 +40,12 @@ FEWEST_POINTS = 3
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fit found.
-
-    Attributes
-    ----------
-    density : Density or BlockDensity
-    structure : Structure
-    search : BandwidthSearch or None
-    approximation : Approximation or None
-        None for ``algorithm="exact"``.
-    """
+    """What fit found."""
 
     density: Any
     structure: Structure
     search: Any
-    approximation: Any = None
+    approximation: Any = None  # None for ``algorithm="exact"``
 
     def attributes(self):
         """Return the fitted attributes of the estimator."""

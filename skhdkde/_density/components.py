@@ -54,28 +54,15 @@ class Whitened:
 
 @dataclass(frozen=True)
 class WhitenedPoints(Whitened):
-    """The training points of one component, in whitened coordinates.
-
-    Attributes
-    ----------
-    whitening : Whitening
-    rows : ndarray of int
-        Which of the training points they are.
-    Z : ndarray of shape (n_points, n_features)
-        Their coordinates, in the dtype of X.
-    weights : ndarray of shape (n_points,) or None
-        Relative to the largest of all components.
-    spread : float
-        Standard deviation of a coordinate that preserving the variance refers to.
-    local_scale : ndarray of shape (n_points,) or None
-        Factors of the bandwidth, of root mean square 1.
-    """
+    """The training points of one component, in whitened coordinates."""
 
     whitening: Whitening
-    rows: np.ndarray
-    Z: np.ndarray
-    weights: np.ndarray | None
+    rows: np.ndarray  # which of the training points they are
+    Z: np.ndarray  # (n_points, n_features), their coordinates, in the dtype of X
+    weights: np.ndarray | None  # (n_points,), relative to the largest of all components
+    # standard deviation of a coordinate that preserving the variance refers to
     spread: float
+    # (n_points,), factors of the bandwidth, of root mean square 1
     local_scale: np.ndarray | None = None
 
     def adapted(self, k, options):

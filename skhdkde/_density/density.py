@@ -29,18 +29,9 @@ QUERIES_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Structure:
-    """How the kernels of different training points differ in shape, place and size.
+    """How the kernels of different training points differ in shape, place and size."""
 
-    Attributes
-    ----------
-    covariance_type : {"spherical", "diag", "full", "local"}
-    preserve_variance : bool
-    adaptive : bool or int
-    covariance_estimator : estimator or None
-    mixture : GaussianMixture, MixtureSpec or None
-    """
-
-    covariance_type: str = "spherical"
+    covariance_type: str = "spherical"  # {"spherical", "diag", "full", "local"}
     preserve_variance: bool = False
     adaptive: bool | int = False
     covariance_estimator: Any = None
@@ -68,28 +59,15 @@ class Structure:
 
 @dataclass(frozen=True)
 class Component:
-    """The kernel sum over the training points of one whitening.
-
-    Attributes
-    ----------
-    points : TrainingPoints
-    kernel : Kernel
-    bandwidth : float
-        In whitened units, which without a whitening are data units.
-    rows : ndarray of int or None
-        Which of the training points they are; None for all.
-    log_det : float
-        Log determinant of the whitening plus the common part of the log local scales.
-    local_scale : ndarray of shape (n_points,) or None
-        Factors of the bandwidth.
-    """
+    """The kernel sum over the training points of one whitening."""
 
     points: Any
     kernel: Any
-    bandwidth: float
-    rows: np.ndarray | None = None
+    bandwidth: float  # in whitened units, which without a whitening are data units
+    rows: np.ndarray | None = None  # which of the training points they are; None for all
+    # log determinant of the whitening plus the common part of the log local scales
     log_det: float = 0.0
-    local_scale: np.ndarray | None = None
+    local_scale: np.ndarray | None = None  # (n_points,), factors of the bandwidth
 
     def reduction_spec(self, query_dtype):
         """Return what a reduction needs to know, for queries of this dtype."""

@@ -45,25 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WhitenedBlocks(Whitened):
-    """Training points in blocks, in one whitening: what is known of them all.
-
-    Attributes
-    ----------
-    whitening : Whitening
-    spread : float
-        See :class:`~skhdkde._density.Whitened`.
-    layout : PointsLayout
-    moments : Moments
-        Of the coordinates.
-    largest_norm : float
-        Of the coordinates.
-    """
+    """Training points in blocks, in one whitening: what is known of them all."""
 
     whitening: Whitening
-    spread: float
+    spread: float  # see :class:`~skhdkde._density.Whitened`
     layout: PointsLayout
-    moments: Moments
-    largest_norm: float
+    moments: Moments  # of the coordinates
+    largest_norm: float  # of the coordinates
 
 
 def whiten_blocks(blocks, structure, split, moments, fallback=None):

@@ -46,29 +46,16 @@ LARGEST_ENTRY = 1e145
 
 @dataclass(frozen=True)
 class Drawn:
-    """Distinct points at random, in random order.
+    """Distinct points at random, in random order."""
 
-    Attributes
-    ----------
-    X : ndarray of shape (n_drawn, n_features)
-    hashes : ndarray of uint64 of shape (n_drawn,)
-    index : ndarray of int of shape (n_drawn,)
-        Of each among the points of positive weight.
-    weights, others : ndarray of shape (n_drawn,)
-        Relative weight of all duplicates, and of all other points.
-    n_distinct : int
-        Of all points; estimated if there are more than could be looked at.
-    largest_norm : float
-        In scaled units.
-    """
-
-    X: np.ndarray
-    hashes: np.ndarray
-    index: np.ndarray
+    X: np.ndarray  # (n_drawn, n_features)
+    hashes: np.ndarray  # (n_drawn,)
+    index: np.ndarray  # (n_drawn,), of each among the points of positive weight
+    # (n_drawn,), relative weight of all duplicates, and of all other points
     weights: np.ndarray
     others: np.ndarray
-    n_distinct: int
-    largest_norm: float
+    n_distinct: int  # of all points; estimated if there are more than could be looked at
+    largest_norm: float  # in scaled units
 
 
 class Blocks(Training):

@@ -75,31 +75,17 @@ def merged_each(merge, results, others):
 
 @dataclass(frozen=True)
 class PointsLayout:
-    """How rows of X become training points, in the same way in all blocks.
+    """How rows of X become training points, in the same way in all blocks."""
 
-    Attributes
-    ----------
-    dtype : dtype
-        Of the points as they are given.
-    scale : float
-        From whitened units to scaled units; without a whitening from data units.
-    heaviest : float
-        Largest weight.
-    center : ndarray of shape (n_features,) or None
-        What is subtracted, in scaled units, if there is no whitening.
-    whitening : Whitening or None
-    shrinkage : float
-        Factor of whitened coordinates.
-    whitened_dtype : dtype or None
-        Of whitened coordinates; None for that of the points.
-    """
-
-    dtype: np.dtype
+    dtype: np.dtype  # of the points as they are given
+    # from whitened units to scaled units; without a whitening from data units
     scale: float
-    heaviest: float = 1.0
+    heaviest: float = 1.0  # largest weight
+    # (n_features,), what is subtracted, in scaled units, if there is no whitening
     center: np.ndarray | None = None
     whitening: Any = None
-    shrinkage: float = 1.0
+    shrinkage: float = 1.0  # factor of whitened coordinates
+    # of whitened coordinates; None for that of the points
     whitened_dtype: np.dtype | None = None
 
     def points(self, X, weights):
@@ -116,15 +102,9 @@ class PointsLayout:
 
 @dataclass(frozen=True)
 class FoldSplit:
-    """Folds of the distinct points, by row hashes; without ``folds`` there are none.
+    """Folds of the distinct points, by row hashes; without ``folds`` there are none."""
 
-    Attributes
-    ----------
-    folds : tuple of ndarray of uint64
-        Row hashes of the points in each.
-    """
-
-    folds: tuple = ()
+    folds: tuple = ()  # row hashes of the points in each
 
     def outside(self, X, weights):
         """Yield the points outside of each fold; all of them if there are no folds."""
@@ -145,26 +125,16 @@ class PairsTask(Task):
     ``of`` may take queries, and, if they are rows of the block, the first of them and
     the one after the last: then each leaves out itself. The result is a list, over
     folds, with a row for each query.
-
-    Attributes
-    ----------
-    layouts, reductions : list
-        One for each fold of ``split``; the reductions are of one kind.
-    options : ComputeOptions
-        With the backend as asked for: each worker has its own.
-    queries : list of ndarray, default=None
-        In data units, for each fold; None if they come with each block.
-    split : FoldSplit
-        Folds, of which each sees the points outside of it.
-    left_out : ndarray of uint64 of shape (n_queries,), default=None
-        Row hashes: each query leaves out the points that have its own.
     """
 
+    # one for each fold of ``split``; the reductions are of one kind
     layouts: list
     reductions: list
-    options: ComputeOptions
+    options: ComputeOptions  # with the backend as asked for: each worker has its own
+    # in data units, for each fold; None if they come with each block
     queries: list | None = None
-    split: FoldSplit = FoldSplit()
+    split: FoldSplit = FoldSplit()  # folds, of which each sees the points outside of it
+    # (n_queries,), row hashes: each query leaves out the points that have its own
     left_out: np.ndarray | None = None
 
     def of(self, X, weights, queries=None, start=None, stop=None):
@@ -242,23 +212,15 @@ class CountTask(Task):
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of :class:`SummaryTask`.
+    """Result of :class:`SummaryTask`."""
 
-    Attributes
-    ----------
-    totals : ndarray of shape (n_blocks, 2)
-        Weight of each block relative to its heaviest point, and the weight of that.
-    backends : set of str
-        In use.
-    moments, unweighted : Moments or None
-    candidates : tuple of ndarray, or None
-        Sampling ranks, indices and row hashes of the points of lowest rank.
-    """
-
+    # (n_blocks, 2), weight of each block relative to its heaviest point, and the weight
+    # of that
     totals: np.ndarray
-    backends: set
+    backends: set  # in use
     moments: Moments | None = None
     unweighted: Moments | None = None
+    # sampling ranks, indices and row hashes of the points of lowest rank
     candidates: tuple | None = None
 
 
@@ -268,21 +230,12 @@ class SummaryTask(Task):
 
     ``of`` also takes the number of points in earlier blocks, and of rows that the block
     should have.
-
-    Attributes
-    ----------
-    n_features : int
-    dtype : dtype
-        Of the points.
-    options : ComputeOptions
-        With the backend as asked for.
-    seed, n_candidates : int
-        For the sample.
     """
 
     n_features: int
-    dtype: np.dtype
-    options: ComputeOptions
+    dtype: np.dtype  # of the points
+    options: ComputeOptions  # with the backend as asked for
+    # for the sample
     seed: int
     n_candidates: int
 
@@ -336,27 +289,15 @@ class SummaryTask(Task):
 
 @dataclass(frozen=True)
 class Gathered:
-    """Result of :class:`GatherTask`.
+    """Result of :class:`GatherTask`."""
 
-    Attributes
-    ----------
-    index : ndarray of int of shape (n_wanted,)
-        Of the first duplicate.
-    weights, others : ndarray of shape (n_wanted,)
-        Relative weight of all duplicates, and of all other points.
-    place : ndarray of int of shape (n_rows,)
-        To which hashes the rows belong; ascending.
-    rows : ndarray of shape (n_rows, n_features)
-    largest_norm : float
-        In scaled units.
-    """
-
-    index: np.ndarray
+    index: np.ndarray  # (n_wanted,), of the first duplicate
+    # (n_wanted,), relative weight of all duplicates, and of all other points
     weights: np.ndarray
     others: np.ndarray
-    place: np.ndarray
-    rows: np.ndarray
-    largest_norm: float
+    place: np.ndarray  # (n_rows,), to which hashes the rows belong; ascending
+    rows: np.ndarray  # (n_rows, n_features)
+    largest_norm: float  # in scaled units
 
 
 @dataclass(frozen=True)
@@ -364,20 +305,11 @@ class GatherTask(Task):
     """What is known of some points and their duplicates, and the rows of some of them.
 
     ``of`` also takes the number of points in earlier blocks.
-
-    Attributes
-    ----------
-    layout : PointsLayout
-        Of whose points the largest norm is sought.
-    hashes : ndarray of uint64 of shape (n_wanted,)
-        All different.
-    n_rows : int
-        Of how many of them, from the first on, rows are wanted.
     """
 
-    layout: PointsLayout
-    hashes: np.ndarray
-    n_rows: int
+    layout: PointsLayout  # of whose points the largest norm is sought
+    hashes: np.ndarray  # (n_wanted,), all different
+    n_rows: int  # of how many of them, from the first on, rows are wanted
 
     def of(self, X, weights, before):
         found, layout = [], self.layout
@@ -453,21 +385,12 @@ class ExtentTask(Task):
     """Moments in whitened units, for the points outside of each fold.
 
     The result is a list, over folds, of Moments and the largest ``|z|``.
-
-    Attributes
-    ----------
-    split : FoldSplit
-    whitenings : list of Whitening or None
-        For each fold; None for data units.
-    dtype : dtype
-    heaviest : float
-        Largest weight.
     """
 
     split: FoldSplit
-    whitenings: list
+    whitenings: list  # for each fold; None for data units
     dtype: np.dtype
-    heaviest: float
+    heaviest: float  # largest weight
 
     def of(self, X, weights):
         return self.over_batches(X, weights, self.dtype, self.heaviest, self._of_batch)
