@@ -28,8 +28,10 @@ References
 import math
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, log_expit
 
@@ -46,7 +48,12 @@ REGIMES = ("extreme", "stable", "clt")
 ROUNDING = 1e-12
 
 
-def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=False):
+def gaussian_thresholds(
+    n_samples: float,
+    covariance_eigenvalues: ArrayLike,
+    *,
+    preserve_variance: bool = False,
+) -> "GaussianThresholds":
     """Thresholds, best bandwidth and divergence for Gaussian data and kernel.
 
     Parameters
@@ -60,7 +67,7 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
         not negative, except by rounding, and not all zero.
 
     preserve_variance : bool, default=False
-        Whether the training points are pulled towards the mean, ``y -> m + a (y - m)``
+        Whether the training points are shrunk towards the mean, ``y -> m + a (y - m)``
         with ``a^2 = 1 - h^2 / s^2`` and ``s^2`` the mean eigenvalue, so that the estimate
         has the total variance of the data. Bandwidths are then between 0 and ``s``.
 
@@ -95,7 +102,7 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
         <log((h^2 + a^2 c) / c)> / 2 + <c / (h^2 + a^2 c)> / 2 - 1/2         for h >= h_g
         alpha + log(h^2) / 2 - <log c> / 2 + e / (2 h^2) - 1/2               for h <= h_g
 
-    Without the pull, ``h_clt = sqrt(2) h_g`` and ``h_kl^2 = e``. With it, and equal
+    Without shrinkage ``h_clt = sqrt(2) h_g`` and ``h_kl^2 = e``. With it, and equal
     eigenvalues, ``h_g = s n^(-1/d)`` and the divergence vanishes from there up to ``s``;
     ``h_kl`` is then ``h_g``, the smallest of the best.
 
@@ -134,13 +141,13 @@ def gaussian_thresholds(n_samples, covariance_eigenvalues, *, preserve_variance=
 
 
 def _solve(alpha, eigenvalues, preserve_variance):
+    """Return the thresholds, by a model in units of the mean eigenvalue."""
     largest = eigenvalues.max()
     log_unit = np.log(largest) + np.log(np.mean(eigenvalues / largest))  # of the mean
     with np.errstate(divide="ignore"):
-        model = (_Pulled if preserve_variance else _Plain)(
-            alpha, np.log(eigenvalues) - log_unit
-        )
-    root = np.exp(0.5 * log_unit)
+        log_c = np.log(eigenvalues) - log_unit
+    model = _Shrunk(alpha, log_c) if preserve_variance else _Plain(alpha, log_c)
+    root = float(np.exp(0.5 * log_unit))
     return GaussianThresholds(
         alpha=alpha,
         h_g=float(root * np.exp(model.log_h_g)),
@@ -148,7 +155,7 @@ def _solve(alpha, eigenvalues, preserve_variance):
         h_kl=float(root * np.exp(model.log_h_kl)),
         n_features=len(eigenvalues),
         preserve_variance=preserve_variance,
-        largest_bandwidth=float(root) if preserve_variance else math.inf,
+        largest_bandwidth=root if preserve_variance else math.inf,
         _model=model,
         _log_unit=float(0.5 * log_unit),
     )
@@ -171,9 +178,9 @@ class GaussianThresholds:
     n_features : int
         Number of eigenvalues.
     preserve_variance : bool
-        Whether the training points are pulled towards the mean.
+        Whether the training points are shrunk towards the mean.
     largest_bandwidth : float
-        Bandwidths must be smaller; infinite unless ``preserve_variance``.
+        Bandwidths must be between 0 and this; infinite unless ``preserve_variance``.
 
     See Also
     --------
@@ -200,10 +207,10 @@ class GaussianThresholds:
     n_features: int
     preserve_variance: bool
     largest_bandwidth: float
-    _model: object = field(repr=False, compare=False)
+    _model: "_Plain | _Shrunk" = field(repr=False, compare=False)
     _log_unit: float = field(repr=False, compare=False)
 
-    def tail_index(self, bandwidth):
+    def tail_index(self, bandwidth: ArrayLike) -> Any:
         """Tail index of the terms of the sum.
 
         Parameters
@@ -215,15 +222,10 @@ class GaussianThresholds:
         -------
         tail_index : float or ndarray of the same shape
             Below 1 in the extreme regime, above 2 in that of the central limit theorem.
-
-        Raises
-        ------
-        ValueError
-            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         return self._at(self._model.log_tail_index, bandwidth, np.exp)
 
-    def kl_per_dimension(self, bandwidth):
+    def kl_per_dimension(self, bandwidth: ArrayLike) -> Any:
         """Kullback-Leibler divergence of the estimate from the truth, per dimension.
 
         Parameters
@@ -236,15 +238,10 @@ class GaussianThresholds:
         kl : float or ndarray of the same shape
             ``KL(truth || estimate) / n_features`` in nats; infinite if an eigenvalue is
             zero.
-
-        Raises
-        ------
-        ValueError
-            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         return self._at(self._model.kl, bandwidth, lambda kl: max(kl, 0.0))
 
-    def kl(self, bandwidth):
+    def kl(self, bandwidth: ArrayLike) -> Any:
         """Kullback-Leibler divergence of the estimate from the truth.
 
         Parameters
@@ -257,15 +254,10 @@ class GaussianThresholds:
         kl : float or ndarray of the same shape
             ``KL(truth || estimate)`` in nats, in all dimensions; infinite if an
             eigenvalue is zero.
-
-        Raises
-        ------
-        ValueError
-            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
         return self.kl_per_dimension(bandwidth) * self.n_features
 
-    def regime(self, bandwidth):
+    def regime(self, bandwidth: ArrayLike) -> Any:
         """The regime at each bandwidth.
 
         Parameters
@@ -277,23 +269,20 @@ class GaussianThresholds:
         -------
         regime : {"extreme", "stable", "clt"} or ndarray of the same shape
             A threshold itself belongs to the regime above it.
-
-        Raises
-        ------
-        ValueError
-            If a bandwidth is not between 0 and ``largest_bandwidth``.
         """
-        bandwidth = self._check(bandwidth)
-        index = (bandwidth >= self.h_g).astype(int) + (bandwidth >= self.h_clt)
-        return np.array(REGIMES)[index] if bandwidth.ndim else REGIMES[int(index)]
+        h = self._check(bandwidth)
+        index = (h >= self.h_g).astype(int) + (h >= self.h_clt)
+        return np.array(REGIMES)[index] if h.ndim else REGIMES[int(index)]
 
     def _at(self, function, bandwidth, last):
+        """Return ``last(function(log h))`` for each bandwidth, in the model's units."""
         bandwidth = self._check(bandwidth)
         values = [last(function(np.log(h) - self._log_unit)) for h in bandwidth.flat]
-        values = np.array(values, dtype=np.float64).reshape(bandwidth.shape)
-        return values if values.ndim else float(values)
+        array = np.array(values, dtype=np.float64).reshape(bandwidth.shape)
+        return array if array.ndim else float(array)
 
     def _check(self, bandwidth):
+        """Return bandwidths as an array, if they are in range."""
         bandwidth = np.asarray(bandwidth, dtype=np.float64)
         below = bandwidth < self.largest_bandwidth
         if not ((bandwidth > 0.0) & below).all():
@@ -305,10 +294,10 @@ class GaussianThresholds:
 
 
 class _Plain:
-    """All in units in which the mean eigenvalue is one; ``log_c`` may hold -inf.
+    """The theory without shrinkage, in units in which the mean eigenvalue is one.
 
-    With ``x = log(lam c)`` the fractions of ``theory`` are logistic functions, and
-    no exponential overflows: ``1 / (1 + u) = expit(-x)``.
+    With ``x = log(lam c)`` its fractions are logistic functions, and no exponential
+    overflows: ``1 / (1 + u) = expit(-x)``. ``log_c`` may hold -inf.
     """
 
     def __init__(self, alpha, log_c):
@@ -316,14 +305,15 @@ class _Plain:
         log_lam = _root(lambda log_lam: self._level(log_lam) - alpha)
         self.log_h_g = -0.5 * log_lam
         self.log_h_clt = self.log_h_g + 0.5 * math.log(2.0)
-        rest = expit(-log_lam - log_c)
+        share = expit(-log_lam - log_c)  # 1 / (1 + u)
         # lam times the squared distance of the nearest point, per dimension
-        self.log_nearest = math.log1p(-np.mean(rest**2))
-        self.log_h_kl = 0.5 * self.log_nearest + self.log_h_g
-        # <log(1 + 1/u)> - <u / (1 + u)^2>: the divergence of the frozen sum, twice
-        self.frozen = np.mean(-log_expit(log_lam + log_c) - rest * (1.0 - rest))
+        self.log_nearest_sq = math.log1p(-np.mean(share**2))
+        self.log_h_kl = 0.5 * self.log_nearest_sq + self.log_h_g
+        # <log(1 + 1/u)> - <u / (1 + u)^2>: twice the divergence where one point decides
+        self.frozen = np.mean(-log_expit(log_lam + log_c) - share * (1.0 - share))
 
     def _level(self, log_lam):
+        """Return ``alpha`` at which the expected number of points is one at ``lam``."""
         x = log_lam + self.log_c
         return 0.5 * np.mean(-log_expit(-x) - expit(x) * expit(-x))
 
@@ -336,11 +326,11 @@ class _Plain:
             return 0.5 * np.mean(-log_expit(-x) - expit(x))
         log_t = 2.0 * (log_h - self.log_h_g)
         with np.errstate(over="ignore"):
-            return 0.5 * (self.frozen + log_t + np.exp(self.log_nearest - log_t) - 1.0)
+            return 0.5 * (self.frozen + log_t + np.exp(self.log_nearest_sq - log_t) - 1.0)
 
 
-class _Pulled:
-    """The same with ``a^2 = 1 - h^2``, as a function of ``y``: ``h^2 = expit(y)``."""
+class _Shrunk:
+    """The theory with ``a^2 = 1 - h^2``, as a function of ``y``: ``h^2 = expit(y)``."""
 
     def __init__(self, alpha, log_c):
         self.alpha, self.log_c = alpha, log_c
@@ -352,7 +342,7 @@ class _Pulled:
         if np.ptp(log_c) < 1e-12:
             self.log_h_kl = self.log_h_g
         else:
-            # without the pull the best bandwidth is smaller still
+            # without shrinkage the best bandwidth is smaller still
             low = _logit_of_log(2.0 * min(_Plain(alpha, log_c).log_h_kl, self.log_h_g))
             best = minimize_scalar(
                 self._frozen,  # beyond h_g the divergence only grows
@@ -370,6 +360,7 @@ class _Pulled:
         return 0.5 * np.mean(-log_expit(-log_u) + inner)
 
     def _log_lam(self, y):
+        """Return ``log lam`` at which the level is ``alpha``."""
         return _root(lambda log_lam: self._level(log_lam, y) - self.alpha)
 
     def log_tail_index(self, log_h):
@@ -391,21 +382,21 @@ class _Pulled:
         return self.alpha + frozen - 0.5 * np.mean(self.log_c) - 0.5
 
     def _frozen(self, y):
-        """``log h + e / (2 h^2)``, what the nearest point makes of the divergence."""
-        log_h_sq, log_pull = log_expit(y), log_expit(-y)
-        log_rest = log_expit(-self._log_lam(y) - log_pull - self.log_c)
-        log_terms = self.log_c + log_rest - log_h_sq
-        nearest = np.mean(np.exp(log_terms + log_pull) + np.exp(log_terms + log_rest))
-        return 0.5 * log_h_sq + 0.5 * nearest
+        """Return ``log h + e / (2 h^2)``, the nearest point's share of the divergence."""
+        log_h_sq, log_a_sq = log_expit(y), log_expit(-y)
+        log_share = log_expit(-self._log_lam(y) - log_a_sq - self.log_c)  # 1 / (1 + u)
+        log_terms = self.log_c + log_share - log_h_sq
+        nearest_sq = np.exp(log_terms + log_a_sq) + np.exp(log_terms + log_share)
+        return 0.5 * log_h_sq + 0.5 * np.mean(nearest_sq)
 
 
 def _logit_of_log(log_p):
-    """``log(p / (1 - p))`` from ``log(p)``."""
+    """Return ``log(p / (1 - p))`` from ``log(p)``."""
     return log_p - np.log(-np.expm1(log_p))
 
 
 def _root(increasing):
-    """Root of an increasing function of a logarithm, wherever it is."""
+    """Return the root of an increasing function of a logarithm, wherever it is."""
     low, high, step = -1.0, 1.0, 2.0
     while increasing(low) > 0.0:
         low, step = low - step, 2.0 * step
@@ -415,7 +406,7 @@ def _root(increasing):
     return brentq(increasing, low, high, xtol=1e-13, rtol=1e-14)
 
 
-def extreme_spread(tail_index):
+def extreme_spread(tail_index: ArrayLike) -> Any:
     """Standard deviation of the log density over fresh data sets, extreme regime.
 
     Parameters
@@ -446,7 +437,7 @@ def extreme_spread(tail_index):
     return spread if spread.ndim else float(spread)
 
 
-def expected_participation(tail_index):
+def expected_participation(tail_index: ArrayLike) -> Any:
     """Expected sum of squared shares of the points, ``max(1 - tail_index, 0)``.
 
     Its inverse is the effective number of points behind the estimate.

@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -88,24 +89,27 @@ class Diagnosis:
         object.__setattr__(self, "regime", np.array(REGIMES)[level])
 
     @classmethod
-    def from_columns(cls, log_density, columns, bandwidth, kernel, report):
+    def from_columns(
+        cls,
+        log_density: np.ndarray,
+        columns: np.ndarray,
+        bandwidth: float,
+        kernel: str,
+        report: Any,
+    ) -> Self:
         """Make it from the results of a pass; for the estimators.
 
         Parameters
         ----------
         log_density : ndarray of shape (n_queries,)
             In nats.
-
         columns : ndarray of shape (n_queries, 7)
             Log sums, which are not used, and from ``standard_error`` to ``max_weight``
             all arrays but ``regime``.
-
         bandwidth : float
             The bandwidth in use.
-
         kernel : str
             The kernel in use.
-
         report : Report or None
             Of the ``algorithm`` and its errors, unless that is "exact".
 
@@ -116,21 +120,19 @@ class Diagnosis:
         """
         arrays = dict(zip(Diagnosing.COLUMNS[1:], columns.T[1:].copy(), strict=True))
         if report is not None:
-            arrays["algorithm"], arrays["approximation_error"] = (
-                report.algorithm,
-                report.error,
-            )
+            arrays["algorithm"] = report.algorithm
+            arrays["approximation_error"] = report.error
         return cls(log_density=log_density, bandwidth=bandwidth, kernel=kernel, **arrays)
 
     @property
-    def shares(self):
+    def shares(self) -> dict[str, float]:
         """Share of the queries in each regime: of "extreme", "stable" and "clt"."""
         return {name: float(np.mean(self.regime == name)) for name in REGIMES}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.log_density)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """Make a table of the arrays.
 
         Returns
@@ -152,11 +154,12 @@ class Diagnosis:
         return pd.DataFrame(self._columns())
 
     def _columns(self):
+        """Return the arrays by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: v for k, v in named.items() if isinstance(v, np.ndarray)}
 
     def _summary(self):
-        """Rows of name and 5, 50 and 95 % quantiles."""
+        """Return rows of a name and its 5, 50 and 95 % quantiles."""
         rows = []
         for name, values in self._columns().items():
             known = values[~np.isnan(values)] if values.dtype.kind == "f" else []
@@ -169,12 +172,13 @@ class Diagnosis:
         return rows
 
     def _heading(self):
+        """Return a line that says what was diagnosed."""
         queries = "query" if len(self) == 1 else "queries"
         return (
             f"{len(self)} {queries}, {self.kernel} kernel, bandwidth {self.bandwidth:.6g}"
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
         lines = [
             f"<Diagnosis: {self._heading()}",
@@ -185,7 +189,7 @@ class Diagnosis:
             lines.append(f"  {name:22}" + "".join(f" {value:>9}" for value in values))
         return "\n".join(lines) + ">"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         def row(tag, cells):
             inside = "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells)
             return f"<tr>{inside}</tr>"

@@ -20,12 +20,11 @@ the query is far out and sees few near points before the bulk. The law says how 
 scatters: where a test of that rejects it, half as many neighbours are tried.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -47,65 +46,21 @@ REJECTED_ABOVE = 1.308
 _INDEX = np.arange(len(SHAPES), dtype=np.float64)
 
 
-def local_laws(
-    nearest_sq: FloatArray, n_points: int, rank: int
-) -> Iterator[tuple[IntArray, LocalLaw]]:
-    """Yield laws that fit, of as many neighbours as possible, ``rank`` at most.
-
-    Parameters
-    ----------
-    nearest_sq : ndarray of shape (n_queries, at least rank + 1)
-        Smallest squared distances, ascending.
-    n_points : int
-        Number of training points that each query sees.
-    rank : int
-
-    Yields
-    ------
-    rows : ndarray of int
-        Queries, each of which comes once.
-    law : LocalLaw
-        The law of these queries.
-    """
-    rows = np.arange(len(nearest_sq))
-    while len(rows):
-        law = LocalLaw.fit(nearest_sq[rows, : rank + 1], n_points)
-        fits = law.fits if rank >= FEWEST_TESTED else np.ones(len(rows), dtype=bool)
-        yield rows[fits], law.subset(fits)
-        rows, rank = rows[~fits], rank // 2
-
-
 @dataclass(frozen=True)
 class LocalLaw:
-    """Expected number of training points around each query.
+    """Expected number of training points around each query; arrays are over queries."""
 
-    Attributes
-    ----------
-    rank : int
-        ``k``.
-    outer_sq : ndarray of shape (n_queries,)
-        ``E_k``.
-    slope, bend : ndarray of shape (n_queries,)
-    fits : ndarray of bool of shape (n_queries,)
-        Whether the distances scatter as the law says.
-    """
-
-    rank: int
-    outer_sq: FloatArray
+    rank: int  # k
+    outer_sq: FloatArray  # E_k
     slope: FloatArray
     bend: FloatArray
-    fits: np.ndarray
+    fits: np.ndarray  # whether the distances scatter as the law says
 
     @classmethod
-    def fit(cls, nearest_sq: FloatArray, n_points: int) -> LocalLaw:
-        """Return the law of the nearest points of each query.
+    def fit(cls, nearest_sq: FloatArray, n_points: int) -> Self:
+        """Return the law of the nearest points of each query, which sees ``n_points``.
 
-        Parameters
-        ----------
-        nearest_sq : ndarray of shape (n_queries, k + 1)
-            Smallest squared distances, ascending.
-        n_points : int
-            Number of training points that each query sees.
+        Their squared distances, of shape (n_queries, k + 1), are ascending.
         """
         rank, outer_sq = nearest_sq.shape[1] - 1, nearest_sq[:, -1]
         table = _gamma_table(rank, n_points)
@@ -121,7 +76,7 @@ class LocalLaw:
         log_ratio = t * (slope[:, None] + bend[:, None] * t)
         return cls(rank, outer_sq, slope, bend, _statistic(log_ratio) <= REJECTED_ABOVE)
 
-    def subset(self, rows: Rows) -> LocalLaw:
+    def subset(self, rows: Rows) -> Self:
         """Return the law of some of the queries."""
         return dataclasses.replace(
             self,
@@ -150,6 +105,22 @@ class LocalLaw:
         """
         t = _solve_t(np.log(self.rank / count), self.slope, self.bend)
         return 2.0 * (self.slope + 2.0 * self.bend * t)
+
+
+def local_laws(
+    nearest_sq: FloatArray, n_points: int, rank: int
+) -> Iterator[tuple[IntArray, LocalLaw]]:
+    """Yield some of the queries, and a law of as many neighbours as possible that fits.
+
+    Each query comes once; ``rank`` is the largest number of neighbours. The other
+    parameters are those of :meth:`LocalLaw.fit`.
+    """
+    rows = np.arange(len(nearest_sq))
+    while len(rows):
+        law = LocalLaw.fit(nearest_sq[rows, : rank + 1], n_points)
+        fits = law.fits if rank >= FEWEST_TESTED else np.ones(len(rows), dtype=bool)
+        yield rows[fits], law.subset(fits)
+        rows, rank = rows[~fits], rank // 2
 
 
 def _statistic(log_ratio):

@@ -1,7 +1,5 @@
 """The reduction behind a diagnosis."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
@@ -20,11 +18,7 @@ FAR_NOISE = 8.0
 class Diagnosing(Shares):
     """Reduction whose result is a row of ``COLUMNS`` for each query.
 
-    Parameters
-    ----------
-    spec : ReductionSpec
-    n_visible : int
-        Number of training points that each query sees.
+    ``n_visible`` is the number of training points that each query sees.
     """
 
     COLUMNS = (
@@ -145,9 +139,7 @@ class PartialDiagnosing(Diagnosing):
             nearest_sq=nearest_sq * sq_factor + sq_offset,
         )
 
-    def unscaled(
-        self, state: SharesState, sq_factor: FloatArray, sq_offset: FloatArray
-    ) -> SharesState:
+    def unscaled(self, state: SharesState, sq_factor, sq_offset) -> SharesState:
         """Return the state back at distances in one whitening for each query."""
         nearest_sq = (state.nearest_sq - sq_offset[:, None]) / sq_factor[:, None]
         lowest = (state.lowest - sq_offset) / sq_factor

@@ -11,10 +11,9 @@ The draws are the same for all queries, so that results do not depend on a
 seed, on the other queries or on threads.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.special import ndtri
@@ -42,30 +41,45 @@ def clt_spread(state: SharesState) -> FloatArray:
     return np.sqrt(np.where(variance > 1e-14 * shares, variance, 0.0))
 
 
+@dataclass(frozen=True)
+class FarTerms:
+    """Mean and standard deviation of the terms beyond the near ones, and mean weight.
+
+    The former are in units of ``exp(log_peak)``; arrays have the shape (n_queries,).
+    """
+
+    n_terms: int
+    log_peak: FloatArray
+    mean: FloatArray
+    sd: FloatArray
+    mean_weight: FloatArray
+
+    @classmethod
+    def of(cls, log_peak: FloatArray, sums: SharesState, n_terms: int) -> Self:
+        """Return the terms that have these sums, some of them below 0 by rounding."""
+        sum_wk, sum_w2k, sum_w2k2, sum_w, sum_w2 = (np.maximum(s, 0.0) for s in sums[1:6])
+        # terms that only differ by weight do not vary: the weights are divided out
+        ratio = sum_wk / np.where(sum_w > 0.0, sum_w, 1.0)
+        variance = sum_w2k2 - 2.0 * ratio * sum_w2k + ratio**2 * sum_w2
+        sd = np.sqrt(np.maximum(variance, 0.0) / n_terms)
+        return cls(n_terms, log_peak, sum_wk / n_terms, sd, sum_w / n_terms)
+
+    def log_draws(self, rows: slice, n_far: FloatArray, normal: FloatArray) -> FloatArray:
+        """Return logs of drawn sums of ``n_far`` terms, (n_queries, n_draws)."""
+        steps = np.multiply.outer(self.sd[rows], np.sqrt(n_far) * normal)
+        sums = np.multiply.outer(self.mean[rows], n_far) + steps
+        with np.errstate(divide="ignore"):
+            return np.log(np.maximum(sums, 0.0)) + self.log_peak[rows, None]
+
+
 def redrawn_spread(
-    law: LocalLaw,
-    kernel: Kernel,
-    bandwidth: float,
-    near_weights: FloatArray | None,
-    far: FarTerms,
+    law: LocalLaw, kernel: Kernel, bandwidth: float, near_weights, far: FarTerms
 ) -> FloatArray:
     """Return the standard deviation of the log density over redrawn data sets.
 
-    Parameters
-    ----------
-    law : LocalLaw
-    kernel : Kernel
-    bandwidth : float
-        In the units of the law.
-    near_weights : ndarray of shape (n_queries, k) or None
-        Weights of the k nearest points, None if all are 1.
-    far : FarTerms
-        The terms beyond.
-
-    Returns
-    -------
-    spread : ndarray of shape (n_queries,)
-        Over the draws in which a point is in reach; infinite if there are not two.
+    That is over the draws in which a point is in reach, and infinite if there are not
+    two. ``bandwidth`` is in the units of the law; ``near_weights`` are of the k nearest
+    points, (n_queries, k), and None if all are 1.
     """
     counts, inside, normal, marks = _draws(law.rank)
     n_near = inside.sum(axis=1)
@@ -84,41 +98,6 @@ def redrawn_spread(
         log_total -= np.log(mass + np.multiply.outer(far.mean_weight[rows], n_far))
         spread[rows] = _finite_std(log_total)
     return spread
-
-
-@dataclass(frozen=True)
-class FarTerms:
-    """Terms beyond the near ones, in units of ``exp(log_peak)``.
-
-    Attributes
-    ----------
-    n_terms : int
-    log_peak, mean, sd, mean_weight : ndarray of shape (n_queries,)
-        Mean and standard deviation of the terms, and mean of their weights.
-    """
-
-    n_terms: int
-    log_peak: FloatArray
-    mean: FloatArray
-    sd: FloatArray
-    mean_weight: FloatArray
-
-    @classmethod
-    def of(cls, log_peak: FloatArray, sums: SharesState, n_terms: int) -> FarTerms:
-        """Return the terms that have these sums, some of them below 0 by rounding."""
-        sum_wk, sum_w2k, sum_w2k2, sum_w, sum_w2 = (np.maximum(s, 0.0) for s in sums[1:6])
-        # terms that only differ by weight do not vary: the weights are divided out
-        ratio = sum_wk / np.where(sum_w > 0.0, sum_w, 1.0)
-        variance = sum_w2k2 - 2.0 * ratio * sum_w2k + ratio**2 * sum_w2
-        sd = np.sqrt(np.maximum(variance, 0.0) / n_terms)
-        return cls(n_terms, log_peak, sum_wk / n_terms, sd, sum_w / n_terms)
-
-    def log_draws(self, rows: slice, n_far: FloatArray, normal: FloatArray) -> FloatArray:
-        """Return logs of drawn sums of ``n_far`` terms, (n_queries, n_draws)."""
-        steps = np.multiply.outer(self.sd[rows], np.sqrt(n_far) * normal)
-        sums = np.multiply.outer(self.mean[rows], n_far) + steps
-        with np.errstate(divide="ignore"):
-            return np.log(np.maximum(sums, 0.0)) + self.log_peak[rows, None]
 
 
 def _finite_std(values):
@@ -142,17 +121,8 @@ def _draws(rank):
     """Draw arrivals of Poisson processes up to ``rank``, a normal variable, and marks.
 
     Every interval, and the normal variable, is stratified over the draws, and they are
-    uncorrelated.
-
-    Returns
-    -------
-    counts : ndarray of shape (n_draws, n_arrivals)
-        Arrivals, cut off at ``rank``.
-    inside : ndarray of shape (n_draws, n_arrivals)
-        1.0 where an arrival is below ``rank``, else 0.0.
-    normal : ndarray of shape (n_draws,)
-    marks : ndarray of int of shape (n_draws, n_arrivals)
-        Which of the k near weights an arrival takes.
+    uncorrelated. Arrivals are cut off at ``rank``, and it is said where they are not (1.0
+    or 0.0); marks say which of the k near weights an arrival takes.
     """
     rng = np.random.default_rng(0)
     n_arrivals = int(rank + 6.0 * np.sqrt(rank) + 6.0)

@@ -10,8 +10,7 @@
       Student                 a power law for a tail
 
 ``KERNELS`` has the six without a parameter by name, and ``make_kernel`` makes any. Files:
-``kernel`` (the role, gaussian, exponential), ``compact``, ``student``, and ``volumes``,
-functions of the distance that profiles share.
+``kernel`` (the role, gaussian, exponential), ``compact`` and ``student``.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from skhdkde._kernels.kernel import Kernel
-from skhdkde._kernels.volumes import (
+from skhdkde._kernels.kernel import (
+    Kernel,
     divide_by_radius,
     log_ball_volume,
     log_sphere_area,
@@ -24,8 +24,7 @@ def _cosine_moment(m):
     With ``s = 1 - r`` the cosine is a sine, whose power series integrates term by
     term against ``(1 - s)^(m - 1)`` to Beta functions. From one term to the next
     the size falls by at least ``(pi/2)^2 / ((m + 2) (m + 3)) <= 0.21``, so no
-    digits cancel at any ``m``. (The usual integration by parts loses them all
-    from about 15 dimensions on.)
+    digits cancel, as they would in an integration by parts.
     """
     term = 0.5 * np.pi / (m * (m + 1.0))
     total, k = 0.0, 0
@@ -37,10 +36,7 @@ def _cosine_moment(m):
 
 
 class CompactKernel(Kernel):
-    """Profiles that vanish for ``r >= h``: the numerics that four kernels share.
-
-    They lie in [0, 1], so that values need not be relative to the nearest point.
-    """
+    """Profiles that vanish for ``r >= h``; they lie in [0, 1] and need no shift."""
 
     compact = True
 
@@ -149,8 +145,8 @@ class Linear(CompactKernel):
         return _ramp(shifted, h, out)
 
     def slopes(self, energy, values, h):
-        sign = namespace(values).sign(values)
-        return divide_by_radius(sign, energy / number(h, energy))
+        inside = namespace(values).sign(values)
+        return divide_by_radius(inside, energy / number(h, energy))
 
     def radii(self, n_features, size, rng):
         return rng.beta(n_features, 2.0, size=size)

@@ -5,20 +5,12 @@ normaliser ``Z_d``, the integral of ``k(|z|)`` over ``R^d``. At bandwidth ``h`` 
 density of one point is ``k(r / h) / (Z_d h^d)``.
 """
 
-from __future__ import annotations
-
 import abc
 from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._kernels.volumes import (
-    divide_by_radius,
-    log_sphere_area,
-    root,
-    root_resolution,
-)
 from skhdkde._utils.arrays import column, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
@@ -30,29 +22,13 @@ class Kernel(abc.ABC):
     these. Tiles are numpy arrays, torch tensors or lazy tensors of KeOps, and the last
     cannot be changed in place: what is returned counts. The *energy* of a pair is what
     the profile depends on, a power of its distance.
-
-    Attributes
-    ----------
-    name : str
-        As users write it.
-    compact : bool
-        Whether the profile vanishes from ``r = h`` on.
-    affine : bool
-        Whether values follow from an affine function of the squared distance; see
-        :meth:`product_terms`.
-    singular : bool
-        Whether the slope diverges at ``r = 0``.
-    squaring_ratio : float or None
-        Values at ``h / squaring_ratio`` are the squares of those at ``h``, which makes a
-        grid of bandwidths cheap; None where there is no such ratio.
-    degrees_of_freedom : float
-        Those of "student"; infinite for the others.
     """
 
-    name: str
-    compact = False
-    affine = False
-    singular = False
+    name: str  # as users write it
+    compact = False  # the profile vanishes from r = h on
+    affine = False  # values follow from an affine function of sq; see product_terms
+    singular = False  # the slope diverges at r = 0
+    # values at h / squaring_ratio are the squares of those at h: grids are cheap
     squaring_ratio: float | None = None
     degrees_of_freedom = np.inf
 
@@ -77,9 +53,7 @@ class Kernel(abc.ABC):
         return namespace(energy).subtract(column(lowest, energy), energy, out=energy)
 
     @abc.abstractmethod
-    def values(
-        self, shifted: AnyTile, h: Any, out: AnyTile, lowest: FloatArray
-    ) -> AnyTile:
+    def values(self, shifted: AnyTile, h: Any, out: AnyTile, lowest: Any) -> AnyTile:
         """Return the profile, relative to its value at the energy ``lowest``.
 
         ``shifted`` is what :meth:`shift` returned for ``lowest``; ``out`` is overwritten.
@@ -117,9 +91,7 @@ class Kernel(abc.ABC):
         """
 
     @abc.abstractmethod
-    def suspect_rows(
-        self, nearest_sq: FloatArray, delta: FloatArray, bandwidths: Any, tol: float
-    ) -> np.ndarray:
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol) -> np.ndarray:
         """Return the rows in which an error ``delta`` of ``sq`` may matter."""
 
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> np.ndarray:
@@ -135,9 +107,7 @@ class Kernel(abc.ABC):
     def tail_index(self, h: float, law: Any) -> FloatArray:
         """Return the index of the power-law tail of the kernel's values, by query."""
 
-    def scaled_distance(
-        self, log_factors: FloatArray, h: float
-    ) -> tuple[FloatArray, FloatArray]:
+    def scaled_distance(self, log_factors: FloatArray, h: float) -> tuple:
         """Return factor and offset of squared distances that multiply the values.
 
         At ``factor * sq + offset`` the profile is ``exp(log_factors)`` times that at
@@ -147,11 +117,7 @@ class Kernel(abc.ABC):
 
 
 class ExponentialFamily(Kernel):
-    """Profiles ``exp(-(r/h)^p / p)``: the numerics that gaussian and exponential share.
-
-    In high dimension they span thousands of nats, so values are relative to the nearest
-    point of each query.
-    """
+    """Profiles ``exp(-(r/h)^p / p)``, of which values span thousands of nats."""
 
     power: int
 
@@ -256,3 +222,30 @@ class Exponential(ExponentialFamily):
         with np.errstate(over="ignore"):
             blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
         return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]
+
+
+def log_ball_volume(n_features: int) -> float:
+    """Return the log volume of the unit ball."""
+    return 0.5 * n_features * np.log(np.pi) - gammaln(0.5 * n_features + 1.0)
+
+
+def log_sphere_area(n_features: int) -> float:
+    """Return the log surface of the unit ball."""
+    return np.log(n_features) + log_ball_volume(n_features)
+
+
+def root(sq: AnyTile) -> AnyTile:
+    """Return the square root, in place; rounding may have left ``sq`` just below zero."""
+    xp = namespace(sq)
+    return xp.sqrt(xp.abs(sq, out=sq), out=sq)
+
+
+def divide_by_radius(values: AnyTile, radius: AnyTile, at_zero: float = 0.0) -> AnyTile:
+    """Return ``values / radius``, and ``at_zero`` at 0, where no gradient may exist."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return namespace(values).where(radius == 0.0, at_zero, values / radius)
+
+
+def root_resolution(nearest_sq: Any, delta: Any, h: float, tol: float) -> FloatArray:
+    """Return the error of ``r^2`` that moves ``r`` by ``tol h`` at the nearest point."""
+    return 2.0 * tol * h * np.sqrt(np.maximum(nearest_sq - delta, 0.0))

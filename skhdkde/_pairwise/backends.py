@@ -7,8 +7,6 @@ are imported when a pass needs them, and not before: KeOps may initialise CUDA, 
 which forked children crash.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib
@@ -19,6 +17,7 @@ import pathlib
 import shutil
 import threading
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 
@@ -42,61 +41,32 @@ SMALLEST_WEIGHT = 1e-20
 
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
-    """How pairs are visited.
+    """How pairs are visited."""
 
-    Attributes
-    ----------
-    backend : {"numpy", "keops", "torch"}, or "auto" until it is resolved
-    n_jobs : int or None
-        Number of threads; None for as many as the BLAS would use.
-    verbose : int
-        Whether to show a progress bar.
-    label : str or None
-        What the progress bar calls the pass.
-    """
+    backend: str = "numpy"  # or "keops", "torch", or "auto" until it is resolved
+    n_jobs: int | None = None  # threads; None for as many as the BLAS would use
+    verbose: int = 0  # whether to show a progress bar
+    label: str | None = None  # what the progress bar calls the pass
 
-    backend: str = "numpy"
-    n_jobs: int | None = None
-    verbose: int = 0
-    label: str | None = None
-
-    def resolved(
-        self, n_features: int, *, on_gpu: bool = False, tiles: bool = False
-    ) -> ComputeOptions:
+    def resolved(self, n_features: int, *, on_gpu=False, tiles=False) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
         backend = resolve_backend(self.backend, n_features, on_gpu, tiles=tiles)
         return dataclasses.replace(self, backend=backend)
 
-    def labelled(self, label: str) -> ComputeOptions:
+    def labelled(self, label: str) -> Self:
         """Return the options for passes of this name."""
         return dataclasses.replace(self, label=label)
 
-    def quiet(self) -> ComputeOptions:
+    def quiet(self) -> Self:
         """Return the options without a progress bar."""
         return dataclasses.replace(self, verbose=0)
 
 
-def resolve_backend(
-    backend: str, n_features: int, on_gpu: bool = False, tiles: bool = False
-) -> str:
-    """Return the backend to use for data of ``n_features``.
+def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) -> str:
+    """Return the backend to use, where users asked for one of ``BACKENDS``.
 
-    Parameters
-    ----------
-    backend : str
-        As users name it, one of ``BACKENDS``.
-    n_features : int
-    on_gpu : bool, default=False
-        Whether the data are a tensor on a GPU.
-    tiles : bool, default=False
-        Whether it must be a backend that visits pairs tile by tile.
-
-    Raises
-    ------
-    ImportError
-        If ``backend`` is asked for by name and is not installed; says what to install.
-    ValueError
-        If it is asked for by name and has no tiles.
+    ``on_gpu`` says whether the data are a tensor on a GPU, and ``tiles`` whether pairs
+    must be visited tile by tile. A backend that is asked for by name must be installed.
     """
     if backend == "auto":
         return _best_backend(n_features, on_gpu, tiles)
@@ -171,10 +141,7 @@ def _installed(backend):
 
 
 def _usable_on_gpu(backend):
-    """Return whether a backend is installed, with what it needs to use a GPU.
-
-    Nothing is imported.
-    """
+    """Return whether a backend, which is not imported, can use a GPU here."""
     if not _installed(backend):
         return False
     if backend == "torch":
@@ -191,15 +158,7 @@ def _has_cuda_gpu():
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
 
 
-def visit_pairs(
-    device: Device,
-    reduction: Reduction,
-    queries,
-    points: TrainingPoints,
-    options: ComputeOptions,
-    leave_out: IntArray | None,
-    out: FloatArray,
-) -> None:
+def visit_pairs(device: Device, reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
     dtype = working_dtype(reduction, queries, points)
     n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
@@ -266,9 +225,7 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
 
-def split(
-    n_queries: int, points_shape: tuple[int, int], n_threads: int, device: Device
-) -> tuple[list[slice], list[slice]]:
+def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -> tuple:
     """Return ranges of queries and of points, enough to keep every thread busy."""
     n_points, n_features = points_shape
     step = min(device.tile_rows, max(1, BLOCK_SIZE // 2 // (n_features + 2)))

@@ -1,7 +1,5 @@
 """Training points made on a GPU, of a tensor that is there."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,7 @@ def sums_on_gpu(X: DeviceArray, scale: float) -> tuple[FloatArray, float]:
     return total, total_sq
 
 
-def prepare_on_gpu(
-    X: DeviceArray, scale: float, center: FloatArray
-) -> tuple[DeviceArray, DeviceArray, float]:
+def prepare_on_gpu(X: DeviceArray, scale: float, center: FloatArray) -> tuple:
     """Return ``exact``, ``augmented`` and the largest ``|y|^2`` of TrainingPoints."""
     tensor = X.tensor
     augmented = tensor.new_empty((X.shape[0], X.shape[1] + 2))
@@ -34,10 +30,7 @@ def prepare_on_gpu(
 
 
 def augment(exact: Any, center: FloatArray) -> Any:
-    """Return ``(y, |y|^2, 1)`` of ``y = exact - center``, in float64.
-
-    ``y`` is rounded as ``exact`` is.
-    """
+    """Return ``(y, |y|^2, 1)`` in float64, of ``exact - center`` in its own dtype."""
     import torch
 
     origin = torch.as_tensor(center, device=exact.device)

@@ -10,29 +10,24 @@ are computed again in float64. Bandwidths are parameters of the formulas: a new 
 compiles nothing.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np
 
-from skhdkde._pairwise.backends import ComputeOptions, working_dtype
+from skhdkde._pairwise.backends import working_dtype
 from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run
 from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.log_sums import relative_values
-from skhdkde._pairwise.points import TrainingPoints
 from skhdkde._pairwise.reductions import (
     Gradient,
     KSmallest,
     LogSumExp,
     Nearest,
-    Reduction,
     Shares,
     SharesState,
 )
 from skhdkde._utils.arrays import beside, finite_or_zero, number, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar
-from skhdkde._utils.typing import FloatArray, IntArray
 
 # Larger than any squared distance between training points (in scaled units), and finite:
 # KeOps makes NaN of infinite masks.
@@ -45,14 +40,7 @@ MOST_POINTS_IN_FLOAT32 = 1.6e7
 GRID_LENGTHS = (1, 8, 32)
 
 
-def visit_pairs(
-    reduction: Reduction,
-    queries,
-    points: TrainingPoints,
-    options: ComputeOptions,
-    leave_out: IntArray | None,
-    out: FloatArray,
-) -> None:
+def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by KeOps."""
     dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:

@@ -65,23 +65,10 @@ def rows_at_once(n_points: int, n_features: int) -> int:
 
 
 def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
-    """Reduce a lazy tensor over the training points.
+    """Return a lazy tensor reduced over the training points, by its method ``name``.
 
-    Parameters
-    ----------
-    values : LazyTensor
-    name : str
-        Of the reduction, a method of ``values``.
-    n_threads : int
-        On the CPU. In a child of a process that has used OpenMP it is one: more would
-        wait for ever for threads that were not forked.
-    **options
-        For the reduction.
-
-    Raises
-    ------
-    RuntimeError
-        If the formula cannot be compiled.
+    In a child of a process that has used OpenMP there is one thread: more would wait for
+    ever for threads that were not forked.
     """
     # chunks: wrong gradients and NaN were reported for many features (keops#216, #370)
     options = {"enable_chunks": False, "use_fast_math": False, **options}

@@ -5,8 +5,6 @@ preserved, training points shrunk towards the mean by a factor ``a`` that depend
 ``h``. All are functions of the same inner products, so one tile serves every setting.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,37 +17,18 @@ from skhdkde._utils.typing import FloatArray
 
 @dataclass(frozen=True)
 class KernelSetting:
-    """One setting of a grid.
-
-    Attributes
-    ----------
-    kernel : Kernel
-    bandwidth_scaled : float
-        In scaled units.
-    shrinkage : float
-        Factor ``a`` of the centred training points, in [0, 1]; 1 leaves them in place.
-    """
+    """One setting of a grid."""
 
     kernel: Kernel
-    bandwidth_scaled: float
-    shrinkage: float = 1.0
+    bandwidth_scaled: float  # in scaled units
+    shrinkage: float = 1.0  # factor of the centred training points, in [0, 1]
 
 
 class KernelGridSums(RelativeSums):
     """``log sum_j w_j v_j k(|x - a y_j| / (h c_j))`` for settings ``(k, h, a)``.
 
-    The state is the lowest energy in each setting, and the sums relative to it, both of
-    shape (n_rows, n_settings).
-
-    Parameters
-    ----------
-    settings : list of KernelSetting
-    tol : float
-        Error of a log sum that is allowed, in nats.
-    log_factors : ndarray of shape (n_points,), default=None
-        ``log v_j <= 0``, used if the squared distances are scaled by ``1 / c_j^2``.
-    dtype : dtype, default=None
-        In which pairs are computed.
+    The result has the shape (n_rows, n_settings). Errors of ``tol`` nats are allowed.
+    ``log_factors`` are ``log v_j <= 0``, used if the points have local scales ``c_j``.
     """
 
     def __init__(
@@ -100,5 +79,4 @@ class KernelGridSums(RelativeSums):
         return np.logaddexp(result, other)
 
     def finish(self, state):
-        """Return log sums of shape (n_rows, n_settings)."""
         return self._log_sums(*state)

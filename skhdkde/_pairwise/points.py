@@ -15,23 +15,15 @@ of a whitening; or in *scaled units*, either of these times ``scale``. Here is t
 border between them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from skhdkde._pairwise.gpu_points import prepare_on_gpu, sums_on_gpu
-from skhdkde._utils.arrays import (
-    BLOCK_SIZE,
-    DeviceArray,
-    beside,
-    row_batches,
-    to_host,
-)
+from skhdkde._utils.arrays import BLOCK_SIZE, DeviceArray, beside, row_batches, to_host
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.typing import AnyTile, FloatArray, IntArray, Rows
 
@@ -43,6 +35,29 @@ SMALL_BLOCK_SIZE = 2**16
 LARGEST_FLOAT32 = 1e15
 
 
+class Queries:
+    """Some rows of X in scaled units, float64, made as they are asked for.
+
+    ``dtype`` is that of the result, and of the tiles where nothing calls for another.
+    """
+
+    def __init__(self, X, rows, dtype, scale, whitening=None):
+        self.X, self.rows, self.dtype, self.scale = X, rows, dtype, scale
+        self.whitening = whitening
+        self.length = len(X) if isinstance(rows, slice) else len(rows)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, which) -> FloatArray:
+        X = self.X[which if isinstance(self.rows, slice) else self.rows[which]]
+        if self.whitening is not None:
+            X = _whitened(self.whitening, X, self.dtype)
+        with np.errstate(over="ignore"):
+            scaled = np.multiply(X, self.scale, dtype=np.float64)
+        return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
+
+
 class TrainingPoints:
     """Centred, scaled points with their norms and weights.
 
@@ -50,55 +65,38 @@ class TrainingPoints:
     ----------
     X : ndarray or DeviceArray of shape (n_points, n_features), float32 or float64
         Validated points. They are copied, and stay where they are.
-
     weights : ndarray of shape (n_points,), default=None
         Relative weights, in (0, 1]; None stands for equal ones.
-
     whitening : Whitening, default=None
         The coordinates that X is in already, and that queries are to be brought to. The
         origin is where the whitening has it: nothing is subtracted.
-
     sq_factor, sq_offset : ndarray of shape (n_points,), default=None
         If given, the squared distance to point j stands for ``sq_factor_j`` times it plus
         ``sq_offset_j``, the latter in squared units of X. To be used in float64 only.
-
     scale : float, default=None
         If not to be found from X.
-
     center : ndarray of shape (n_features,), default=None
         In scaled units; if not to be found from X, and X is in no whitening.
 
     Attributes
     ----------
-    exact : ndarray of shape (n_points, n_features)
-        ``X * scale``, to the last bit.
-
-    augmented : ndarray of shape (n_points, n_features + 2)
-        ``(y, |y|^2, 1)`` of the centred points, in scaled units and in the dtype of X,
-        without sq_factor and sq_offset.
-
     scale : float
         A power of two; ``X * scale`` has entries of at most 1. Lengths in all other
         attributes are in scaled units.
-
+    exact : ndarray of shape (n_points, n_features)
+        ``X * scale``, to the last bit.
     center : ndarray of shape (n_features,)
-        What was subtracted from ``exact``; zero where that would gain nothing.
-
-    sq_offset : ndarray of shape (n_points,) or None
-        In squared scaled units.
-
+        What is subtracted from ``exact``; zero where that would gain nothing.
+    augmented : ndarray of shape (n_points, n_features + 2)
+        ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without sq_factor and
+        sq_offset.
     largest_norm : float
-        Largest ``|y|`` of the centred points.
-
+        Largest ``|y|``.
     indistinct_sq : float
         Squared distance up to which a query may be one of the points; zero without a
         whitening, as then it is exactly one or is not.
-
     bias : float
         See :func:`rounding_bias`.
-
-    smallest_weight : float
-        Smallest relative weight.
     """
 
     def __init__(
@@ -181,7 +179,7 @@ class TrainingPoints:
         block[:, :-2] *= -2.0
         return block
 
-    def subset(self, rows: Rows, weights: FloatArray | None = None) -> TrainingPoints:
+    def subset(self, rows: Rows, weights: FloatArray | None = None) -> Self:
         """Return some of the points, in the same units.
 
         ``weights``, relative to the largest of them, replace theirs.
@@ -275,37 +273,6 @@ class TrainingPoints:
         return Queries(self.exact, np.arange(len(self.exact))[rows], self.dtype, 1.0)
 
 
-class Queries:
-    """Some rows of X in scaled units, float64, made as they are asked for.
-
-    Parameters
-    ----------
-    X : ndarray or DeviceArray of shape (n, n_features)
-    rows : slice(None) or ndarray of int
-    dtype : dtype
-        Of the result, and of the tiles where nothing calls for another.
-    scale : float
-    whitening : Whitening, default=None
-        Applied before the scale.
-    """
-
-    def __init__(self, X, rows, dtype, scale, whitening=None):
-        self.X, self.rows, self.dtype, self.scale = X, rows, dtype, scale
-        self.whitening = whitening
-        self.length = len(X) if isinstance(rows, slice) else len(rows)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, which) -> FloatArray:
-        X = self.X[which if isinstance(self.rows, slice) else self.rows[which]]
-        if self.whitening is not None:
-            X = _whitened(self.whitening, X, self.dtype)
-        with np.errstate(over="ignore"):
-            scaled = np.multiply(X, self.scale, dtype=np.float64)
-        return np.clip(scaled, -LARGEST_QUERY, LARGEST_QUERY, out=scaled)
-
-
 class QueryBlock:
     """A block of queries, prepared once for all the tiles of its row.
 
@@ -315,12 +282,8 @@ class QueryBlock:
         Queries in scaled units, to the last bit.
     augmented : ndarray of shape (n_rows, n_features + 2)
         ``(-2 x, 1, |x|^2)`` of the centred queries, in the dtype of the tile.
-    sq_norms : ndarray of shape (n_rows,), float64
-        ``|x|^2``.
     leave_out : ndarray of shape (n_rows,) or (n_rows, n_left_out), or None
         Indices of the training points that each query does not see; -1 for none.
-    bias : float
-        Rounding bias of the points, or of a few of the queries, whichever is more.
     """
 
     def __init__(self, exact, points, leave_out, dtype):
@@ -337,7 +300,7 @@ class QueryBlock:
         """Dtype of the tiles."""
         return self.augmented.dtype
 
-    def subset(self, rows: IntArray) -> QueryBlock:
+    def subset(self, rows: IntArray) -> Self:
         """Return a block of some of the rows."""
         subset = copy.copy(self)
         subset.exact, subset.augmented = self.exact[rows], self.augmented[rows]
@@ -393,16 +356,12 @@ def _whitened(whitening, X, dtype):
 
 
 def rounding_bias(rows: FloatArray) -> float:
-    """Return how much longer than random the walk of rounding errors is.
+    """Return how much longer than random the walk of rounding errors is; 1 if it is not.
 
     Rounding errors along an inner product are like a random walk, of a length that
     :func:`~skhdkde._pairwise.tiles.error_bound` bounds, unless the terms repeat: then all
-    round the same way. It shows in ``rows @ rows.T``, of a few rows.
-
-    Returns
-    -------
-    bias : float
-        1 for a random walk, and twice the largest ratio to its bound otherwise.
+    round the same way. It shows in ``rows @ rows.T``, of a few rows: twice the largest
+    ratio to the bound is safe.
     """
     product = rows @ rows.T
     unit = 0.5 * np.finfo(rows.dtype).eps
@@ -444,14 +403,9 @@ def indistinct_sq(largest_norm: float, dtype: np.dtype) -> float:
 
 
 def distinct_rows(points: TrainingPoints) -> tuple[IntArray, IntArray]:
-    """Return which points are duplicates of which, to the last bit.
+    """Return the first point of each group of duplicates, and the group of each point.
 
-    Returns
-    -------
-    first : ndarray of int of shape (n_distinct,)
-        The first of each group of equal points, ascending.
-    group : ndarray of int of shape (n_points,)
-        To which group each point belongs.
+    Duplicates are equal to the last bit; the first are ascending.
     """
     direction = np.cos(np.arange(points.shape[1]) + 1.0)
     key = points.project(direction)  # equal for duplicates

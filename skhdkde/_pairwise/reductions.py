@@ -6,17 +6,15 @@ queries and different training points merge, in any order: tiles, threads and ma
 all use the same ``merge``.
 """
 
-from __future__ import annotations
-
 import abc
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from skhdkde._kernels import Kernel
 from skhdkde._utils.arrays import finite_or_zero, namespace, smallest, to_host
-from skhdkde._utils.typing import FloatArray, Points
+from skhdkde._utils.typing import FloatArray, Points, Rows
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
@@ -41,10 +39,8 @@ class ReductionSpec:
 
     Attributes
     ----------
-    kernel : Kernel
     bandwidth_scaled : float or ndarray of shape (n_bandwidths,)
         In scaled units.
-    points : Points
     result_dtype : dtype
         Of the result, which sets the precision that is promised.
     tolerance : float, default=None
@@ -68,7 +64,7 @@ class ReductionSpec:
         if self.pair_dtype is None:
             object.__setattr__(self, "pair_dtype", self._needed_dtype())
 
-    def _needed_dtype(self) -> np.dtype | None:
+    def _needed_dtype(self):
         """Return float64 where float32 is not enough, else None.
 
         float32 does not resolve ``1 - r^2`` at the rim of a compact kernel, nor what is
@@ -80,36 +76,26 @@ class ReductionSpec:
 
 
 class Reduction(abc.ABC):
-    """The role of a reduction; a new one is a subclass.
+    """The role of a reduction; a new one is a subclass."""
 
-    Attributes
-    ----------
-    width : int
-        Number of columns of the result.
-    smallest_bandwidth : float
-        In scaled units; infinite if there is none.
-    dtype : dtype or None
-        In which pairs are computed; None for that of queries and points.
-    """
-
-    width: int
-    smallest_bandwidth: float = np.inf
-    dtype: np.dtype | None = None
+    width: int  # number of columns of the result
+    smallest_bandwidth: float = np.inf  # in scaled units; infinite if there is none
+    dtype: np.dtype | None = None  # of pairs; None for that of queries and points
 
     @abc.abstractmethod
     def start(self, n_rows: int) -> tuple:
         """Return the state of no points."""
 
     @abc.abstractmethod
-    def update(self, state: tuple, tile: Any) -> tuple:
+    def update(self, state: Any, tile: Any) -> tuple:
         """Return the state with a tile added; it may destroy ``tile.sq``."""
 
     @abc.abstractmethod
-    def merge(self, state: tuple, other: tuple) -> tuple:
+    def merge(self, state: Any, other: Any) -> tuple:
         """Return the state of both sets of training points."""
 
     @abc.abstractmethod
-    def finish(self, state: tuple) -> FloatArray:
+    def finish(self, state: Any) -> FloatArray:
         """Return the result, of shape (n_rows, width)."""
 
     @abc.abstractmethod
@@ -119,9 +105,7 @@ class Reduction(abc.ABC):
         ``nearest_sq`` are the smallest of these. Both have shape (n_rows,).
         """
 
-    def suspect_pairs(
-        self, sq: FloatArray, nearest_sq: FloatArray, delta: FloatArray
-    ) -> np.ndarray:
+    def suspect_pairs(self, sq, nearest_sq, delta) -> np.ndarray:
         """Return which pairs of suspect rows do, in the shape of ``sq``."""
         return np.ones(sq.shape, dtype=bool)
 
@@ -143,7 +127,7 @@ class Reduction(abc.ABC):
 
 
 class RelativeSums(Reduction):
-    """Shared by reductions to sums of values that may be out of range.
+    """Reductions to sums of values, which may be out of range.
 
     The first array of a state is the lowest energy of each row; the others are sums of
     values relative to that at the lowest energy.
@@ -174,7 +158,7 @@ class RelativeSums(Reduction):
 
 
 class KernelReduction(RelativeSums):
-    """Shared by the reductions over the values of one kernel."""
+    """Reductions over the values of one kernel."""
 
     def __init__(self, spec: ReductionSpec):
         self.kernel = spec.kernel
@@ -209,10 +193,7 @@ class KernelReduction(RelativeSums):
 
 
 class LogSumExp(KernelReduction):
-    """``log sum_j w_j k(|x - y_j| / h)`` for a whole grid of ``h`` from one visit.
-
-    The state is the lowest energy of each row, shape (n_rows,), and the sums
-    relative to it, shape (n_rows, n_bandwidths).
+    """``log sum_j w_j k(|x - y_j| / h)`` for a grid of ``h``, (n_rows, n_bandwidths).
 
     For exponential profiles the values at ``h / squaring_ratio`` are the squares of
     those at ``h``: bandwidths so spaced form chains that cost one exponential each.
@@ -230,8 +211,7 @@ class LogSumExp(KernelReduction):
         lowest, reference = self._lowest(state[0], tile)
         shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
         sums = state[1] * self._factors(lowest, state[0])
-        single = len(self.bandwidths) == 1
-        buffer = shifted if single else tile.scratch()
+        buffer = shifted if len(self.bandwidths) == 1 else tile.scratch()
         sums += self._sums(shifted, buffer, tile.weights, reference)
         return lowest, sums
 
@@ -255,17 +235,11 @@ class LogSumExp(KernelReduction):
         return self.kernel.product_terms(lowest, self.bandwidths[0])
 
     def update_from_product(self, state, product, scratch, weights):
-        """Return the state with a tile of ``rate (reference - sq)`` added.
+        """Return the state with a tile of ``rate (reference - sq)`` added, and some rows.
 
-        This saves three passes over the tile: no minimum is sought, and the product has
-        shift and scale in it. ``scratch`` makes a buffer.
-
-        Returns
-        -------
-        state : tuple
-        rows : ndarray of int
-            Rows in which a point is so much nearer than the lowest so far that its value
-            is out of range. Nothing was added to them.
+        In these a point is so much nearer than the lowest so far that its value is out of
+        range, and nothing was added. Three passes over the tile are saved: no minimum is
+        sought, and the product has shift and scale in it. ``scratch`` makes a buffer.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if len(self.bandwidths) == 1:
@@ -281,7 +255,6 @@ class LogSumExp(KernelReduction):
         return np.logaddexp(result, other)
 
     def finish(self, state):
-        """Return log sums of shape (n_rows, n_bandwidths)."""
         return self._log_sums(*state)
 
 
@@ -377,9 +350,9 @@ class SharesState(NamedTuple):
     nearest_sq: FloatArray
     nearest_weights: FloatArray
 
-    def subset(self, rows) -> SharesState:
+    def subset(self, rows: Rows) -> Self:
         """Return the state of some of the queries."""
-        return SharesState(*(array[rows] for array in self))
+        return type(self)(*(array[rows] for array in self))
 
 
 class Shares(KernelReduction):
@@ -453,13 +426,7 @@ class Shares(KernelReduction):
 class KSmallest(Reduction):
     """The ``k`` smallest squared distances of each query, ascending.
 
-    Parameters
-    ----------
-    k : int
-    tol : float
-        Relative error of the distances that is allowed.
-    dtype : dtype, default=None
-        In which pairs are computed; None for that of queries and points.
+    Their relative error may be ``tol``; pairs are computed in ``dtype``.
     """
 
     def __init__(self, k: int, tol: float, dtype: np.dtype | None = None):
@@ -519,10 +486,7 @@ class Nearest(KSmallest):
 
 
 def _smallest(mine, theirs):
-    """Return the smallest distances of both, ascending, and what belongs to each.
-
-    Both are pairs of arrays of shape (n_rows, n); there are as many as mine.
-    """
+    """Return as many of the smallest distances of both as mine, and their labels."""
     k = mine[0].shape[1]
     sq, labels = (np.hstack(both) for both in zip(mine, theirs, strict=True))
     order = np.argsort(sq, axis=1, kind="stable")[:, :k]
@@ -530,13 +494,7 @@ def _smallest(mine, theirs):
 
 
 def squaring_chains(bandwidths: FloatArray, ratio: float | None) -> list[list[int]]:
-    """Return indices of bandwidths in chains, in which each is the next times ``ratio``.
-
-    Returns
-    -------
-    chains : list of list of int
-        Every index once; descending bandwidths within a chain.
-    """
+    """Return indices in chains, in which each bandwidth is the next times ``ratio``."""
     order = [int(g) for g in np.argsort(-bandwidths, kind="stable")]
     if ratio is None:
         return [[g] for g in order]

@@ -9,8 +9,6 @@ and of those rows only the pairs that carry weight are computed again:
 3. many, in float64: the whole row from differences.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -40,9 +38,7 @@ class Tile:
         Of which the tile covers the slice ``cols``.
     """
 
-    def __init__(
-        self, queries: QueryBlock, points: TrainingPoints, cols: slice, device: Device
-    ):
+    def __init__(self, queries: QueryBlock, points: TrainingPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
         self.device, dtype = device, queries.dtype
         self._block = device.block(points, cols, dtype)
@@ -85,9 +81,7 @@ class Tile:
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
-    def scaled_sq(
-        self, sq: AnyTile, sq_factor: FloatArray, sq_offset: FloatArray
-    ) -> AnyTile:
+    def scaled_sq(self, sq: AnyTile, sq_factor, sq_offset) -> AnyTile:
         """Return ``sq_factor * sq + sq_offset``, in place, both of shape (n_points,)."""
         xp, dtype = namespace(sq), self.queries.dtype
         sq = xp.multiply(sq, self.device.put(sq_factor[self.cols].astype(dtype)), out=sq)
@@ -180,14 +174,7 @@ class BareProducts:
         return state
 
 
-def error_bound(
-    query_sq: FloatArray,
-    points: TrainingPoints,
-    bias: float,
-    dtype: np.dtype,
-    nearest_sq: FloatArray | float = 0.0,
-    reach_sq: FloatArray | float = np.inf,
-) -> FloatArray:
+def error_bound(query_sq, points, bias, dtype, nearest_sq=0.0, reach_sq=np.inf):
     """Return a bound on the error of a row's squared distances, where they matter.
 
     Rounding errors of an inner product accumulate like a random walk along its
@@ -203,17 +190,12 @@ def error_bound(
         ``|x|^2``.
     points : TrainingPoints
     bias : float
-        Factor by which the walk is longer than a random one; see
-        :func:`~skhdkde._pairwise.points.rounding_bias`.
+        See :func:`~skhdkde._pairwise.points.rounding_bias`.
     dtype : dtype
         In which the distances are computed.
     nearest_sq, reach_sq : ndarray of shape (n_rows,)
         Squared distances of the nearest point, and beyond which none matters; by
         default the worst. A ``y`` that matters is within reach of ``x``.
-
-    Returns
-    -------
-    delta : ndarray of shape (n_rows,)
     """
     if points.sq_factor is not None:  # those are no distances: the worst
         nearest_sq, reach_sq = 0.0, np.inf
@@ -227,9 +209,7 @@ def error_bound(
     return points.scaled_error(delta, eps)
 
 
-def always_sharp(
-    queries: QueryBlock, points: TrainingPoints, reduction: Reduction
-) -> bool:
+def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool:
     """Return whether no tile of these queries can need mending, by the worst bound."""
     delta = error_bound(queries.sq_norms, points, queries.bias, queries.dtype)
     return not reduction.suspect_rows(np.zeros_like(delta), delta).any()
@@ -238,15 +218,8 @@ def always_sharp(
 def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
     """Recompute, in place, the squared distances of ``tile`` that are not sharp enough.
 
-    Parameters
-    ----------
-    tile : Tile
-        Its ``sq`` and ``nearest_sq`` are changed.
-    reduction : Reduction
-        Says which rows and pairs matter.
-    earlier_sq : ndarray of shape (n_rows,)
-        Smallest squared distance in the tiles before this one, mended as needed. That of
-        this tile is never trusted before it is mended: it may be small by error alone.
+    ``earlier_sq`` are the smallest of each row in the tiles before this one. Those of
+    this tile are not trusted before it is mended: they may be small by error alone.
     """
     queries, dtype = tile.queries, tile.queries.dtype
     rows = np.arange(len(earlier_sq))

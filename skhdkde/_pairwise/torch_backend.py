@@ -1,33 +1,24 @@
 """Tiles by torch, on a GPU if there is one."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 
 import numpy as np
 
-from skhdkde._pairwise.backends import ComputeOptions
-from skhdkde._pairwise.backends import visit_pairs as tiled
+from skhdkde._pairwise.backends import visit_pairs as visit_tiles
 from skhdkde._pairwise.gpu_points import augment
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.threads import n_threads_for
-from skhdkde._utils.typing import Device, FloatArray, IntArray
+from skhdkde._utils.typing import Device
 
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
 
 
 class TorchDevice(Device):
-    """Tiles by torch.
+    """Tiles by torch, on the device ``place``.
 
     On a GPU a tile of float32 is 256 MiB: large enough to keep all of it busy. On the
     CPU it stays in the shared cache, and torch's own threads work on each.
-
-    Parameters
-    ----------
-    place : torch.device or {"cpu", "cuda"}
     """
 
     def __init__(self, place: Any):
@@ -84,14 +75,7 @@ class TorchDevice(Device):
         return torch.empty_like(like)
 
 
-def visit_pairs(
-    reduction: Reduction,
-    queries,
-    points: TrainingPoints,
-    options: ComputeOptions,
-    leave_out: IntArray | None,
-    out: FloatArray,
-) -> None:
+def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
     import torch
 
@@ -101,7 +85,8 @@ def visit_pairs(
     with _settings(n_threads_for(options.n_jobs)):
         while True:
             try:
-                return tiled(device, reduction, queries, points, options, leave_out, out)
+                visit_tiles(device, reduction, queries, points, options, leave_out, out)
+                return
             except torch.OutOfMemoryError:
                 if device.tile_rows < 2 * SMALLEST_ROWS:
                     raise

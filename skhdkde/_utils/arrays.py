@@ -10,8 +10,6 @@ as a ``DeviceArray``, and its rows come to the host only as they are asked for: 
 are queries, a block at a time, and those near a query that float32 does not resolve.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -62,10 +60,7 @@ def to_host(array: AnyTile) -> np.ndarray:
 
 
 def number(value: Any, tile: AnyTile) -> Any:
-    """Return a number that goes with a tile.
-
-    For a lazy tensor there may be several, in its last axis.
-    """
+    """Return a number for a tile; for a lazy tensor maybe several, in its last axis."""
     if namespace(tile) is _lazy_functions:
         return _lazy(np.atleast_1d(value), tile, axis=2)
     return float(value)
@@ -100,22 +95,10 @@ def finite_or_zero(values: FloatArray) -> FloatArray:
 
 
 def smallest(sq: AnyTile, k: int, limit: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return small entries of each row of a tile, padded with infinities, on the host.
+    """Return the smallest entries of each row of a tile, and their columns, on the host.
 
-    Parameters
-    ----------
-    sq : ndarray or tensor of shape (n_rows, n_cols)
-    k : int
-        How many are wanted; there may be more, and fewer where there are not so many
-        below ``limit``.
-    limit : ndarray of shape (n_rows,)
-        Larger ones are not needed.
-
-    Returns
-    -------
-    values : ndarray of shape (n_rows, n_found)
-    cols : ndarray of int of shape (n_rows, n_found)
-        Columns of the values; 0 for the padding.
+    ``k`` are wanted: there may be more, and fewer where there are not so many up to
+    ``limit``, of shape (n_rows,). Rows are padded with infinities in column 0.
     """
     if not isinstance(sq, np.ndarray):
         found = sq.topk(min(k, sq.shape[1]), dim=1, largest=False, sorted=False)
@@ -148,20 +131,10 @@ def relative_weights(weights: FloatArray | None) -> FloatArray | None:
     return None if weights is None else weights / weights.max()
 
 
-def weighted_mean(
-    values: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def weighted_mean(values: FloatArray, weights: FloatArray) -> tuple:
     """Return the weighted mean of the rows of ``values`` and its standard error.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_queries, n_columns)
-        They may be -inf, for which the mean is, and the standard error NaN.
-    weights : ndarray of shape (n_queries,)
-
-    Returns
-    -------
-    mean, standard_error : ndarray of shape (n_columns,)
+    Where a value is -inf the mean is too, and the standard error NaN.
     """
     shares = weights[:, None] / weights.sum()
     mean = np.sum(shares * values, axis=0)
@@ -215,10 +188,7 @@ def local(X: Any) -> Any:
 def detached(X: Any) -> Any:
     """Return X, without a record of how it came about if it is a tensor.
 
-    Raises
-    ------
-    TypeError
-        If it is a sparse tensor.
+    Sparse tensors are refused.
     """
     if getattr(X, "is_sparse", False) is True:
         raise TypeError("Sparse tensors are not supported: pass X.to_dense().")

@@ -3,8 +3,6 @@
 Equal rows have equal hashes, wherever they are stored; others are as good as random.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from skhdkde._utils.arrays import row_batches
@@ -17,14 +15,6 @@ def row_hashes(X: FloatArray) -> IntArray:
 
     The bits of each number are mixed, multiplied by a random odd number for its column,
     and added, all modulo 2^64.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, n_features), float32 or float64
-
-    Returns
-    -------
-    hashes : ndarray of uint64 of shape (n_rows,)
     """
     rng = np.random.default_rng(0)
     odd = rng.integers(2**63, size=X.shape[1], dtype=np.uint64) * np.uint64(2)
@@ -38,18 +28,9 @@ def row_hashes(X: FloatArray) -> IntArray:
 
 
 def find_hashes(hashes: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
-    """Return which rows have hashes that are ``wanted``.
+    """Return which rows have hashes that are ``wanted``, ascending, and which of these.
 
-    Parameters
-    ----------
-    hashes : ndarray of uint64 of shape (n_rows,)
-    wanted : ndarray of uint64 of shape (n_wanted,)
-        All different.
-
-    Returns
-    -------
-    rows, place : ndarray of int of shape (n_found,)
-        The rows, ascending, and the place of their hashes in ``wanted``.
+    Wanted ones are all different.
     """
     if not len(wanted):
         return np.empty(0, dtype=int), np.empty(0, dtype=int)

@@ -1,8 +1,7 @@
 """Moments of weighted points that merge: those of blocks give those of all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from skhdkde._utils.typing import FloatArray
 
 @dataclass(frozen=True)
 class Moments:
-    """Weight, mean and sum of squares about it, of each feature.
+    """Weight of points, and mean, sum of squares about it and largest ``|x|`` by feature.
 
     Attributes
     ----------
@@ -20,9 +19,7 @@ class Moments:
     heaviest, lightest : float
         Largest and smallest weight.
     total, total_sq : float
-        Sums of weights and of their squares, relative to the largest.
-    mean, squares, largest : ndarray of shape (n_features,)
-        Mean, sum of ``w (x - mean)^2`` and largest ``|x|``.
+        Sums of weights and of their squares, relative to the largest, as ``squares`` is.
     """
 
     n_points: int
@@ -35,7 +32,7 @@ class Moments:
     largest: FloatArray
 
     @classmethod
-    def of(cls, X: FloatArray, weights: FloatArray | None = None) -> Moments:
+    def of(cls, X: FloatArray, weights: FloatArray | None = None) -> Self:
         """Return the moments of the rows of X, of which there is at least one."""
         heaviest = lightest = 1.0
         if weights is None:
@@ -52,11 +49,11 @@ class Moments:
         largest = np.abs(X).max(axis=0).astype(np.float64)
         return cls(len(X), heaviest, lightest, total, total_sq, mean, squares, largest)
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: Self) -> Self:
         """Return the moments of both sets of points.
 
-        The updates are those of Chan, Golub and LeVeque (1983, Algorithms for computing
-        the sample variance), in which nothing cancels.
+        Nothing cancels (Chan, Golub and LeVeque, 1983, Algorithms for computing the
+        sample variance).
         """
         heaviest = max(self.heaviest, other.heaviest)
         mine, theirs = self.heaviest / heaviest, other.heaviest / heaviest
@@ -66,15 +63,15 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):
             squares = mine * self.squares + theirs * other.squares
             squares += mine * self.total * share * apart**2
-        return Moments(
-            self.n_points + other.n_points,
-            heaviest,
-            min(self.lightest, other.lightest),
-            total,
-            mine**2 * self.total_sq + theirs**2 * other.total_sq,
-            self.mean + share * apart,
-            squares,
-            np.maximum(self.largest, other.largest),
+        return type(self)(
+            n_points=self.n_points + other.n_points,
+            heaviest=heaviest,
+            lightest=min(self.lightest, other.lightest),
+            total=total,
+            total_sq=mine**2 * self.total_sq + theirs**2 * other.total_sq,
+            mean=self.mean + share * apart,
+            squares=squares,
+            largest=np.maximum(self.largest, other.largest),
         )
 
     @property
@@ -89,15 +86,9 @@ def expected_squared_error(
     """Return the expected squared Frobenius error of a sample covariance ``C``.
 
     ``sum_i s_i^2 (|z_i|^4 - 2 z_i' C z_i + |C|^2)`` for centred points ``z_i`` with
-    shares ``s_i`` of the weight (Ledoit and Wolf, 2004, A well-conditioned estimator for
-    large-dimensional covariance matrices).
-
-    Parameters
-    ----------
-    fourth, own, total_sq : float
-        ``sum_i s_i^2 |z_i|^4``, ``sum_i s_i^2 z_i' C z_i`` and ``sum_i s_i^2``.
-    size : float
-        ``|C|^2``.
+    shares ``s_i`` of the weight, from the sums ``fourth`` and ``own`` of the first two
+    terms, ``size = |C|^2`` and ``total_sq``, the sum of ``s_i^2`` (Ledoit and Wolf, 2004,
+    A well-conditioned estimator for large-dimensional covariance matrices).
     """
     return fourth - 2.0 * own + total_sq * size
 
@@ -108,10 +99,8 @@ class Scatter:
 
     Attributes
     ----------
-    second : ndarray of shape (n_features, n_features)
-        ``sum_i w_i z_i z_i'``.
-    squared : ndarray of shape (n_features, n_features) or None
-        ``sum_i w_i^2 z_i z_i'``; None if all weights are 1.
+    second, squared : ndarray of shape (n_features, n_features)
+        ``sum_i w_i z_i z_i'``, and with ``w_i^2``, which is None if all weights are 1.
     fourth, total, total_sq : float
         ``sum_i w_i^2 |z_i|^4``, and sums of weights and of their squares.
     """
@@ -123,7 +112,7 @@ class Scatter:
     total_sq: float
 
     @classmethod
-    def of(cls, Z: FloatArray, weights: FloatArray | None = None) -> Scatter:
+    def of(cls, Z: FloatArray, weights: FloatArray | None = None) -> Self:
         """Return the sums over the rows of Z."""
         lengths = np.einsum("ij,ij->i", Z, Z)
         if weights is None:
@@ -131,25 +120,17 @@ class Scatter:
             return cls(Z.T @ Z, None, float(lengths @ lengths), n_points, n_points)
         weighted = Z * weights[:, None]
         return cls(
-            Z.T @ weighted,
-            weighted.T @ weighted,
-            float(np.sum((weights * lengths) ** 2)),
-            float(weights.sum()),
-            float(weights @ weights),
+            second=Z.T @ weighted,
+            squared=weighted.T @ weighted,
+            fourth=float(np.sum((weights * lengths) ** 2)),
+            total=float(weights.sum()),
+            total_sq=float(weights @ weights),
         )
 
-    def merge(self, other: Scatter) -> Scatter:
+    def merge(self, other: Self) -> Self:
         """Return the sums over both sets of points, which have the same centre."""
-        squared = self.squared
-        if squared is not None and other.squared is not None:
-            squared = squared + other.squared
-        return Scatter(
-            self.second + other.second,
-            squared,
-            self.fourth + other.fourth,
-            self.total + other.total,
-            self.total_sq + other.total_sq,
-        )
+        both = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(None if a is None else a + b for a, b in both))
 
     def covariance(self) -> tuple[FloatArray, float]:
         """Return the covariance matrix of the sample, and its expected squared error."""

@@ -5,8 +5,6 @@ random sample, and blocks of X agree on which rows that are (bottom-k sampling: 
 Kaplan, 2007, Summarizing data using bottom-k sketches).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Threads over independent tasks, with the BLAS kept to one thread in each."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading
@@ -152,10 +150,7 @@ def progress_bar(
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar while a block of code runs, if ``verbose``.
 
-    Yields
-    ------
-    advance : callable
-        Moves the bar on by a number of units, from any thread.
+    What it gives moves the bar on by a number of units, from any thread.
     """
     if not verbose:
         yield lambda amount: None

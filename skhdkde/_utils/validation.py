@@ -1,7 +1,5 @@
 """Checks of input: scikit-learn's, in words that always name the parameter."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from numbers import Real
@@ -38,16 +36,11 @@ def _naming(parameter: str) -> Iterator[None]:
 
 
 def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Return X as a float32 or float64 array, checked against an estimator.
+    """Return X, points of at least one feature, as a finite array of float32 or float64.
 
-    With ``reset``, its number and names of features are recorded in the estimator. An
-    array of another library stays one, with scikit-learn's ``array_api_dispatch``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is not a dense, finite, real array of two dimensions, with at least one row
-        and column, or not with the features seen in fit.
+    Its number and names of features must be those that the estimator has seen in fit;
+    with ``reset`` they are recorded there. An array of another library stays one, with
+    scikit-learn's ``array_api_dispatch``.
     """
     with _naming("X"):
         X = detached(X)
@@ -70,13 +63,7 @@ def _floats(X: Any) -> list:
 
 
 def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
-    """Return ``sample_weight`` as float64 of shape (n_samples,), or None for None.
-
-    Raises
-    ------
-    ValueError
-        If it has the wrong length, NaN, infinite or negative entries, or no positive one.
-    """
+    """Return weights, one of which must be positive, as float64; None for None."""
     if sample_weight is None:
         return None
     if hasattr(sample_weight, "device"):
@@ -89,13 +76,7 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
 
 
 def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
-    """Return ``sample_weight`` as float64, of which none need be positive.
-
-    Raises
-    ------
-    ValueError
-        If it has the wrong length, NaN, infinite or negative entries.
-    """
+    """Return weights, which may be all zero, as float64 of shape (n_samples,)."""
     if isinstance(sample_weight, Real):
         sample_weight = np.full(n_samples, sample_weight)
     with _naming("sample_weight"):
@@ -121,18 +102,9 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
 
 
 def check_bandwidth(bandwidth: float, points: Any) -> float:
-    """Return a bandwidth as a float, if its ratio to the size of the points has a square.
+    """Return a bandwidth, in the units of X, as a float.
 
-    Parameters
-    ----------
-    bandwidth : float
-        In the units of the points as they were given.
-    points : TrainingPoints
-
-    Raises
-    ------
-    ValueError
-        If the ratio is too small or too large.
+    Its ratio to the size of the points must have a square.
     """
     if isinstance(bandwidth, bool):
         raise ValueError(f"bandwidth must be a number or a rule, got {bandwidth!r}.")
@@ -154,14 +126,9 @@ def check_n_jobs(n_jobs: int | None) -> None:
 
 
 def interleaved(zero: np.ndarray, others: tuple, own: tuple) -> tuple:
-    """Return results of all points from those with weight and those without.
+    """Return results for all points from those for points with weight and without.
 
-    Parameters
-    ----------
-    zero : ndarray of bool of shape (n_points,)
-        Which are without weight.
-    others, own : tuple of ndarray
-        Results of the points with weight, and of those without, put together one by one.
+    ``zero`` says which are without; ``others`` and ``own`` have several arrays each.
     """
     results = []
     for with_weight, without in zip(others, own, strict=True):
