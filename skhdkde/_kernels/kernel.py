@@ -108,10 +108,10 @@ class Kernel(abc.ABC):
         """Return the index of the power-law tail of the kernel's values, by query."""
 
     def scaled_distance(self, log_factors: FloatArray, h: float) -> tuple:
-        """Return factor and offset of squared distances that multiply the values.
+        """Return scaled distances that make values ``exp(log_factors)`` times larger.
 
-        At ``factor * sq + offset`` the profile is ``exp(log_factors)`` times that at
-        ``sq``, up to a constant. For "gaussian" and "student" only.
+        At ``sq_factor * sq + sq_offset`` the profile is so many times that at ``sq``, up
+        to a constant, with what is returned. For "gaussian" and "student" only.
         """
         raise TypeError(f"kernel {self.name!r} has no scaled distance")
 

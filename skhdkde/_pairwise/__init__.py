@@ -23,7 +23,7 @@ to the rounding of the result where that is more: the ``tol`` of a reduction.
 backends        options of a pass, choice of a backend, the loop over tiles, NumpyDevice
 torch_backend   TorchDevice
 keops_backend   a formula for each reduction; ``keops_runtime`` compiles and runs them
-points          training points and queries, in scaled units; ``gpu_points``, on a GPU
+points          training points and queries, in scaled units
 tiles           tiles, bounds on their errors, and mending
 reductions      reductions; ``kernel_grid``, for many settings of a kernel at once
 log_sums        kernel sums over distances that are given
@@ -56,7 +56,6 @@ from skhdkde._pairwise.reductions import (
     ReductionSpec,
     Shares,
     SharesState,
-    promised_tolerance,
 )
 
 __all__ = [
@@ -79,7 +78,6 @@ __all__ = [
     "indistinct_sq",
     "log_sums",
     "power_of_two_scale",
-    "promised_tolerance",
     "reduce_pairs",
     "relative_values",
     "scale_for",

@@ -192,7 +192,7 @@ class _Pairs:
     def shrunk_sq(self, setting, log_factors):
         """Return ``|x - a y|^2`` for the shrinkage of a kernel setting.
 
-        Local scales, and factors of the values, are made factors and offsets of it.
+        With local scales it is a scaled distance that also multiplies the values.
         """
         points = self.source.points
         sq = self.x.sqdist(self.y * number(setting.shrinkage, self.sq))

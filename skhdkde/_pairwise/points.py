@@ -22,7 +22,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from skhdkde._pairwise.gpu_points import prepare_on_gpu, sums_on_gpu
 from skhdkde._utils.arrays import BLOCK_SIZE, DeviceArray, beside, row_batches, to_host
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.typing import AnyTile, FloatArray, IntArray, Rows
@@ -116,7 +115,7 @@ class TrainingPoints:
         self.center: FloatArray = np.zeros(X.shape[1])
         if whitening is None:
             self.center = _center_of(X, self.scale) if center is None else center
-        prepare: Any = _prepare if isinstance(X, np.ndarray) else prepare_on_gpu
+        prepare: Any = _prepare if isinstance(X, np.ndarray) else _prepare_on_gpu
         self.exact, self.augmented, largest_sq = prepare(X, self.scale, self.center)
         self.largest_norm = float(np.sqrt(largest_sq))
         size = 0.0 if whitening is None else self.largest_norm
@@ -397,6 +396,26 @@ def _augment(exact, center, out):
     return out
 
 
+def _prepare_on_gpu(X, scale, center):
+    """Return what :func:`_prepare` does for a tensor that stays on a GPU."""
+    tensor = X.tensor
+    augmented = tensor.new_empty((X.shape[0], X.shape[1] + 2))
+    exact = augmented[:, :-2] if not center.any() else tensor.new_empty(X.shape)
+    for block, rows in X.blocks():
+        exact[rows] = (block * scale).to(tensor.dtype)
+        augmented[rows] = augment_on_gpu(exact[rows], center).to(tensor.dtype)
+    return DeviceArray(exact), DeviceArray(augmented), float(augmented[:, -2].max())
+
+
+def augment_on_gpu(exact: AnyTile, center: FloatArray) -> AnyTile:
+    """Return ``(y, |y|^2, 1)`` in float64, of ``exact - center`` in its own dtype."""
+    import torch
+
+    y = (exact.double() - beside(center, exact)).to(exact.dtype).double()
+    sq_norms = y.square().sum(1, keepdim=True)
+    return torch.hstack([y, sq_norms, torch.ones_like(sq_norms)])
+
+
 def indistinct_sq(largest_norm: float, dtype: np.dtype) -> float:
     """Return the squared distance to which rounding may bring equal rows, whitened."""
     return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
@@ -438,7 +457,7 @@ def scale_for(largest: float, dtype: np.dtype) -> float:
 
 def _center_of(X, scale):
     """Return the useful centre of the points ``X * scale``."""
-    total, total_sq = (_sums if isinstance(X, np.ndarray) else sums_on_gpu)(X, scale)
+    total, total_sq = (_sums if isinstance(X, np.ndarray) else _sums_on_gpu)(X, scale)
     return useful_center(total / len(X), total_sq / len(X))
 
 
@@ -459,4 +478,14 @@ def _sums(X, scale):
         block = X[rows] * X.dtype.type(scale)
         total += block.sum(axis=0, dtype=np.float64)
         total_sq += np.einsum("ij,ij->i", block, block).sum(dtype=np.float64)
+    return total, total_sq
+
+
+def _sums_on_gpu(X, scale):
+    """Return what :func:`_sums` does for a tensor on a GPU, on the host."""
+    total, total_sq = np.zeros(X.shape[1]), 0.0
+    for block, _ in X.blocks():
+        block = block * scale  # not in place: it may be X itself
+        total += to_host(block.sum(0))
+        total_sq += float(block.square().sum())
     return total, total_sq

@@ -4,9 +4,10 @@ import contextlib
 from typing import Any
 
 import numpy as np
+import torch
 
 from skhdkde._pairwise.backends import visit_pairs as visit_tiles
-from skhdkde._pairwise.gpu_points import augment
+from skhdkde._pairwise.points import augment_on_gpu
 from skhdkde._utils.threads import n_threads_for
 from skhdkde._utils.typing import Device
 
@@ -22,8 +23,6 @@ class TorchDevice(Device):
     """
 
     def __init__(self, place: Any):
-        import torch
-
         self.place = torch.device(place)
         on_gpu = self.place.type == "cuda"
         self.tile_rows, self.tile_cols = (4096, 16384) if on_gpu else (1024, 2048)
@@ -34,8 +33,6 @@ class TorchDevice(Device):
         return 1  # torch divides the work within a tile
 
     def put(self, array):
-        import torch
-
         return torch.as_tensor(array, device=self.place)
 
     def block(self, points, cols, dtype):
@@ -53,32 +50,24 @@ class TorchDevice(Device):
     def _on_gpu(self, points, cols, dtype):
         if dtype == points.dtype:
             return points.augmented.tensor[cols]
-        return augment(points.exact.tensor[cols].double(), points.center)
+        return augment_on_gpu(points.exact.tensor[cols].double(), points.center)
 
     def product(self, queries, block):
         """Return ``queries @ block.T``, without the shortcuts of tensor cores."""
-        import torch
-
         return torch.matmul(self.put(queries), block.T)
 
     def shrink(self) -> None:
         """Take smaller tiles, and keep no points: memory ran out."""
-        import torch
-
         self.tile_rows, self.tile_cols = self.tile_rows // 2, self.tile_cols // 2
         self._blocks, self._keep = {}, False
         torch.cuda.empty_cache()
 
     def scratch(self, like):
-        import torch
-
         return torch.empty_like(like)
 
 
 def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
-    import torch
-
     device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
     if points.on_gpu:
         device = TorchDevice(points.exact.tensor.device)
@@ -96,8 +85,6 @@ def visit_pairs(reduction, queries, points, options, leave_out, out):
 @contextlib.contextmanager
 def _settings(n_threads):
     """Set the threads of torch, and products in full precision, while a pass runs."""
-    import torch
-
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(n_threads)
     torch.set_float32_matmul_precision("highest")
