@@ -1,7 +1,7 @@
 """Log densities by near points and samples, each with its error.
 
 What is enough depends on the regime at the query. Below ``h_g`` a few nearest points are
-nearly the whole sum; above ``h_clt`` the central limit theorem holds for a small sample
+nearly all of the sum; above ``h_clt`` the central limit theorem holds for a small sample
 too. ``algorithm="auto"`` uses, for each query, the first of these that states an error
 within the tolerance:
 
@@ -145,11 +145,8 @@ class Approximation:
     def log_density(self, X, options: ComputeOptions) -> tuple[FloatArray, FloatArray]:
         """Return log densities at X, or at each training point left out if X is None.
 
-        Returns
-        -------
-        log_density : ndarray of shape (n_queries,)
-        used : ndarray of shape (n_queries, 3)
-            Number of the algorithm in ``ALGORITHMS``, error stated, kernel evaluations.
+        The second result has, for each query, the number of the algorithm in
+        ``ALGORITHMS``, the stated error and the number of kernel evaluations.
         """
         n_queries = self.density.n_points if X is None else len(X)
         log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
@@ -207,8 +204,7 @@ class Approximation:
 class _Batch:
     """A batch of queries, with the results that are known so far.
 
-    ``log_sums`` and ``used`` are as :meth:`Approximation.log_density` has them; queries
-    are told by their place in the batch.
+    ``todo``, for each method, are some of the queries, by their place in the batch.
     """
 
     def __init__(self, approximation, X, rows, options):
@@ -276,16 +272,10 @@ class _Batch:
         return np.sort(np.concatenate(rejected))
 
     def _sampled(self, todo, size, known, strict):
-        """Find log sums by a sample.
+        """Find log sums by a sample; return what is needed to go on.
 
-        Returns
-        -------
-        over : ndarray of int
-            Places in ``todo`` that are not good enough.
-        moments : list of SampleMoments
-            One for each component.
-        needed : ndarray
-            Size of the sample that may be, for each of ``over``; infinite if none is.
+        These are the places in ``todo`` that are not good enough, the moments of each
+        component, and for each place the size of a sample that may be; infinite for none.
         """
         levels = [Level(0, size)] * len(self.of.prepared)
         terms, moments = self._terms(todo, levels, known)
@@ -319,7 +309,9 @@ class _Batch:
 
     def _unresolved(self, todo, terms, size):
         """Return stated errors of sums that the sample does not resolve."""
-        most, least = self._nearer_bounds(todo, size)
+        levels = [Level(0, size)] * len(self.of.prepared)
+        bounds = [sums.nearer_bounds(size) for sums in self._sums(todo, levels)]
+        most, least = np.logaddexp.reduce(bounds)
         total, share = terms.total(), min(size / self.of.n_population, 1.0)
         # points of the sample are certain to be there, if they stand for no others
         with np.errstate(invalid="ignore"):
@@ -363,12 +355,6 @@ class _Batch:
             total = terms if total is None else total.plus(terms)
             self.used[todo, N_EVALUATIONS] += sums.n_evaluations(moments[i])
         return total, moments
-
-    def _nearer_bounds(self, todo, size):
-        """Return bounds on the sum of points nearer than a sample's, (2, n_queries)."""
-        levels = [Level(0, size)] * len(self.of.prepared)
-        bounds = [sums.nearer_bounds(size) for sums in self._sums(todo, levels)]
-        return np.logaddexp.reduce(bounds)
 
 
 def _rounded_up(sizes):

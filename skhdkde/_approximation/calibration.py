@@ -52,53 +52,31 @@ MET, MET_ON_WALK = 3.0, 30.0
 
 @dataclass(frozen=True)
 class Level:
-    """How thoroughly a sum is approximated.
+    """How thoroughly a sum is approximated."""
 
-    Attributes
-    ----------
-    n_neighbors, n_sampled : int
-        Nearest points that are summed one by one, and size of the sample of the others.
-    effort : int or None
-        Of the search: width of the walk (HNSW) or lists scanned (IVF).
-    missed : float
-        Error in nats, beyond the one that the terms state, that 98 % of the queries on
-        which it was measured are below: neighbours that the search misses, and points
-        of which the sample has none.
-    met : float
-        Share of those queries for which the tolerance was met.
-    """
-
-    n_neighbors: int
-    n_sampled: int
-    effort: Any = None
+    n_neighbors: int  # nearest points that are summed one by one
+    n_sampled: int  # size of the sample of the others
+    effort: Any = None  # of the search: width of the walk (HNSW), lists scanned (IVF)
+    # error in nats, beyond the stated one, that 98 % of the queries measured are below:
+    # neighbours that the search misses, points of which the sample has none
     missed: float = 0.0
-    met: float = 0.0
+    met: float = 0.0  # share of those queries for which the tolerance was met
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The points of one whitening, ready for approximate sums.
+    """The points of one whitening, ready for approximate sums."""
 
-    Attributes
-    ----------
-    near_far : NearFarSum
-        Over the distinct points.
-    group : ndarray of int of shape (n_points,)
-        Index of the distinct point that each training point is equal to.
-    duplicates : ndarray of shape (n_points,) or None
-        Weight of the other points of its group, relative to the largest of the distinct
-        ones; None without duplicates.
-    log_factor : float
-        Log of that largest weight.
-    levels : tuple of Level
-        The one to begin with, and one that is more thorough.
-    """
-
-    near_far: NearFarSum
+    near_far: NearFarSum  # over the distinct points
     search: NeighborSearch | None
-    group: IntArray
+    group: (
+        IntArray  # (n_points,), the distinct point that each training point is equal to
+    )
+    # (n_points,), weight of the other points of its group, relative to the largest of the
+    # distinct ones; None without duplicates
     duplicates: FloatArray | None
-    log_factor: float
+    log_factor: float  # log of that largest weight
+    # the one to begin with, and one that is more thorough
     levels: tuple[Level, ...] = (Level(0, N_SAMPLED),)
 
     def cost(self, level: Level) -> float:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,22 +69,13 @@ RESOLVED = 5.0
 
 @dataclass(frozen=True)
 class SumTerms:
-    """Terms of the kernel sums at some queries, of shape (n_queries,).
+    """Logs of the terms of the kernel sums at some queries, of shape (n_queries,)."""
 
-    Attributes
-    ----------
-    near, far, deviation, missed : ndarray
-        Logs of the sum of the near points, of the estimate of the far ones, of its
-        standard deviation, and of a bound on what both miss.
-    resolved : ndarray of bool
-        Whether the sample resolves the far sum: its deviation can be trusted.
-    """
-
-    near: FloatArray
-    far: FloatArray
-    deviation: FloatArray
-    missed: FloatArray
-    resolved: np.ndarray
+    near: FloatArray  # the sum of the near points
+    far: FloatArray  # an estimate of the sum of the far ones
+    deviation: FloatArray  # its standard deviation
+    missed: FloatArray  # a bound on what both miss
+    resolved: np.ndarray  # whether the sample resolves the far sum: trust its deviation
 
     def total(self) -> FloatArray:
         """Return the log of the estimated sum."""
@@ -160,32 +152,16 @@ class NearFarSum:
 
 @dataclass(frozen=True)
 class SumBatch:
-    """Kernel sums at a batch of queries, for one kernel and bandwidth.
-
-    Attributes
-    ----------
-    spec : ReductionSpec
-        Of the points of ``near_far``.
-    queries : array-like of shape (n_queries, n_features)
-        As :func:`~skhdkde._pairwise.reduce_pairs` takes them.
-    own : ndarray of int of shape (n_queries,)
-        The point that each query does not see; -1 for none.
-    duplicates : ndarray of shape (n_queries,)
-        Weight of the training points at the place of ``own`` that it does see.
-    ids : ndarray of int of shape (n_queries, n_neighbors)
-        Points that are summed one by one; -1 for none.
-    log_factor : float
-        Log of what multiplies the sums.
-    """
+    """Kernel sums at a batch of queries, for one kernel and bandwidth."""
 
     near_far: NearFarSum
-    spec: ReductionSpec
-    queries: np.ndarray
-    own: IntArray
-    duplicates: FloatArray
-    ids: IntArray
+    spec: ReductionSpec  # of the points of near_far
+    queries: Any  # (n_queries, n_features), as reduce_pairs takes them
+    own: IntArray  # (n_queries,), the point that each does not see; -1 for none
+    duplicates: FloatArray  # (n_queries,), weight of those at its place that it does see
+    ids: IntArray  # (n_queries, n_neighbors), points summed one by one; -1 for none
     options: ComputeOptions
-    log_factor: float
+    log_factor: float  # log of what multiplies the sums
 
     def terms(self, moments: SampleMoments | None = None) -> SumTerms:
         """Return the terms of the sums, by a sample's moments; None for the first one."""
@@ -338,15 +314,12 @@ class SumBatch:
         return np.where(self._search_failed(moments.lowest), np.inf, missed)
 
     def _search_failed(self, lowest):
-        """Return where the search has failed for sure, or may have by rounding.
-
-        A point of the sample is nearer than all that were found, or distances in float32,
-        as indexes have them, do not tell points apart.
-        """
+        """Return where the search has failed for sure, or may have by rounding."""
         kernel, sq = self.spec.kernel, self._neighbors[0]
         if not len(self.near_far.reserve) or sq.shape[1] == 0:
             return np.zeros(len(sq), dtype=bool)
         nearest = sq[:, 0]
+        # a point of the sample is nearer, or float32, as in indexes, does not tell apart
         failed = lowest < kernel.energy(nearest.copy()) * (1.0 - 1e-6)
         delta = ROUNDING_OF_SQ * np.finfo(np.float32).eps * nearest
         h = np.array([self._bandwidth])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -24,7 +25,7 @@ from skhdkde._utils.typing import IntArray, NeighborSearch
 FEWEST_INDEXED = 100_000
 
 
-class TileSearch:
+class TileSearch(NeighborSearch):
     """Compares the queries with all points."""
 
     kind = "exact"
@@ -39,19 +40,10 @@ class TileSearch:
         return found[:, k:].astype(np.int64)
 
 
-class IndexSearch:
-    """Searches an index over some of the points.
+class IndexSearch(NeighborSearch):
+    """Searches an index of the centred coordinates of the points ``population``."""
 
-    Parameters
-    ----------
-    points : TrainingPoints
-    population : ndarray of int
-        Indices of the points that are in the index.
-    index : FaissIndex or TransformerIndex
-        Of their centred coordinates.
-    """
-
-    def __init__(self, points: TrainingPoints, population: IntArray, index):
+    def __init__(self, points: TrainingPoints, population: IntArray, index: Any):
         self.points, self.population, self.index = points, population, index
         self.kind, self.efforts, self.most = index.kind, index.efforts, index.most
 
@@ -108,18 +100,9 @@ class TransformerIndex:
 
 
 def wanted_index(estimator):
-    """Return what index an estimator asks for.
+    """Return what an estimator asks for: "auto", "hnsw", "ivf", "exact" or a transformer.
 
-    Returns
-    -------
-    kind : {"auto", "hnsw", "ivf", "exact"} or transformer
-
-    Raises
-    ------
-    ValueError
-        If `neighbors_index` is no transformer, or finds fewer than `n_neighbors`.
-    ImportError
-        If it needs faiss, which is not installed.
+    Raises ValueError if a transformer will not do, ImportError if faiss is missing.
     """
     wanted = estimator.neighbors_index
     if wanted is None:

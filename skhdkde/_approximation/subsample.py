@@ -44,25 +44,15 @@ def positions(rows: IntArray, ids: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of the training points, drawn at random.
+    """Some of the training points, drawn at random."""
 
-    Attributes
-    ----------
-    rows : ndarray of int of shape (n_sampled,)
-        Their indices among the training points, ascending.
-    points : TrainingPoints
-        With weights divided by the probabilities of being drawn, relative to the largest.
-    variance_weights : ndarray of shape (n_sampled,) or None
-        Squares of those weights times the probability of not being drawn; None for ones,
-        if the training points have no weights.
-    distances : DistanceMoments
-        To all points from which the sample was drawn.
-    """
-
-    rows: IntArray
+    rows: IntArray  # (n_sampled,), their indices among the training points, ascending
+    # with weights divided by the probabilities of being drawn, relative to the largest
     points: TrainingPoints
+    # (n_sampled,), squares of those weights times the probability of not being drawn;
+    # None for ones, if the training points have no weights
     variance_weights: FloatArray | None
-    distances: DistanceMoments
+    distances: DistanceMoments  # to all points from which the sample was drawn
 
 
 class Sampler:
@@ -124,16 +114,8 @@ def _inclusion(weights, size):
 class DistanceMoments:
     """Mean and variance of the squared distances from any query to some points.
 
-    They are a linear and a quadratic form of the augmented query.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n_features + 2,)
-        Weighted mean of the augmented points.
-    second : ndarray of shape (n_features + 2, n_features + 2) or None
-        Their second moments; None if there are too many features.
-    n_controls : int
-        1 if the variance is unknown, else 2.
+    They are a linear and a quadratic form of the augmented query. If there are too many
+    features, the variance is unknown, and there is one control instead of two.
     """
 
     def __init__(self, points: TrainingPoints, population: IntArray):
@@ -262,30 +244,17 @@ def _row_products(x, y, weights):
 class SampleMoments:
     """The result of :class:`SampleSums` for some queries, by name.
 
-    ``a`` are the weights of the sample, ``b`` its variance weights.
-
-    Attributes
-    ----------
-    lowest : ndarray of shape (n_queries,)
-        Energy of the nearest point, to which values are relative.
-    weight, variance_weight : ndarray of shape (n_queries,)
-        ``sum a`` and ``sum b``.
-    sums, variance_sums : ndarray of shape (n_queries, n_variables)
-        ``sum a v`` and ``sum b v`` of each variable.
-    products : ndarray of shape (n_queries, n_pairs)
-        ``sum b v_i v_j``, in the order of ``np.triu_indices``.
-    n_sampled, n_new : int
-        Size of the sample, and how many of it were not in a smaller one.
+    ``a`` are the weights of the sample, ``b`` its variance weights, ``v`` the variables.
     """
 
-    lowest: FloatArray
-    weight: FloatArray
-    sums: FloatArray
-    variance_weight: FloatArray
-    variance_sums: FloatArray
-    products: FloatArray
-    n_sampled: int
-    n_new: int
+    lowest: FloatArray  # (n_queries,), energy of the nearest point
+    weight: FloatArray  # (n_queries,), sum a
+    sums: FloatArray  # (n_queries, n_variables), sum a v
+    variance_weight: FloatArray  # (n_queries,), sum b
+    variance_sums: FloatArray  # (n_queries, n_variables), sum b v
+    products: FloatArray  # (n_queries, n_pairs), sum b v_i v_j, as in np.triu_indices
+    n_sampled: int  # size of the sample
+    n_new: int  # how many of it were not in a smaller one
 
     @classmethod
     def from_columns(cls, columns, n_variables, n_sampled, n_new) -> SampleMoments:
@@ -307,31 +276,22 @@ class SampleMoments:
         return self.from_columns(columns, n_variables, self.n_sampled, self.n_new)
 
     def regression_estimate(self, mass, control_means, population_factor):
-        """Return the regression estimate of a kernel sum, relative to ``lowest``.
+        """Return total and variance of a kernel sum by regression, and a sign of trust.
 
-        With the mean value ``K`` and mean controls ``c`` of the sample, the slopes of the
-        regression of one on the others, and central second moments ``S`` by ``b``::
+        Both are relative to ``lowest``. With the mean value ``K`` and mean controls ``c``
+        of the sample, the slopes of the regression of one on the others, and central
+        second moments ``S`` by ``b``, they are ::
 
             total = mass * (K + slopes @ (control_means - c))
             variance = population_factor * (mass / sum a)^2 * (S_KK - slopes @ S_Kc)
 
-        (Cochran, 1977, section 7.8).
+        (Cochran, 1977, section 7.8). ``mass`` is the total weight of the points that are
+        not left out, ``control_means`` are the means of the controls over them, of shape
+        (n_queries, n_controls); see :meth:`Sampler.finite_population_factor`.
 
-        Parameters
-        ----------
-        mass : ndarray of shape (n_queries,)
-            Total weight of the points that are not left out.
-        control_means : ndarray of shape (n_queries, n_controls)
-            Weighted means of the controls over these points.
-        population_factor : float
-            See :meth:`Sampler.finite_population_factor`.
-
-        Returns
-        -------
-        total, variance, square_ratio : ndarray of shape (n_queries,)
-            The last is the sum of squared values over the largest square. With a tail
-            index above 2 it grows with the sample, and the variance can be trusted;
-            below, single terms decide.
+        The third result is the sum of squared values over the largest square. With a tail
+        index above 2 it grows with the sample, and the variance can be trusted; below,
+        single terms decide.
         """
         some = self.weight > 0.0
         weight, b = np.where(some, self.weight, 1.0), self.variance_weight

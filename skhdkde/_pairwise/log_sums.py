@@ -11,20 +11,8 @@ def relative_values(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a kernel's values relative to that at the smallest distance, and its log.
 
-    Parameters
-    ----------
-    kernel : Kernel
-    bandwidth : float
-        In the units of the distances.
-    sq : ndarray of shape (..., n)
-        Squared distances, the smallest of the last axis first; infinite for no point.
-        They are overwritten.
-
-    Returns
-    -------
-    values : ndarray of shape (..., n)
-    log_peak : ndarray of shape (...)
-        Log of the value that is 1 in ``values``.
+    The squared distances ``sq``, of shape (..., n), have the smallest of the last axis
+    first, and infinity for no point. They are overwritten. The log has shape (...).
     """
     energy = kernel.energy(sq.reshape(-1, sq.shape[-1]))
     lowest = finite_or_zero(energy[:, 0])
@@ -38,10 +26,7 @@ def relative_values(
 def log_sums(
     kernel: Kernel, bandwidth: float, sq: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Return ``log sum_j w_j k(r_j / h)`` over the last axis.
-
-    Parameters are those of :func:`relative_values`, and weights in the shape of ``sq``.
-    """
+    """Return ``log sum_j w_j k(r_j / h)`` over the last axis; see `relative_values`."""
     if sq.shape[-1] == 0:
         return np.full(sq.shape[:-1], -np.inf)
     values, log_peak = relative_values(kernel, bandwidth, sq)
