@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 # Before numpy is imported: workers of pytest-xdist share the cores.
@@ -23,6 +24,10 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 if not os.environ.get("KEOPS_CACHE_FOLDER"):
     os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="skhdkde-keops-")
     atexit.register(shutil.rmtree, os.environ["KEOPS_CACHE_FOLDER"], ignore_errors=True)
+
+# How long an example takes says nothing on a machine that does other work.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 MODULES = {"numpy": "numpy", "torch": "torch", "keops": "pykeops"}
 

@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 import sklearn
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skhdkde import (
-    HighDimKernelDensity,
-    _backends,
-    _device,
-    kl_scorer,
-    select_bandwidth,
-)
+from skhdkde import HighDimKernelDensity, kl_scorer, select_bandwidth
 
 torch = pytest.importorskip("torch")
 
@@ -36,12 +31,12 @@ def dispatch():
 
 
 @pytest.fixture(params=["on the host", "as on a GPU"])
-def place(request, monkeypatch):
-    """With the second, tensors are treated as if they were on a GPU."""
-    if request.param == "as on a GPU":
-        monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
-        monkeypatch.setattr(_backends, "KEOPS_UP_TO", 0)
-    return request.param
+def backend(request):
+    """The backend for tensors on the host, and for those treated as if on a GPU."""
+    if request.param == "on the host":
+        return "auto"
+    request.getfixturevalue("tensors_as_on_a_gpu")
+    return "torch"
 
 
 def both(X, dtype=np.float64):
@@ -57,15 +52,13 @@ def agree(result, expected, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential", "epanechnikov"])
-@pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_tensor_in_tensor_out(place, kernel, dtype, offset):
-    Y, tensor = both(DATA[0] + offset, dtype)
-    X, queries = both(DATA[1] + offset, dtype)
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_tensor_in_tensor_out(backend, kernel, dtype, shift):
+    Y, tensor = both(DATA[0] + shift, dtype)
+    X, queries = both(DATA[1] + shift, dtype)
     h = 0.5 if kernel == "exponential" else 3.0 if kernel == "epanechnikov" else 1.0
-    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel)
-    other = copy.deepcopy(kde).fit(tensor)
-    kde.fit(Y)
-    assert other.backend_ == ("torch" if place == "as on a GPU" else "numpy")
+    kde = HighDimKernelDensity(bandwidth=h, kernel=kernel).fit(Y)
+    other = clone(kde).set_params(backend=backend).fit(tensor)
     for method in METHODS:
         agree(getattr(other, method)(queries), getattr(kde, method)(X), dtype)
     agree(other.score_samples(None), kde.score_samples(None), dtype)
@@ -78,58 +71,69 @@ def test_tensor_in_tensor_out(place, kernel, dtype, offset):
 
 @pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_bandwidth_rules(place, rule, weighted):
+def test_bandwidth_rules(backend, rule, weighted):
     Y, tensor = both(DATA[0])
     weights = np.random.default_rng(1).integers(0, 3, len(Y)) if weighted else None
     given = torch.as_tensor(weights) if weighted else None
     expected = select_bandwidth(Y, rule=rule, sample_weight=weights)
-    found = select_bandwidth(tensor, rule=rule, sample_weight=given)
+    found = select_bandwidth(tensor, rule=rule, sample_weight=given, backend=backend)
     assert found == pytest.approx(expected, rel=1e-6)
-    kde = HighDimKernelDensity(bandwidth=rule).fit(tensor, sample_weight=given)
+    kde = HighDimKernelDensity(bandwidth=rule, backend=backend)
+    kde.fit(tensor, sample_weight=given)
     assert kde.bandwidth_ == pytest.approx(expected, rel=1e-6)
     plain = HighDimKernelDensity(bandwidth=rule).fit(Y, sample_weight=weights)
     agree(kde.score_samples(None), plain.score_samples(None), np.float64)
 
 
-def test_copies_on_a_gpu(place):
+def test_duplicates_on_a_gpu(backend):
     Y, tensor = both(np.vstack([DATA[0], DATA[0][:20]]))
     with pytest.warns(UserWarning, match="20 of the 320"):
         expected = select_bandwidth(Y)
     with pytest.warns(UserWarning, match="20 of the 320"):
-        assert select_bandwidth(tensor) == pytest.approx(expected, rel=1e-6)
+        found = select_bandwidth(tensor, backend=backend)
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_every_backend_takes_tensors(place, backend):
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_every_backend_takes_tensors(name, on_a_gpu, request):
+    if on_a_gpu:
+        request.getfixturevalue("tensors_as_on_a_gpu")
     (Y, tensor), (X, queries) = both(DATA[0]), both(DATA[1])
-    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=name)
     expected = kde.fit(Y).score_samples(X)
     agree(kde.fit(tensor).score_samples(queries), expected, np.float64)
 
 
-def test_fit_leaves_the_data_where_they_are(monkeypatch):
+def test_auto_is_torch_for_tensors_on_a_gpu(tensors_as_on_a_gpu):
+    """For those of many features; of few, where KeOps is not installed."""
+    many = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 101)))
+    assert HighDimKernelDensity(bandwidth=1.0).fit(many).backend_ == "torch"
+
+
+def test_fit_leaves_the_data_where_they_are(tensors_as_on_a_gpu, monkeypatch):
     """Of data as on a GPU, what reaches the host in one piece is small."""
-    monkeypatch.setattr(_backends, "KEOPS_UP_TO", 0)
-    monkeypatch.setattr(_device, "_on_gpu", lambda X: isinstance(X, torch.Tensor))
-    taken = []
+    taken, to_numpy = [], torch.Tensor.numpy
 
-    def spy(array):
-        taken.append(array.numel() if isinstance(array, torch.Tensor) else 0)
-        return array.numpy() if isinstance(array, torch.Tensor) else array
+    def spy(tensor, *args, **options):
+        taken.append(tensor.numel())
+        return to_numpy(tensor, *args, **options)
 
-    monkeypatch.setattr(_device, "to_host", spy)
+    monkeypatch.setattr(torch.Tensor, "numpy", spy)
     tensor = torch.as_tensor(np.random.default_rng(0).normal(size=(20_000, 8)))
-    kde = HighDimKernelDensity(bandwidth=1.0).fit(tensor)
+    kde = HighDimKernelDensity(bandwidth=1.0, backend="torch").fit(tensor)
     assert 0 < sum(taken) < 1000
-    kde.score_samples(tensor[:100])
-    assert sum(taken) < 2000
+    kde.score_samples(tensor[:100])  # with its queries, and some numbers for each
+    assert sum(taken) < 3000
     taken.clear()
-    HighDimKernelDensity(bandwidth="scott").fit(tensor)
+    HighDimKernelDensity(bandwidth="scott", backend="torch").fit(tensor)
     assert sum(taken) < 1000
 
 
-def test_pickles_hold_what_any_machine_can_load(place):
-    kde = HighDimKernelDensity(bandwidth=1.0).fit(torch.as_tensor(DATA[0]))
+def test_pickles_hold_what_any_machine_can_load(backend):
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend).fit(
+        torch.as_tensor(DATA[0])
+    )
     expected = kde.score_samples(torch.as_tensor(DATA[1])).numpy()
     data = pickle.dumps(kde)
     assert b"_rebuild" not in data  # no tensor
@@ -139,9 +143,12 @@ def test_pickles_hold_what_any_machine_can_load(place):
     assert_allclose(copy.deepcopy(kde).score_samples(DATA[1]), expected, rtol=1e-9)
 
 
-def test_pipeline_and_scorer(place):
+def test_pipeline_and_scorer(backend):
     tensors = [torch.as_tensor(X) for X in DATA]
-    pipes = [make_pipeline(StandardScaler(), HighDimKernelDensity()) for _ in range(2)]
+    pipes = [
+        make_pipeline(StandardScaler(), HighDimKernelDensity(backend=name))
+        for name in ("auto", backend)
+    ]
     pipes[0].fit(DATA[0])
     pipes[1].fit(tensors[0])
     expected = kl_scorer(pipes[0], DATA[1])
@@ -167,16 +174,18 @@ def test_errors_name_the_parameter():
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float16", "bfloat16", "bool"])
-def test_other_dtypes_become_float64(place, dtype):
+def test_other_dtypes_become_float64(backend, dtype):
     tensor = torch.as_tensor(DATA[0]).to(getattr(torch, dtype))
-    result = HighDimKernelDensity(bandwidth=1.0).fit(tensor).score_samples(tensor)
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)
+    result = kde.fit(tensor).score_samples(tensor)
     expected = HighDimKernelDensity(bandwidth=1.0).fit(tensor.double().numpy())
     agree(result, expected.score_samples(tensor.double().numpy()), np.float64)
 
 
-def test_a_tensor_with_a_gradient(place):
+def test_a_tensor_with_a_gradient(backend):
     """Nothing is recorded, and the data are not written to."""
     tensor = torch.as_tensor(DATA[0]).requires_grad_()
-    result = HighDimKernelDensity(bandwidth=1.0).fit(tensor).score_samples(tensor)
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)
+    result = kde.fit(tensor).score_samples(tensor)
     assert not result.requires_grad
     assert (tensor.detach().numpy() == DATA[0]).all()

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import skhdkde._blocks as blocks_module
 import skhdkde._distributed as distributed_module
 from skhdkde import HighDimKernelDensity
-from skhdkde._diagnosis.reduction import Diagnosing
+from skhdkde._diagnosis import Diagnosing
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")
@@ -28,7 +28,7 @@ COLUMNS = ("log_density", *Diagnosing.COLUMNS[1:])
     st.booleans(),
     st.sampled_from(oracles.KERNEL_NAMES),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_blocks_give_the_sums_of_the_definition(cuts, query_cuts, weighted, kernel):
     """Empty blocks, blocks of one point, and queries in other blocks included."""
     X, weights, Q = draws(60, 4)

@@ -239,7 +239,7 @@ def test_weights_are_points(make_kde):
         np.testing.assert_allclose(found[weights == 0.0], getattr(lone, name), rtol=rtol)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(2, 120),

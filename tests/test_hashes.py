@@ -1,5 +1,6 @@
-"""Digests and priorities of rows, and moments that merge."""
+"""Hashes and sampling ranks of rows, and moments that merge."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -7,27 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from structured_oracle import weighted_ledoit_wolf
 
-from skhdkde._density.covariance import shrunk, shrunk_covariance
-from skhdkde._utils.random import lowest, priorities
-from skhdkde._utils.hashing import matches, row_digests
+from skhdkde._density import shrink
+from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.moments import Moments, Scatter
+from skhdkde._utils.random import lowest, sampling_ranks
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_equal_rows_have_equal_digests_wherever_they_are(dtype):
+def test_equal_rows_have_equal_hashes_wherever_they_are(dtype):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((5000, 300)).astype(dtype)
     X[::7] = X[0]
-    digests = row_digests(X)
-    assert len(np.unique(digests[::7])) == 1
-    assert len(np.unique(digests)) == len(np.unique(X, axis=0))
-    part = np.asfortranarray(X[3:2000:2])
-    assert_array_equal(row_digests(part), digests[3:2000:2])
+    hashes = row_hashes(X)
+    assert len(np.unique(hashes[::7])) == 1
+    assert len(np.unique(hashes)) == len(np.unique(X, axis=0))
+    some = np.asfortranarray(X[3:2000:2])
+    assert_array_equal(row_hashes(some), hashes[3:2000:2])
 
 
 def test_both_zeros_are_one():
-    assert len(np.unique(row_digests(np.array([[0.0, 1.0], [-0.0, 1.0]])))) == 1
+    assert len(np.unique(row_hashes(np.array([[0.0, 1.0], [-0.0, 1.0]])))) == 1
 
 
 @pytest.mark.parametrize(
@@ -40,61 +42,63 @@ def test_both_zeros_are_one():
         1.0 + np.finfo(float).eps * np.arange(10_000.0)[:, None],
     ],
 )
-def test_different_rows_have_different_digests(X):
+def test_different_rows_have_different_hashes(X):
     """Also where all but a few bits are equal, or order is all that differs."""
-    digests = row_digests(X)
-    assert len(np.unique(digests)) == len(np.unique(X, axis=0))
+    hashes = row_hashes(X)
+    assert len(np.unique(hashes)) == len(np.unique(X, axis=0))
     # every bit is a fair coin
-    bits = (digests[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    bits = (hashes[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 5.0 * 0.5 / np.sqrt(len(X))
 
 
-def test_priorities_are_a_random_order():
-    first, other = priorities(np.arange(20_000), 0), priorities(np.arange(20_000), 1)
+def test_sampling_ranks_are_a_random_order():
+    first, other = (
+        sampling_ranks(np.arange(20_000), 0),
+        sampling_ranks(np.arange(20_000), 1),
+    )
     assert len(np.unique(first)) == 20_000
     chosen = lowest(first, 500)
     assert_array_equal(chosen, np.sort(np.argsort(first)[:500]))
     # uniform over the indices, and another seed is another order
     assert abs(chosen.mean() - 10_000) < 5.0 * 20_000 / np.sqrt(12 * 500)
     assert len(np.intersect1d(chosen, lowest(other, 500))) < 40
-    parts = [priorities(np.arange(a, a + 5000), 0) for a in range(0, 20_000, 5000)]
-    assert_array_equal(np.concatenate(parts), first)
+    blocks = [sampling_ranks(np.arange(a, a + 5000), 0) for a in range(0, 20_000, 5000)]
+    assert_array_equal(np.concatenate(blocks), first)
 
 
 def test_all_of_few_are_lowest():
-    assert_array_equal(lowest(priorities(np.arange(3), 0), 5), [0, 1, 2])
+    assert_array_equal(lowest(sampling_ranks(np.arange(3), 0), 5), [0, 1, 2])
 
 
-def test_matches():
+def test_rows_are_found_by_their_hashes():
     wanted = np.array([7, 3, 9], dtype=np.uint64)
-    rows, place = matches(np.array([1, 9, 3, 3, 10], dtype=np.uint64), wanted)
+    rows, place = find_hashes(np.array([1, 9, 3, 3, 10], dtype=np.uint64), wanted)
     assert_array_equal(rows, [1, 2, 3])
     assert_array_equal(place, [2, 1, 1])
-    assert matches(wanted, wanted[:0])[0].size == 0
+    assert find_hashes(wanted, wanted[:0])[0].size == 0
 
 
-def draws(n, weighted, offset=0.0, d=4, seed=0):
+def draws(n, weighted, shift=0.0, d=4, seed=0):
     rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d)) * np.arange(1.0, d + 1) + offset
+    X = rng.standard_normal((n, d)) * np.arange(1.0, d + 1) + shift
     return X, rng.exponential(size=n) if weighted else None
 
 
-def in_parts(make, X, weights, cuts):
+def merged(kind, X, weights, cuts):
+    """Return what blocks between the cuts say, merged."""
     bounds = [0, *sorted(cuts), len(X)]
-    parts = [
-        make(X[a:b], None if weights is None else weights[a:b])
+    found = [
+        kind.of(X[a:b], None if weights is None else weights[a:b])
         for a, b in pairwise(bounds)
         if b > a
     ]
-    while len(parts) > 1:
-        parts = [parts[0].merge(parts[1]), *parts[2:]]
-    return parts[0]
+    return functools.reduce(kind.merge, found)
 
 
 @given(st.lists(st.integers(0, 200), max_size=6), st.booleans())
-def test_moments_of_parts_are_those_of_all(cuts, weighted):
-    X, weights = draws(200, weighted, offset=1e6)
-    found = in_parts(Moments, X, weights, cuts)
+def test_moments_of_blocks_are_those_of_all(cuts, weighted):
+    X, weights = draws(200, weighted, shift=1e6)
+    found = merged(Moments, X, weights, cuts)
     wide = X.astype(np.longdouble)
     shares = np.ones(200) if weights is None else weights
     mean = np.average(wide, axis=0, weights=shares)
@@ -112,14 +116,14 @@ def test_moments_with_weights_far_apart():
     """Their sum as they are would be infinite."""
     X, _ = draws(100, False)
     weights = np.full(100, 1e308)
-    found = in_parts(Moments, X, weights, [30])
+    found = merged(Moments, X, weights, [30])
     assert_allclose(found.variance, X.var(axis=0), rtol=1e-12)
 
 
 @given(st.lists(st.integers(0, 200), max_size=4), st.booleans())
-def test_scatter_of_parts_gives_the_shrunk_covariance(cuts, weighted):
+def test_scatter_of_blocks_gives_the_shrunk_covariance(cuts, weighted):
     X, weights = draws(200, weighted)
-    found = in_parts(Scatter, X, weights, cuts)
-    assert_allclose(
-        shrunk(*found.covariance()), shrunk_covariance(X, weights), rtol=1e-10, atol=1e-12
-    )
+    found = merged(Scatter, X, weights, cuts)
+    shares = np.full(200, 1.0 / 200) if weights is None else weights / weights.sum()
+    expected = weighted_ledoit_wolf(X, shares)
+    assert_allclose(shrink(*found.covariance()), expected, rtol=1e-10, atol=1e-12)

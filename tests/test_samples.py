@@ -1,4 +1,4 @@
-"""Searches for near points, and sums over random samples, apart from the estimator."""
+"""Sums over near points and over random samples, apart from the estimator."""
 
 import numpy as np
 import oracles
@@ -18,11 +18,8 @@ from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import (
     ComputeOptions,
     LogSumExp,
-    Nearest,
     ReductionSpec,
     TrainingPoints,
-    distinct_rows,
-    log_sums,
     reduce_pairs,
 )
 
@@ -35,44 +32,6 @@ def make(n=3000, d=6, weighted=False, seed=0):
     weights = rng.pareto(1.5, size=n) + 0.1 if weighted else None
     points = TrainingPoints(rng.standard_normal((n, d)) + 3.0, weights)
     return points, rng.standard_normal((40, d)) + 3.0
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("k", [1, 7, 5000])
-def test_nearest_are_those_of_a_sort(k, backend):
-    pytest.importorskip("torch" if backend == "torch" else "numpy")
-    points, _ = make()
-    own = np.arange(40)
-    queries = points.rows_as_queries(own)
-    options = ComputeOptions(backend)
-    found = reduce_pairs(Nearest(k, 1e-8), queries, points, options, leave_out=own)
-    Y = points.exact
-    sq = np.sum((Y[:40, None] - Y) ** 2, axis=2)
-    sq[own, own] = np.inf
-    order = np.argsort(sq, axis=1)[:, : min(k, 2999)]
-    assert_array_equal(found[:, k : k + order.shape[1]], order)
-    assert_allclose(
-        found[:, : order.shape[1]], np.take_along_axis(sq, order, 1), rtol=1e-9
-    )
-    assert (found[:, k + order.shape[1] :] == -1.0).all()
-    assert np.isinf(found[:, order.shape[1] : k]).all()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_several_points_are_left_out(backend):
-    pytest.importorskip("torch" if backend == "torch" else "numpy")
-    points, X = make(weighted=True)
-    rng = np.random.default_rng(1)
-    gone = np.array([rng.choice(3000, 50, replace=False) for _ in X])
-    gone[:, 40:] = -1
-    spec = ReductionSpec(KERNELS["gaussian"], 0.7 * points.scale, points, points.dtype)
-    queries, options = points.as_queries(X), ComputeOptions(backend)
-    found = reduce_pairs(LogSumExp(spec), queries, points, options, leave_out=gone)[:, 0]
-    for x, left_out, log_sum in zip(X, gone, found, strict=True):
-        sq = oracles.squared_distances(x, points.in_data_units(slice(None)))
-        terms = points.weights * np.exp(-sq / (2 * 0.7**2))
-        terms[left_out[:40]] = 0.0
-        assert_allclose(log_sum, float(np.log(terms.sum())), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -213,30 +172,6 @@ def test_sums_over_samples_on_every_backend(dtype, backend):
     assert_allclose(found.sums[:, 0], values @ own.weights, rtol=rtol)
     b = sample.variance_weights
     assert_allclose(found.products[:, 0], values**2 @ b, rtol=rtol)
-
-
-def test_duplicates_are_found_with_their_first():
-    points, _ = make(n=50)
-    Y = points.in_data_units(slice(None))
-    first, group = distinct_rows(TrainingPoints(Y[[0, 1, 0, 2, 1, 0]]))
-    assert_array_equal(first, [0, 1, 3])
-    assert_array_equal(group, [0, 1, 0, 2, 1, 0])
-
-
-@pytest.mark.parametrize("kernel", sorted(KERNELS))
-def test_log_sums_over_lists(kernel):
-    rng = np.random.default_rng(0)
-    sq, weights = np.sort(rng.uniform(size=(5, 9)), axis=1), rng.uniform(size=(5, 9))
-    sq[2, 6:] = np.inf
-    sq[3, :] = np.inf
-    expected = [
-        np.log(np.sum(w[f] * oracles.profile(kernel, s[f].astype(np.longdouble), 0.8)))
-        if (f := np.isfinite(s)).any()
-        else -np.inf
-        for s, w in zip(sq, weights, strict=True)
-    ]
-    found = log_sums(KERNELS[kernel], 0.8, sq, weights)
-    assert_allclose(found, np.array(expected, dtype=float), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

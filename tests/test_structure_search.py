@@ -14,14 +14,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from structured_oracle import log_kernel
+from structured_oracle import make_oracle
 
 from skhdkde import HighDimKernelDensity, kl_scorer
-from skhdkde._pairwise.kernel_grid import CellSums
-from skhdkde._kernels import make_kernel
-from skhdkde._pairwise.points import TrainingPoints
 
-COPIES = "ignore:.*training points are exact copies:UserWarning"
+DUPLICATES = "ignore:.*training points are exact duplicates:UserWarning"
 
 
 @parametrize_with_checks(
@@ -36,7 +33,7 @@ COPIES = "ignore:.*training points are exact copies:UserWarning"
         ),
     ]
 )
-@pytest.mark.filterwarnings(COPIES)
+@pytest.mark.filterwarnings(DUPLICATES)
 def test_scikit_learn_checks(estimator, check):
     if "array_api" in str(check):
         pytest.skip("in test_estimator, once is enough")
@@ -52,47 +49,9 @@ def correlated(n, d, seed, df=None):
     return multivariate_normal(np.zeros(d), covariance).rvs(n, random_state=seed)
 
 
-@pytest.mark.usefixtures("each_backend")
-@pytest.mark.parametrize("stretched", [False, True])
-def test_cells(stretched):
-    """Every setting of one pass against direct sums."""
-    rng = np.random.default_rng(0)
-    d = 5
-    Y, X = rng.standard_normal((70, d)), rng.standard_normal((6, d))
-    weights = rng.uniform(0.1, 1.0, size=len(Y))
-    weights[0] = 1.0
-    local = rng.uniform(0.5, 2.0, size=len(Y)) if stretched else np.ones(len(Y))
-    settings = [("gaussian", None, 0.3, 0.9), ("gaussian", None, 1.0, 0.0)]
-    settings += [("student", 4.0, 0.5, 0.6), ("student", 4.0, 0.7, 1.0)]
-    stretch = local**-2.0 if stretched else None
-    offset = np.zeros(len(Y)) if stretched else None
-
-    class Identity:
-        def apply(self, X):
-            return X
-
-    points = TrainingPoints(
-        Y, weights, frame=Identity(), stretch=stretch, offset=offset, largest_weight=1.0
-    )
-    kernels = {nu: make_kernel(name, d, nu) for name, nu, _, _ in settings}
-    cells = [(kernels[nu], h * points.scale, a) for _, nu, h, a in settings]
-    logs = -d * np.log(local)
-    reduction = CellSums(cells, 1e-8, logs - logs.max())
-    from skhdkde import _kde
-    from skhdkde._pairwise.backends import reduce_pairs
-
-    backend = _kde.resolve_backend("auto", d)
-    found = reduce_pairs(reduction, points.as_queries(X), points, backend=backend)
-    for g, (name, nu, h, a) in enumerate(settings):
-        sq = ((X[:, None] - a * Y) ** 2).sum(axis=2) / (h * local) ** 2
-        terms = log_kernel(name, nu, sq, d) - log_kernel(name, nu, 0.0, d)
-        expected = np.log(np.exp(terms + logs - logs.max()) @ weights)
-        assert_allclose(found[:, g], expected.astype(float), atol=1e-7)
-
-
 @pytest.mark.parametrize("n, d", [(150, 64), (200, 384), (2000, 30)])
 def test_choice_is_best_on_fresh_points(n, d):
-    """Not fooled by the points' own part in what is fitted to them."""
+    """Not fooled by the points' own share in what is fitted to them."""
     X, fresh = correlated(n, d, seed=1), correlated(1000, d, seed=2)
     kde = HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
     found = kde.score_samples(fresh).mean()
@@ -110,7 +69,7 @@ def test_choice_is_best_on_fresh_points(n, d):
         best = max(best, other.score_samples(fresh).mean())
     assert found >= best - max(0.5, 0.01 * abs(best))
     # what the search saw is what fresh points give, while the training points, left out
-    # by index only, had a part in the covariance
+    # by index only, had a share in the covariance
     means = [c.mean_log_density for c in kde.bandwidth_search_.candidates]
     full = HighDimKernelDensity(covariance_type="full", preserve_variance=True).fit(X)
     fooled = full.score_samples(None).mean()
@@ -164,9 +123,9 @@ def test_mixture_is_found():
     assert kde.covariance_type_ == "local"
     two = GaussianMixture(2, random_state=0).fit(X).score(fresh)
     assert kde.score_samples(fresh).mean() > two - 0.1
-    frame = kde.bandwidth_search_.to_frame()
-    assert frame.mean_log_density.is_monotonic_decreasing
-    assert set(frame.covariance_type) >= {"spherical", "diag", "full", "local"}
+    table = kde.bandwidth_search_.to_frame()
+    assert table.mean_log_density.is_monotonic_decreasing
+    assert set(table.covariance_type) >= {"spherical", "diag", "full", "local"}
     one, other = clone_fit(kde, X), pickle.loads(pickle.dumps(kde))
     assert_allclose(one.score_samples(fresh), kde.score_samples(fresh))
     assert_allclose(other.score_samples(fresh), kde.score_samples(fresh))
@@ -298,7 +257,7 @@ def test_few_points(n, covariance_type):
 
 
 @pytest.mark.filterwarnings("error")
-def test_copies_are_one_point():
+def test_duplicates_are_one_point():
     X = correlated(200, 5, seed=0)
     doubled = np.vstack([X, X[:50]])
     kde = HighDimKernelDensity(covariance_type="full", random_state=0)
@@ -319,7 +278,9 @@ def test_frozen_mixture_stays_as_it_is():
         covariance_type="local", mixture=FrozenEstimator(mixture), random_state=0
     )
     search = GridSearchCV(kde, {"preserve_variance": [True]}, scoring=kl_scorer, cv=2)
-    estimate = search.fit(X).best_estimator_._estimate
-    present = np.unique(mixture.predict(X))
-    centers = np.array([part.frame.center for part in estimate.parts])
-    assert_allclose(centers, mixture.means_[present])
+    found = search.fit(X).best_estimator_
+    options = {"preserve_variance": True}
+    oracle = make_oracle(X, "local", mixture, found.bandwidth_, options)
+    queries = correlated(20, 4, seed=3)
+    expected = oracle.log_density(queries)
+    assert_allclose(found.score_samples(queries), expected, atol=1e-8)

@@ -19,16 +19,28 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._backends import _numpy, _threads, _tiles
 from skhdkde._kernels import KERNELS
-from skhdkde._pairwise.points import TrainingPoints
-from skhdkde._pairwise.reductions import KSmallest, LogSumExp, squaring_chains
+from skhdkde._pairwise import ComputeOptions, LogSumExp, ReductionSpec, TrainingPoints
+from skhdkde._pairwise.backends import NumpyDevice, split, visit_pairs
+from skhdkde._pairwise.tiles import error_bound
+from skhdkde._utils.threads import n_threads_for
 
 
 @pytest.fixture(scope="module")
 def data():
     rng = np.random.default_rng(0)
     return rng.standard_normal((700, 12)), rng.standard_normal((900, 12))
+
+
+@pytest.fixture
+def set_tiles(monkeypatch):
+    """A function that sets the size of tiles of numpy."""
+
+    def set_tiles(rows, cols):
+        for name, size in (("tile_rows", rows), ("tile_cols", cols)):
+            monkeypatch.setattr(NumpyDevice, name, size)
+
+    return set_tiles
 
 
 def everything(X, Y, **params):
@@ -43,34 +55,41 @@ def assert_same(result, expected, rtol=1e-11):
 
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential", "epanechnikov"])
 @pytest.mark.parametrize("rows, cols", [(1, 7), (16, 1), (50, 64), (4096, 4096)])
-def test_tile_size_does_not_matter(data, rows, cols, kernel, monkeypatch):
+def test_tile_size_does_not_matter(data, rows, cols, kernel, set_tiles):
     X, Y = data[0][:60], data[1][:90]
     expected = everything(X, Y, kernel=kernel)
-    monkeypatch.setattr(_numpy.NumpyDevice, "tile_rows", rows)
-    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", cols)
+    set_tiles(rows, cols)
     assert_same(everything(X, Y, kernel=kernel), expected)
+
+
+class NarrowTiles(NumpyDevice):
+    """Tiles of few points, which counts its products."""
+
+    tile_cols = 30
+
+    def __init__(self):
+        super().__init__()
+        self.n_products = 0
+
+    def product(self, queries, block):
+        self.n_products += 1
+        return super().product(queries, block)
 
 
 @pytest.mark.parametrize("bandwidths", [[0.1], 0.1 * 2.0 ** (np.arange(16) / 4)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_nearer_points_in_later_tiles(dtype, bandwidths, monkeypatch):
+def test_nearer_points_in_later_tiles(dtype, bandwidths):
     """Sums relative to the first tiles' nearest point overflow, and are made again."""
     rng = np.random.default_rng(0)
     Y = (rng.standard_normal((600, 3)) * np.linspace(2, 0.01, 600)[:, None]).astype(dtype)
     X = (0.01 * rng.standard_normal((20, 3))).astype(dtype)
-    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", 30)
-    full = []
-    make_tile = _tiles.Tile.__init__
-    monkeypatch.setattr(
-        _tiles.Tile, "__init__", lambda *args: (full.append(1), make_tile(*args))[1]
-    )
-    points = TrainingPoints(Y)
+    points, device, h = TrainingPoints(Y), NarrowTiles(), np.asarray(bandwidths)
     tol = 1e-3 if dtype == np.float32 else 1e-8
-    h = np.asarray(bandwidths)
-    reduction = LogSumExp(KERNELS["gaussian"], h * points.scale, points, tol)
-    queries = points.as_queries(X)
-    log_sums = _numpy.reduce_pairs(reduction, queries, points, n_jobs=1)
-    assert 1 < len(full) < 20  # some tiles, not all
+    spec = ReductionSpec(KERNELS["gaussian"], h * points.scale, points, dtype, tol)
+    queries, log_sums = points.as_queries(X), np.empty((20, len(h)))
+    options = ComputeOptions(n_jobs=1)
+    visit_pairs(device, LogSumExp(spec), queries, points, options, None, log_sums)
+    assert 20 < device.n_products < 39  # some of the 20 tiles again, not all
     for g in range(len(h)):
         expected = oracles.log_density(X, Y, h[g]) + np.log(600)
         expected += oracles.log_normalizer("gaussian", 3) + 3 * np.log(h[g])
@@ -83,12 +102,12 @@ def test_number_of_threads_does_not_matter(data, n_jobs):
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 30])
-def test_few_queries_are_split_over_training_points(n_queries, monkeypatch):
+def test_few_queries_are_split_over_training_points(n_queries, set_tiles):
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((n_queries, 3)), rng.standard_normal((3000, 3))
-    monkeypatch.setattr(_numpy.NumpyDevice, "tile_cols", 100)
+    set_tiles(256, 100)
     assert_same(everything(X, Y, n_jobs=4), everything(X, Y, n_jobs=1))
-    rows, cols = _tiles.split(n_queries, Y.shape, 4, _numpy._device)
+    rows, cols = split(n_queries, Y.shape, 4, NumpyDevice())
     assert len(rows) * len(cols) >= 8
 
 
@@ -114,36 +133,17 @@ def test_memory_order_does_not_matter(data, layout, tmp_path):
     assert_same(result, everything(X, Y))
 
 
-def test_k_smallest(data):
-    X, Y = data
-    points = TrainingPoints(Y)
-    result = _numpy.reduce_pairs(KSmallest(5, 1e-8), points.as_queries(X), points)
-    expected = np.sort(((X[:, None] - Y) ** 2).sum(axis=2), axis=1)[:, :5]
-    assert_allclose(result / points.scale**2, expected, rtol=1e-10)
-
-
-def test_squaring_chains_cover_the_grid():
-    grid = 0.3 * 2.0 ** (np.arange(32) / 16)
-    chains = squaring_chains(grid, np.sqrt(2.0))
-    assert sorted(g for chain in chains for g in chain) == list(range(32))
-    assert len(chains) == 8
-    for chain in chains:
-        ratios = grid[chain[:-1]] / grid[chain[1:]]
-        assert_allclose(ratios, np.sqrt(2.0))
-    assert len(squaring_chains(np.geomspace(1, 3, 5), np.sqrt(2.0))) == 5
-
-
+@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
 @pytest.mark.parametrize(
     "n, m, d, dtype",
     [
-        (100_000, 2_000, 8, np.float32),
-        (2_000, 60_000, 8, np.float64),
         (1_000, 300, 10_000, np.float64),
-        (1_000, 300, 10_000, np.float32),
-        (1_000, 30_000, 300, np.float32),
+        pytest.param(1_000, 300, 10_000, np.float32, marks=pytest.mark.slow),
+        pytest.param(100_000, 2_000, 8, np.float32, marks=pytest.mark.slow),
+        pytest.param(2_000, 60_000, 8, np.float64, marks=pytest.mark.slow),
+        pytest.param(1_000, 30_000, 300, np.float32, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
 def test_extra_memory_is_bounded(n, m, d, dtype, kernel):
     """At most 64 MiB per thread beside the result, whatever n, m and d."""
     rng = np.random.default_rng(0)
@@ -161,6 +161,37 @@ def test_extra_memory_is_bounded(n, m, d, dtype, kernel):
         tracemalloc.stop()
         # beside the result, a few float64 numbers per query from which it is made
         assert peak - result.nbytes - 40 * m <= 2 * 64 * 2**20
+
+
+@pytest.mark.parametrize(
+    "kind", ["normal", "positive", "near", "sparse", "shifted", "equal"]
+)
+@pytest.mark.parametrize("d", [1, 2, 8, 33, 128, 768, 2048])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_error_bound_holds_and_is_not_idle(dtype, d, kind):
+    """Every error of a product is within the bound; the largest is not far below it."""
+    rng = np.random.default_rng(d)
+    Y = {
+        "normal": lambda: rng.standard_normal((400, d)),
+        "positive": lambda: rng.random((400, d)),
+        "near": lambda: rng.standard_normal(d) + 1e-3 * rng.standard_normal((400, d)),
+        "sparse": lambda: rng.random((400, d)) * (rng.random((400, d)) < 0.1),
+        "shifted": lambda: 50 + rng.standard_normal((400, d)),
+        "equal": lambda: rng.random((400, 1)) * np.ones(d),
+    }[kind]()
+    Y = Y.astype(dtype)
+    X = Y[:100] + dtype(1e-3)
+    points = TrainingPoints(Y, center=np.zeros(d))
+    queries = points.as_queries(X)[:]
+    block = points.query_block(queries, np.dtype(dtype))
+    sq = block @ points.augmented.T
+    exact = np.stack([oracles.squared_distances(q, points.exact) for q in queries])
+    error = np.abs(sq - exact).astype(float)
+    # the bound for a row is for its nearest point, the least well conditioned one
+    query_sq, nearest_sq = block[:, -1].astype(float), exact.min(axis=1).astype(float)
+    delta = error_bound(query_sq, points, points.bias, np.dtype(dtype), nearest_sq)
+    assert (error <= delta[:, None]).all()
+    assert error.max() > 0.02 * delta.min()
 
 
 def blas_threads():
@@ -181,15 +212,24 @@ def test_blas_threads_are_restored(data):
         assert_allclose(result, results[0], rtol=1e-12)
 
 
-def test_blas_has_one_thread_inside(data, monkeypatch):
+@pytest.fixture
+def watched_products(monkeypatch):
+    """A function that has another called before every product of numpy."""
+    matmul = np.matmul
+
+    def watched_products(watch):
+        def watched(*args, **kwargs):
+            watch()
+            return matmul(*args, **kwargs)
+
+        monkeypatch.setattr(np, "matmul", watched)
+
+    return watched_products
+
+
+def test_blas_has_one_thread_inside(data, watched_products):
     seen = []
-
-    class Spy(_tiles.Tile):
-        def __init__(self, *args):
-            seen.extend(blas_threads())
-            super().__init__(*args)
-
-    monkeypatch.setattr(_tiles, "Tile", Spy)
+    watched_products(lambda: seen.extend(blas_threads()))
     with threadpool_limits(2, user_api="blas"):
         HighDimKernelDensity(bandwidth=0.6, n_jobs=2).fit(data[1]).score_samples(data[0])
     assert seen
@@ -198,26 +238,25 @@ def test_blas_has_one_thread_inside(data, monkeypatch):
 
 def test_number_of_threads_follows_the_blas():
     with threadpool_limits(1, user_api="blas"):
-        assert _threads.n_threads_for(None) == 1
+        assert n_threads_for(None) == 1
     with threadpool_limits(2, user_api="blas"):
-        assert _threads.n_threads_for(None) == 2
-    assert _threads.n_threads_for(3) == 3
-    assert _threads.n_threads_for(-1) == joblib.cpu_count()
+        assert n_threads_for(None) == 2
+    assert n_threads_for(3) == 3
+    assert n_threads_for(-1) == joblib.cpu_count()
 
 
-def test_error_in_a_thread_reaches_the_caller(data, monkeypatch):
+def test_error_in_a_thread_reaches_the_caller(data, watched_products):
     calls = []
 
-    def fail(tile, *args):
+    def fail():
         calls.append(1)
         raise ZeroDivisionError("in a tile")
 
-    monkeypatch.setattr(_tiles, "always_sharp", fail)
-    monkeypatch.setattr(_numpy.NumpyDevice, "tile_rows", 16)
     kde = HighDimKernelDensity(bandwidth=0.6, n_jobs=2).fit(data[1])
-    before = blas_threads()
+    before, queries = blas_threads(), np.tile(data[0], (60, 1))  # of more than 100 tasks
+    watched_products(fail)
     with pytest.raises(ZeroDivisionError, match="in a tile"):
-        kde.score_samples(data[0])
+        kde.score_samples(queries)
     assert blas_threads() == before
     assert len(calls) < 40  # the other tasks were not begun
 
@@ -257,7 +296,7 @@ def test_inside_joblib_workers(data, backend):
 
 
 def n_threads_in_worker():
-    return _threads.n_threads_for(None)
+    return n_threads_for(None)
 
 
 def test_joblib_processes_share_the_cores():
@@ -308,8 +347,9 @@ print([name for name in set(sys.modules) - before if "skhdkde" in name])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_stops_a_long_pass(n_jobs):
     script = f"""
-import time, numpy as np
+import signal, time, numpy as np
 from skhdkde import HighDimKernelDensity
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 rng = np.random.default_rng(0)
 Y = rng.standard_normal((100_000, 100))
 kde = HighDimKernelDensity(bandwidth=1.0, n_jobs={n_jobs}).fit(Y)
