@@ -18,7 +18,7 @@ def blocks(X, sizes):
     return da.from_array(X, chunks=(sizes, *X.shape[1:]))
 
 
-def frame(X):
+def data_frame(X):
     columns = [f"feature {k}" for k in range(X.shape[1])]
     return dd.from_pandas(pd.DataFrame(X, columns=columns), npartitions=4)
 

@@ -118,8 +118,8 @@ def structure_ratios(draw, n_features, n_samples, estimator, bandwidths, sizes, 
     return np.array(ratios), np.array(spreads)
 
 
-def pulled_log_density(queries, points, bandwidth, variance):
-    """With the points pulled to the origin so that the estimate keeps its variance."""
-    pull = np.sqrt(1.0 - bandwidth**2 / variance)
-    sq = squared_distances(queries, pull * points)
+def log_density_of_shrunken(queries, points, bandwidth, variance):
+    """With the points shrunk to the origin so that the estimate keeps its variance."""
+    shrinkage = np.sqrt(1.0 - bandwidth**2 / variance)
+    sq = squared_distances(queries, shrinkage * points)
     return log_density(sq, queries.shape[1], bandwidth)

@@ -64,7 +64,7 @@ class Oracle:
         self.inverses = {c: np.linalg.inv(S) for c, S in covariances.items()}
 
     def terms(self, x, leave_out=None):
-        """Return logs of the points' terms, up to the total weight, and their gradients."""
+        """Return logs of the points' terms, up to the total weight, and gradients."""
         d = self.Y.shape[1]
         logs, slopes = [], []
         for j, (y, c) in enumerate(zip(self.Y, self.labels, strict=True)):

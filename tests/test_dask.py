@@ -12,14 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import skhdkde._blocks as blocks_module
-import skhdkde._distributed as distributed_module
 from skhdkde import HighDimKernelDensity
-from skhdkde._diagnosis import Diagnosing
+from skhdkde._distributed import fit, tasks
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")
-COLUMNS = ("log_density", *Diagnosing.COLUMNS[1:])
+COLUMNS = (
+    "log_density",
+    "standard_error",
+    "tail_index",
+    "h_g",
+    "h_clt",
+    "effective_sample_size",
+    "max_weight",
+)
+
+
+@pytest.fixture
+def set_candidates(monkeypatch):
+    """A function that sets how many points are looked at to find distinct ones."""
+
+    def set_candidates(at_first, at_most=2**20):
+        monkeypatch.setattr(fit, "N_CANDIDATES", at_first)
+        monkeypatch.setattr(fit, "MOST_CANDIDATES", at_most)
+
+    return set_candidates
 
 
 @given(
@@ -106,24 +123,23 @@ def test_same_as_on_one_machine(params, weighted):
 
 
 @pytest.mark.parametrize("params", [{}, {"covariance_type": "full"}], ids=str)
-def test_a_sample_of_many_points(params):
-    """More than are queries, in several pieces of a block."""
+def test_a_sample_of_many_points(params, monkeypatch):
+    """More than are queries, in several batches of a block."""
     X, weights, Q = draws(11_000, 3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks_module, "PIECE_SIZE", 2000)
-        one = HighDimKernelDensity(random_state=0, **params).fit(X, sample_weight=weights)
-        cluster = DaskHighDimKernelDensity(random_state=0, **params)
-        cluster.fit(blocks(X, 3000), sample_weight=weights)
-        assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-10)
-        assert_allclose(cluster.score_samples(Q), one.score_samples(Q), atol=1e-8)
-        left_out = cluster.score_samples(None)[:200].compute()
-        assert_allclose(left_out, one.score_samples(None)[:200], atol=1e-8)
+    monkeypatch.setattr(tasks, "BATCH_SIZE", 2000)
+    one = HighDimKernelDensity(random_state=0, **params).fit(X, sample_weight=weights)
+    cluster = DaskHighDimKernelDensity(random_state=0, **params)
+    cluster.fit(blocks(X, 3000), sample_weight=weights)
+    assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-10)
+    assert_allclose(cluster.score_samples(Q), one.score_samples(Q), atol=1e-8)
+    left_out = cluster.score_samples(None)[:200].compute()
+    assert_allclose(left_out, one.score_samples(None)[:200], atol=1e-8)
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_float32(offset):
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_float32(shift):
     X, _, Q = draws(500, 40, np.float32)
-    X, Q = X + np.float32(offset), Q + np.float32(offset)
+    X, Q = X + np.float32(shift), Q + np.float32(shift)
     kde = DaskHighDimKernelDensity(bandwidth=1.5).fit(blocks(X, 130))
     log_density = kde.score_samples(blocks(Q, 7))
     assert log_density.dtype == log_density.compute().dtype == np.float32
@@ -180,30 +196,29 @@ def test_one_weight_is_nearly_all():
 @pytest.mark.parametrize("params", [{}, {"covariance_type": "diag"}], ids=str)
 @pytest.mark.parametrize("n", [300, 11_000])
 @pytest.mark.parametrize("all_known", [True, False])
-def test_copies_in_different_blocks(params, n, all_known, monkeypatch):
-    if not all_known:  # from these the number of copies is estimated
-        monkeypatch.setattr(distributed_module, "N_CANDIDATES", 6000)
+def test_duplicates_in_different_blocks(params, n, all_known, set_candidates):
+    if not all_known:  # from these the number of duplicates is estimated
+        set_candidates(6000)
     X, _, _ = draws(n, 5)
     X[n // 2 : n // 2 + n // 10] = X[: n // 10]
     X[-3:] = X[0]
     one = HighDimKernelDensity(random_state=0, **params)
     cluster = DaskHighDimKernelDensity(random_state=0, **params)
-    n_copies = n // 10 + 3
-    with pytest.warns(UserWarning, match=f"{n_copies} of the {n} training points"):
+    n_duplicates = n // 10 + 3
+    with pytest.warns(UserWarning, match=f"{n_duplicates} of the {n} training points"):
         one.fit(X)
-    with pytest.warns(UserWarning, match="training points are exact copies"):
+    with pytest.warns(UserWarning, match="training points are exact duplicates"):
         cluster.fit(blocks(X, n // 4))
     exact = all_known or n == 300
     rel = 1e-6 if exact or not params else 0.01  # other folds, by a few points
     assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=rel)
-    estimated = pytest.approx(n_copies, rel=0.05)
-    assert cluster.bandwidth_search_.n_copies == (n_copies if exact else estimated)
+    estimated = pytest.approx(n_duplicates, rel=0.05)
+    assert cluster.bandwidth_search_.n_copies == (n_duplicates if exact else estimated)
 
 
-def test_two_distinct_points_among_very_many(monkeypatch):
+def test_two_distinct_points_among_very_many(set_candidates):
     """The first ones are not among the candidates."""
-    monkeypatch.setattr(distributed_module, "N_CANDIDATES", 50)
-    monkeypatch.setattr(distributed_module, "MOST_CANDIDATES", 50)
+    set_candidates(50, at_most=50)
     X = np.random.default_rng(0).integers(0, 2, size=(20_000, 2)).astype(float)
     for bandwidth in ("kl", "nearest"):
         one, cluster = (
@@ -218,16 +233,16 @@ def test_two_distinct_points_among_very_many(monkeypatch):
         DaskHighDimKernelDensity().fit(blocks(np.ones((5000, 2)), 2000))
 
 
-def test_few_distinct_points_among_many(monkeypatch):
-    """They are all found, although most candidates are copies of others."""
-    monkeypatch.setattr(distributed_module, "N_CANDIDATES", 1500)
+def test_few_distinct_points_among_many(set_candidates):
+    """They are all found, although most candidates are duplicates of others."""
+    set_candidates(1500)
     X = np.random.default_rng(0).integers(0, 6, size=(12_000, 4)).astype(float)
     one, cluster = (
         kind(random_state=0) for kind in (HighDimKernelDensity, DaskHighDimKernelDensity)
     )
-    with pytest.warns(UserWarning, match="exact copies"):
+    with pytest.warns(UserWarning, match="exact duplicates"):
         one.fit(X)
-    with pytest.warns(UserWarning, match="exact copies"):
+    with pytest.warns(UserWarning, match="exact duplicates"):
         cluster.fit(blocks(X, 5000))
     assert cluster.bandwidth_search_.n_queries == 6**4 == one.bandwidth_search_.n_queries
     assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-6)

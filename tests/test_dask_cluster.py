@@ -165,7 +165,7 @@ def test_more_data_than_memory(client, tmp_path):
     Q = one[:20] + np.float32(0.1)
     log_density = kde.score_samples(Q)
     assert client.run(os.getpid) == pids  # none was restarted
-    # as many copies of each point as there are blocks
+    # each point is there as often as there are blocks
     assert_allclose(log_density, oracles.log_density(Q, one, 2.0), atol=1e-3)
     assert max(client.run(peak).values()) < LIMIT
 

@@ -18,7 +18,7 @@ ANYWHERE = {
     "ES01": "where the summary says it all, a second paragraph would be padding",
     "RT02": "return values have names, as in scikit-learn",
 }
-IN_MEMBERS_AND_MODULES = {
+IN_METHODS_AND_MODULES = {
     "SA01": "the class, or what is in the module, says what to see also",
     "EX01": "the class, or what is in the module, has examples",
 }
@@ -40,7 +40,7 @@ def exported(module, name):
             yield from exported(found, f"{name}.{attribute}")
 
 
-def members(cls, name):
+def methods(cls, name):
     """Public methods and properties that the package defines.
 
     Others are scikit-learn's, and so is ``set_fit_request``, which it makes.
@@ -63,7 +63,7 @@ TOP = dict(exported(skhdkde, "skhdkde"))
 TOP |= dict(exported(skhdkde.dask, "skhdkde.dask"))
 DOCUMENTED = {name: found for name, found in TOP.items() if name not in DATA}
 CLASSES = {name: found for name, found in TOP.items() if inspect.isclass(found)}
-MEMBERS = dict(pair for name, cls in CLASSES.items() for pair in members(cls, name))
+METHODS = dict(pair for name, cls in CLASSES.items() for pair in methods(cls, name))
 
 
 def test_collection_is_complete():
@@ -82,7 +82,7 @@ def test_collection_is_complete():
         "skhdkde.regimes.gaussian_thresholds",
         "skhdkde.select_bandwidth",
     }
-    assert set(MEMBERS) >= {
+    assert set(METHODS) >= {
         "skhdkde.BandwidthDisplay.plot",
         "skhdkde.Diagnosis.shares",
         "skhdkde.RegimeDisplay.from_estimator",
@@ -109,15 +109,15 @@ def test_collection_is_complete():
 
 
 def test_exceptions_are_checks_of_numpydoc():
-    assert {*ANYWHERE, *IN_MEMBERS_AND_MODULES, *IN_DATACLASSES} <= set(ERROR_MSGS)
+    assert {*ANYWHERE, *IN_METHODS_AND_MODULES, *IN_DATACLASSES} <= set(ERROR_MSGS)
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTED, *MEMBERS])
+@pytest.mark.parametrize("name", [*DOCUMENTED, *METHODS])
 def test_numpydoc_finds_nothing_missing(name):
-    found = MEMBERS[name] if name in MEMBERS else DOCUMENTED[name]
+    found = METHODS[name] if name in METHODS else DOCUMENTED[name]
     accepted = set(ANYWHERE)
-    if name in MEMBERS or inspect.ismodule(found):
-        accepted |= set(IN_MEMBERS_AND_MODULES)
+    if name in METHODS or inspect.ismodule(found):
+        accepted |= set(IN_METHODS_AND_MODULES)
     if name in CLASSES and dataclasses.is_dataclass(found):
         accepted |= set(IN_DATACLASSES)
     errors = validate(get_doc_object(found))["errors"]

@@ -154,7 +154,7 @@ def test_bandwidth_by_all_points_where_neighbours_do_not_give_it():
 
 
 @pytest.mark.parametrize("index", INDEXES)
-def test_pickles_and_copies(white, index):
+def test_pickles_and_deep_copies(white, index):
     if index != "exact":
         pytest.importorskip("faiss")
     Y, X = white[20][500:6500], white[20][:20]

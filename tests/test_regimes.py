@@ -53,7 +53,7 @@ def test_spectrum():
     assert theory.kl_per_dimension(theory.h_kl) == pytest.approx(0.2484, abs=5e-5)
 
 
-def energy_of_mp(alpha, c, pull_sq):
+def energy_of_mp(alpha, c, shrinkage_sq):
     """``lam``, and the divergence as a function of h, from the log-Laplace transform.
 
     Everything follows from ``zeta(lam) = lim 1/d log E exp(-lam |x - a y|^2 / 2)``:
@@ -62,7 +62,8 @@ def energy_of_mp(alpha, c, pull_sq):
 
     def zeta(lam):
         terms = (
-            mpmath.log1p(lam * pull_sq * v) + lam * v / (1 + lam * pull_sq * v) for v in c
+            mpmath.log1p(lam * shrinkage_sq * v) + lam * v / (1 + lam * shrinkage_sq * v)
+            for v in c
         )
         return -mpmath.fsum(terms) / (2 * len(c))
 
@@ -106,10 +107,10 @@ def test_against_mpmath(name, alpha, preserve_variance):
         c = [mpmath.mpf(float(v)) for v in spectrum]
         mean = mpmath.fsum(c) / len(c)
         for h in (0.3 * theory.h_g, 0.9 * theory.h_g, 0.5 * (theory.h_g + top)):
-            pull_sq = (
+            shrinkage_sq = (
                 1 - mpmath.mpf(h) ** 2 / mean if preserve_variance else mpmath.mpf(1)
             )
-            lam, kl = energy_of_mp(mpmath.mpf(theory.alpha), c, pull_sq)
+            lam, kl = energy_of_mp(mpmath.mpf(theory.alpha), c, shrinkage_sq)
             assert theory.tail_index(h) == pytest.approx(float(lam * h**2), rel=1e-9)
             expected = float(kl(mpmath.mpf(h)))
             assert theory.kl_per_dimension(h) == pytest.approx(
@@ -258,25 +259,29 @@ def test_preserved_variance_against_simulation(name):
         theory = gaussian_thresholds(n, spectrum, preserve_variance=True)
         plain = gaussian_thresholds(n, spectrum)
         h = np.sqrt(theory.h_clt * theory.largest_bandwidth)
-        pulled = truth - sim.pulled_log_density(queries, points, h, spectrum.mean())
-        difference, error = excess(pulled / d, theory.kl_per_dimension(h))
+        shrunken = truth - sim.log_density_of_shrunken(
+            queries, points, h, spectrum.mean()
+        )
+        difference, error = excess(shrunken / d, theory.kl_per_dimension(h))
         assert abs(difference) < max(4.0 * error, 1e-3)
-        # which tells it from the estimate without the pull
+        # which tells it from the estimate without shrinkage
         assert abs(plain.kl_per_dimension(h) - theory.kl_per_dimension(h)) > 0.01
         h = 0.9 * theory.h_g
-        pulled = truth - sim.pulled_log_density(queries, points, h, spectrum.mean())
-        below[d] = excess(pulled / d, theory.kl_per_dimension(h))[0]
+        shrunken = truth - sim.log_density_of_shrunken(
+            queries, points, h, spectrum.mean()
+        )
+        below[d] = excess(shrunken / d, theory.kl_per_dimension(h))[0]
     assert 0.0 < below[200] < 0.6 * below[30] < 0.1
 
 
 def test_tail_index_with_preserved_variance_against_simulation():
-    """E[Y] = 1 - tail index holds for the pulled points too."""
+    """E[Y] = 1 - tail index holds for shrunken points too."""
     d, n, rng = 200, 5000, np.random.default_rng(3)
     theory = gaussian_thresholds(n, np.ones(d), preserve_variance=True)
     queries = sim.white(300, d, rng)
     for h in (0.7, 0.8):
-        pull = np.sqrt(1.0 - h**2)
-        sq = sim.squared_distances(queries, pull * sim.white(n, d, rng))
+        shrinkage = np.sqrt(1.0 - h**2)
+        sq = sim.squared_distances(queries, shrinkage * sim.white(n, d, rng))
         shares = np.exp((sq.min(axis=1)[:, None] - sq) / (2.0 * h**2))
         shares /= shares.sum(axis=1)[:, None]
         expected = expected_participation(theory.tail_index(h))
