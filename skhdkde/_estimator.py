@@ -16,7 +16,6 @@ from skhdkde._density import draw
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
-from skhdkde._utils import relative_weights
 from skhdkde._utils.arrays import like, local, prototype, select
 from skhdkde._utils.validation import (
     check_data,
@@ -293,7 +292,7 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        training = LocalTraining(X, relative_weights(weights), self, options)
+        training = LocalTraining(X, weights, self, options)
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())

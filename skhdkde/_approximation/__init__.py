@@ -11,22 +11,16 @@
 The error of a sum over neighbours and a sample is known from three sides: the variance of
 the sample, a bound on what both miss, and what calibration finds on points left out.
 
-Files
------
-setup
-    From an estimator's parameters to an `Approximation`.
-approximation
-    `Approximation`, and the `Report` on its queries.
-calibration
-    `Prepared`: how many neighbours, and how hard to search, for a tolerance.
-index_choice
-    Which index suits the data, by trial.
-near_far_sum
-    `NearFarSum`: near points one by one, a sample of the far ones, a bound on the missed.
-subsample
-    Random samples, and the regression estimate of a sum.
-neighbors, faiss_index
-    Searches for neighbours: by tiles, a transformer or faiss.
+=============  =========================================================================
+setup          from an estimator's parameters to an `Approximation`
+approximation  `Approximation`, and the `Report` on its queries
+calibration    `Prepared`: how many neighbours and how hard to search, for a tolerance
+index_choice   which index suits the data, by trial
+near_far_sum   near points one by one, a sample of the far ones, a bound on the missed
+subsample      random samples, and the regression estimate of a sum
+neighbors      searches for neighbours: by tiles, a transformer or an index
+faiss_index    an index by faiss; the only file that imports it
+=============  =========================================================================
 """
 
 from skhdkde._approximation.approximation import Report

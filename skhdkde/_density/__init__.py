@@ -11,19 +11,13 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-Files
------
-density
-    `Structure`, `Component`, `Density`, and `BaseDensity`, which it shares with densities
-    whose points are in blocks.
-components
-    `WhitenedPoints`: coordinates, local scales, shrinkage.
-whitening
-    `Whitening`.
-covariance
-    Covariances, mixtures and spectra, from which whitenings are made.
-sampling
-    Random draws.
+==========  ==========================================================================
+density     `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
+components  `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+whitening   `Whitening`, the map of a bandwidth matrix
+covariance  covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
+sampling    random draws
+==========  ==========================================================================
 """
 
 from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components

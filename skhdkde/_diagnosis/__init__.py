@@ -13,14 +13,12 @@ elsewhere near points are redrawn from the local law, and far ones from a normal
 
 =============  ========================================================================
 diagnosis      the public result, and how it is shown
-reduction      the reduction
+reduction      the reduction behind a diagnosis
 local_law      the local law, fitted to the nearest points
-spread         standard deviations over fresh data sets
+spread         error bars: standard deviations over redrawn data sets
 =============  ========================================================================
 """
 
 from skhdkde._diagnosis.diagnosis import Diagnosis
 from skhdkde._diagnosis.local_law import N_NEIGHBORS, local_laws
 from skhdkde._diagnosis.reduction import Diagnosing, PartialDiagnosing
-
-__all__ = ["N_NEIGHBORS", "Diagnosing", "Diagnosis", "PartialDiagnosing", "local_laws"]

@@ -10,18 +10,13 @@
 
 Importing this room does not import dask.
 
-Files
------
-tasks
-    What is computed on one block, and how results merge.
-fit
-    `Blocks`, and leave-one-out log densities over them.
-cross_validation
-    Structures compared on folds.
-density
-    `BlockDensity`, and `PointsSummary`, which stands for points that are elsewhere.
-dask_graph
-    Tasks over blocks as dask graphs; the only file that imports dask.
+================  ======================================================================
+tasks             what is computed on one block, and how results of blocks merge
+fit               `Blocks`, and leave-one-out log densities over them
+cross_validation  structures compared on folds of the blocks
+density           `BlockDensity`, and `PointsSummary` for points that are elsewhere
+dask_graph        tasks over blocks as dask graphs; the only file that imports dask
+================  ======================================================================
 """
 
 from skhdkde._distributed.density import BlockDensity

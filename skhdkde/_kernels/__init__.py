@@ -9,8 +9,14 @@
         Tophat, Epanechnikov, Linear, Cosine
       Student                 a power law for a tail
 
-``KERNELS`` has the six without a parameter by name, and ``make_kernel`` makes any. Files:
-``kernel`` (the role, gaussian, exponential), ``compact`` and ``student``.
+``KERNELS`` has the six without a parameter by name, and ``make_kernel`` makes any. A new
+kernel is a subclass of ``Kernel``, listed here; the engine needs nothing more.
+
+=======  ==========================================================================
+kernel   the role, gaussian and exponential
+compact  the four that are zero from ``r = h`` on
+student  student
+=======  ==========================================================================
 """
 
 import numpy as np
@@ -19,7 +25,6 @@ from skhdkde._kernels.compact import SHARP_CURVE, Cosine, Epanechnikov, Linear, 
 from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
 from skhdkde._kernels.student import Student
 
-__all__ = ["KERNELS", "KERNEL_NAMES", "SHARP_CURVE", "Kernel", "make_kernel"]
 
 _PLAIN = Gaussian(), Tophat(), Epanechnikov(), Exponential(), Linear(), Cosine()
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _PLAIN}

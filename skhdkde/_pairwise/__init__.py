@@ -20,13 +20,15 @@ into its state, which merges with that of other tiles; (5) states are finished a
 Log densities of float64 data are precise to 1e-8 nats, those of float32 data to 1e-3, or
 to the rounding of the result where that is more: the ``tol`` of a reduction.
 
-backends        options of a pass, choice of a backend, the loop over tiles, NumpyDevice
-torch_backend   TorchDevice
-keops_backend   a formula for each reduction; ``keops_runtime`` compiles and runs them
-points          training points and queries, in scaled units
-tiles           tiles, bounds on their errors, and mending
-reductions      reductions; ``kernel_grid``, for many settings of a kernel at once
-log_sums        kernel sums over distances that are given
+=============  =========================================================================
+backends       options of a pass, the choice of a backend, the loop over tiles
+torch_backend  tiles by torch
+keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them
+points         training points and queries, in scaled units
+tiles          tiles, bounds on their rounding errors, and mending
+reductions     reductions; `kernel_grid`, for many settings of a kernel at once
+log_sums       kernel sums over distances that are given
+=============  =========================================================================
 
 A new reduction is a subclass of ``Reduction``, with a formula in ``keops_backend``. A new
 device is a class with the methods of ``Device`` in ``_utils/typing``, and a file
@@ -57,29 +59,3 @@ from skhdkde._pairwise.reductions import (
     Shares,
     SharesState,
 )
-
-__all__ = [
-    "BACKENDS",
-    "NEIGHBOR_TOL",
-    "ComputeOptions",
-    "Gradient",
-    "KSmallest",
-    "KernelGridSums",
-    "KernelReduction",
-    "KernelSetting",
-    "LogSumExp",
-    "Nearest",
-    "PartialGradient",
-    "ReductionSpec",
-    "Shares",
-    "SharesState",
-    "TrainingPoints",
-    "distinct_rows",
-    "indistinct_sq",
-    "log_sums",
-    "power_of_two_scale",
-    "reduce_pairs",
-    "relative_values",
-    "scale_for",
-    "useful_center",
-]

@@ -13,22 +13,16 @@
 
 All searches maximise a mean log density over points that had no share in the estimate.
 
-Files
------
-rules
-    Names of the rules, reference rules, `LeaveOneOut`.
-curve
-    `BandwidthCurve`, its maximum, and the search that refines it.
-cross_validation
-    Folds, and the comparison of structures and kernels on them.
-neighbor_leave_one_out
-    The search on lists of neighbours.
-profile
-    The curve of a fitted density, for displays.
-search_result
-    `BandwidthSearch` and `Candidate`, which users see.
-select
-    `select_bandwidth`.
+======================  ================================================================
+select                  `select_bandwidth`, for users
+rules                   the rules by name; `LeaveOneOut` for "kl" and "nearest";
+                        reference rules
+curve                   `BandwidthCurve`, its maximum, the search that refines it
+cross_validation        folds, and structures ("auto") and tails compared on them
+neighbor_leave_one_out  "kl" on lists of neighbours
+profile                 the curve of a fitted density, for displays
+search_result           `BandwidthSearch` and `Candidate`, which users see
+======================  ================================================================
 """
 
 from skhdkde._selection.cross_validation import (

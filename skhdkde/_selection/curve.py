@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 from skhdkde._kernels import SHARP_CURVE
 from skhdkde._selection.search_result import BandwidthSearch
-from skhdkde._utils import weighted_mean
+from skhdkde._utils.arrays import weighted_mean
 
 # Largest spacing in log h from which a quintic spline finds the optimum to 1e-3 (the
 # error falls with its sixth power); spacing at which a compact kernel's search stops.

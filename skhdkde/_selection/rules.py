@@ -16,7 +16,6 @@ from skhdkde._pairwise import (
     reduce_pairs,
 )
 from skhdkde._selection.curve import search_bandwidth
-from skhdkde._utils import relative_weights
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds
@@ -158,7 +157,7 @@ def merge_duplicates(points):
     n_duplicates = points.shape[0] - len(first)
     if n_duplicates:
         weights = np.bincount(group, weights=points.weights).astype(np.float64)
-        points = TrainingPoints(points.in_data_units(first), relative_weights(weights))
+        points = TrainingPoints(points.in_data_units(first), weights / weights.max())
     return points, n_duplicates, first
 
 

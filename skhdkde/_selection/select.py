@@ -9,7 +9,6 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
-from skhdkde._utils import relative_weights
 from skhdkde._utils.arrays import local, select
 from skhdkde._utils.validation import (
     check_bandwidth,
@@ -164,7 +163,7 @@ def select_bandwidth(
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
         X, weights = select(X, weights > 0), weights[weights > 0]
-    points = TrainingPoints(X, relative_weights(weights))
+    points = TrainingPoints(X, weights)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)

@@ -126,11 +126,6 @@ def row_batches(n_rows: int, n_features: int, size: int = BLOCK_SIZE) -> list[sl
     return slices(n_rows, max(1, size // max(n_features, 1)))
 
 
-def relative_weights(weights: FloatArray | None) -> FloatArray | None:
-    """Return positive weights divided by the largest; None for None."""
-    return None if weights is None else weights / weights.max()
-
-
 def weighted_mean(values: FloatArray, weights: FloatArray) -> tuple:
     """Return the weighted mean of the rows of ``values`` and its standard error.
 

@@ -63,7 +63,10 @@ def _floats(X: Any) -> list:
 
 
 def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
-    """Return weights, one of which must be positive, as float64; None for None."""
+    """Return weights relative to the largest, as float64; None for None.
+
+    Inside, all weights are relative. One of them must be positive.
+    """
     if sample_weight is None:
         return None
     if hasattr(sample_weight, "device"):
@@ -72,7 +75,7 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
     weights = finite_weights(sample_weight, len(X))
     if not weights.max() > 0.0:
         raise ValueError(ALL_ZERO)
-    return weights
+    return weights / weights.max()
 
 
 def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
