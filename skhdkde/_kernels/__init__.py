@@ -25,7 +25,6 @@ from skhdkde._kernels.compact import SHARP_CURVE, Cosine, Epanechnikov, Linear, 
 from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
 from skhdkde._kernels.student import Student
 
-
 _PLAIN = Gaussian(), Tophat(), Epanechnikov(), Exponential(), Linear(), Cosine()
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _PLAIN}
 KERNEL_NAMES = (*KERNELS, "student")
