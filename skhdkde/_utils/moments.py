@@ -129,8 +129,16 @@ class Scatter:
 
     def merge(self, other: Self) -> Self:
         """Return the sums over both sets of points, which have the same centre."""
-        both = zip(vars(self).values(), vars(other).values(), strict=True)
-        return type(self)(*(None if a is None else a + b for a, b in both))
+        squared = None
+        if self.squared is not None and other.squared is not None:
+            squared = self.squared + other.squared
+        return type(self)(
+            self.second + other.second,
+            squared,
+            self.fourth + other.fourth,
+            self.total + other.total,
+            self.total_sq + other.total_sq,
+        )
 
     def covariance(self) -> tuple[FloatArray, float]:
         """Return the covariance matrix of the sample, and its expected squared error."""

@@ -1,7 +1,8 @@
 """Roles that have no abstract base class, and names for kinds of arrays.
 
-A class plays a role by having its methods; nothing has to be inherited. The roles of a
-kernel and of a reduction are the base classes ``Kernel`` and ``Reduction``.
+A class plays a role by having its methods; nothing has to be inherited. Other roles are
+base classes: ``Kernel`` (_kernels), ``Reduction`` (_pairwise), ``BaseDensity`` (_density),
+``BaseHeldOut`` (_selection), ``Training`` (_fit) and ``Task`` (_distributed).
 """
 
 from typing import Any, Protocol, TypeAlias
@@ -46,8 +47,6 @@ class Points(Protocol):
     which all other lengths are.
     """
 
-    shape: tuple[int, int]  # points of positive weight, and features
-    dtype: np.dtype
     scale: float
     largest_norm: float  # of the centred points
     indistinct_sq: float  # up to which a query may be one of the points
@@ -55,21 +54,19 @@ class Points(Protocol):
     smallest_weight: float  # relative to the largest
     sq_factor: FloatArray | None  # of squared distances, if there are local scales
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of points of positive weight, and of features."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """dtype of the points."""
+
     def mean_square_spread(self) -> float:
         """Return the weighted mean of ``|y - mean|^2``."""
 
     def effective_number(self) -> float:
         """Return Kish's effective number of points."""
-
-
-class Task(Protocol):
-    """What is computed on each block of training points, and how results merge."""
-
-    def of(self, X: np.ndarray, weights: FloatArray | None, *more: Any) -> Any:
-        """Return the result for a block; None if there are no points in it."""
-
-    def merge(self, result: Any, other: Any) -> Any:
-        """Return the result of two blocks from that of each."""
 
 
 class NeighborSearch(Protocol):
