@@ -134,8 +134,7 @@ class Approximation:
     @property
     def kind(self) -> str | None:
         """Kind of the first component's search, None if there is none."""
-        search = self.prepared[0].search
-        return None if search is None else search.kind
+        return getattr(self.prepared[0].search, "kind", None)
 
     @property
     def n_neighbors(self) -> int:

@@ -202,7 +202,7 @@ class _Calibration:
         level, larger = Level(k, N_SAMPLED), None
         if isinstance(search, IndexSearch):
             level = self._least_effort(level, exact[:, :k])
-            place = list(search.efforts).index(level.effort) + MORE_EFFORT
+            place = search.efforts.index(level.effort) + MORE_EFFORT
             larger = search.efforts[min(place, len(search.efforts) - 1)]
         more = Level(min(MORE * k, most), MORE * N_SAMPLED, larger, level.missed)
         reduction, points = LogSumExp(self.spec), self.near_far.points

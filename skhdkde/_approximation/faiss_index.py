@@ -80,13 +80,13 @@ class FaissIndex:
         return index
 
     @property
-    def efforts(self):
+    def efforts(self) -> tuple[int, ...]:
         """Settings of the search, from fast to thorough."""
         if self.kind == "hnsw":
-            return [16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024]
+            return (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024)
         most = self.index.nlist
         ladder = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024]
-        return [effort for effort in ladder if effort < most] + [most]
+        return (*(effort for effort in ladder if effort < most), most)
 
     def search(self, Z, k, effort, n_threads):
         """Return places of the ``k`` nearest as found, (n_queries, k); -1 for none."""

@@ -142,9 +142,7 @@ class NearFarSum:
         first = start == 0 and stop == N_SAMPLED
         return self._first_sample if first else self.sampler.draw(start, stop)
 
-    def batch(
-        self, spec, queries, own, duplicates, ids, options, log_factor=0.0
-    ) -> SumBatch:
+    def batch(self, spec, queries, own, duplicates, ids, options, log_factor=0.0):
         """Return the sums at a batch of queries; see :class:`SumBatch`."""
         spec = dataclasses.replace(spec, points=self.points)
         return SumBatch(self, spec, queries, own, duplicates, ids, options, log_factor)
@@ -242,7 +240,7 @@ class SumBatch:
         near = self._log_sums(sq.copy(), weights)
         at_own = self._log_sums(np.zeros((len(sq), 1)), self.duplicates[:, None])
         near, reserve = np.logaddexp(near, at_own), self.near_far.reserve_points
-        if not reserve.shape[0]:
+        if not len(self.near_far.reserve):
             return near
         reduction = LogSumExp(dataclasses.replace(self.spec, points=reserve))
         leave_out = positions(self.near_far.reserve, self.own)
