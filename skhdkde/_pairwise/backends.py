@@ -104,27 +104,20 @@ def reduce_pairs(
     leave_out: IntArray | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Apply a reduction to all pairs of a query and a training point.
+    """Return the results of a reduction over all pairs, (n_queries, reduction.width).
 
     Parameters
     ----------
-    reduction : Reduction
-        See :mod:`skhdkde._pairwise.reductions`.
     queries : array-like of shape (n_queries, n_features), float32 or float64
         Queries in scaled units, which can be sliced by rows: a slice of ``points.exact``,
         or what ``points.as_queries`` returns.
-    points : TrainingPoints
     options : ComputeOptions
         With the backend resolved.
     leave_out : ndarray of int of shape (n_queries,) or (n_queries, n), default=None
         Index of the training point to leave out for each query, or of several (not by
         "keops"); negative ones stand for none.
-    out : ndarray of shape (n_queries, reduction.width), default=None
-        Where to put the result; None for a new float64 array.
-
-    Returns
-    -------
-    out : ndarray of shape (n_queries, reduction.width)
+    out : ndarray, default=None
+        Where to put the results; None for a new float64 array.
     """
     if out is None:
         out = np.empty((len(queries), reduction.width))

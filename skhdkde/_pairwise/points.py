@@ -81,7 +81,7 @@ class TrainingPoints:
     ----------
     scale : float
         A power of two; ``X * scale`` has entries of at most 1. Lengths in all other
-        attributes are in scaled units.
+        attributes are in scaled units; see also the role ``Points``.
     exact : ndarray of shape (n_points, n_features)
         ``X * scale``, to the last bit.
     center : ndarray of shape (n_features,)
@@ -89,13 +89,6 @@ class TrainingPoints:
     augmented : ndarray of shape (n_points, n_features + 2)
         ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without sq_factor and
         sq_offset.
-    largest_norm : float
-        Largest ``|y|``.
-    indistinct_sq : float
-        Squared distance up to which a query may be one of the points; zero without a
-        whitening, as then it is exactly one or is not.
-    bias : float
-        See :func:`rounding_bias`.
     """
 
     def __init__(

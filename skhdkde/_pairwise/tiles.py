@@ -24,18 +24,11 @@ FEW_IN_FLOAT64 = 0.15
 
 
 class Tile:
-    """Squared distances between some queries and some training points.
+    """Squared distances ``sq`` between some queries and the training points ``cols``.
 
-    Attributes
-    ----------
-    sq : ndarray or tensor of shape (n_rows, n_cols)
-        Squared distances, in scaled units, infinite for pairs that are left out.
-    nearest_sq : ndarray of shape (n_rows,), float64
-        Smallest of each row.
-    weights : ndarray or tensor of shape (n_cols,)
-    queries : QueryBlock
-    points : TrainingPoints
-        Of which the tile covers the slice ``cols``.
+    They are in scaled units, and infinite for pairs that are left out. ``nearest_sq``, on
+    the host, are the smallest of each row, and ``weights``, where the tile is, those of
+    the points.
     """
 
     def __init__(self, queries: QueryBlock, points: TrainingPoints, cols, device: Device):

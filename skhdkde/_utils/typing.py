@@ -1,8 +1,8 @@
 """Roles that have no abstract base class, and names for kinds of arrays.
 
 A class plays a role by having its methods; nothing has to be inherited. Other roles are
-base classes: ``Kernel`` (_kernels), ``Reduction`` (_pairwise), ``BaseDensity`` (_density),
-``BaseHeldOut`` (_selection), ``Training`` (_fit) and ``Task`` (_distributed).
+base classes: ``Kernel`` (_kernels), ``Reduction`` (_pairwise), ``BaseDensity``
+(_density), ``BaseHeldOut`` (_selection), ``Training`` (_fit), ``Task`` (_distributed).
 """
 
 from typing import Any, Protocol, TypeAlias
