@@ -191,7 +191,7 @@ def preserved_rows(options):
             ("h_g", theory.h_g),
             ("h_clt", theory.h_clt),
         ]:
-            shrunk = sim.pulled_log_density(queries, points, h, spectrum.mean())
+            shrunk = sim.log_density_of_shrunken(queries, points, h, spectrum.mean())
             sq = sim.squared_distances(queries, points)
             in_place = sim.log_density(sq, d, h)
             yield (

@@ -110,8 +110,8 @@ chosen = models["densities"]
 print(f"kernel chosen: {chosen[-1].density.kernel}, {chosen[0].n_components} components")
 
 # %%
-# How sure is sure?
-# -----------------
+# Posterior probabilities and error bars
+# --------------------------------------
 #
 # Log densities of two classes differ by many nats, and each rests on few images, so that
 # posterior probabilities are often nearer to one than they should be. ``diagnose`` has
