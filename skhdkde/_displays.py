@@ -35,7 +35,7 @@ class BandwidthDisplay:
     Parameters
     ----------
     bandwidths : ndarray of shape (n_bandwidths,)
-        Ascending, in data units.
+        Ascending, in data units, or in whitened units of a covariance.
     values : ndarray of shape (n_bandwidths,)
         Mean log density, or Kullback-Leibler divergence, at each, in nats.
     standard_error : ndarray of shape (n_bandwidths,)
@@ -116,8 +116,8 @@ class BandwidthDisplay:
             Kullback-Leibler divergence.
 
         bandwidths : int or array-like, default=60
-            The bandwidths, in data units, or how many of them to take from below the
-            best one to above ``h_clt``. All share one pass over the pairs, which costs an
+            The bandwidths, in the units of ``bandwidth_``, or how many of them to take
+            from below the best one to above ``h_clt``. All share one pass over the pairs, which costs an
             exponential for each pair and bandwidth.
 
         ax : matplotlib Axes, default=None

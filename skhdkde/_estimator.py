@@ -67,7 +67,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         ``nu`` of "student"; above 1e8 it is "gaussian". "auto" takes the best of 3, 5,
         10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
-        Gaussian kernel with these tails unless given as infinity.
+        Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
 
     covariance_type : {"spherical", "diag", "full", "local", "auto"}, default="spherical"
         Shape of the kernel, in which the bandwidth is a factor:

@@ -13,9 +13,7 @@ import numpy as np
 
 from skhdkde._density.covariance import fit_whitenings
 from skhdkde._density.whitening import Whitening
-from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.points import TrainingPoints, indistinct_sq
-from skhdkde._pairwise.reductions import KSmallest
+from skhdkde._pairwise import KSmallest, TrainingPoints, indistinct_sq, reduce_pairs
 
 # Relative error of the distances that local scales are made of.
 SCALE_TOL = 1e-4

@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from skhdkde._diagnosis.reduction import Diagnosing, PartialDiagnosing
-from skhdkde._pairwise.backends import reduce_pairs
-from skhdkde._pairwise.points import power_of_two_scale
-from skhdkde._pairwise.reductions import Gradient, LogSumExp, ReductionSpec
+from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
+from skhdkde._pairwise import (
+    Gradient,
+    LogSumExp,
+    ReductionSpec,
+    power_of_two_scale,
+    reduce_pairs,
+)
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import without_each
 

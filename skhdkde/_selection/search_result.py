@@ -44,8 +44,8 @@ class BandwidthSearch:
     bandwidths : ndarray of shape (n_bandwidths,)
         Bandwidths tried, ascending.
     mean_log_density : ndarray of shape (n_bandwidths,)
-        Mean leave-one-out log density at each, in nats; -inf if a query had no
-        training point in reach.
+        Mean log density at each, in nats, of points left out one by one or, with
+        candidates, in folds; -inf if a query had no training point in reach.
     standard_error : ndarray of shape (n_bandwidths,)
         Standard error of ``mean_log_density`` over the queries, in nats; NaN where
         the mean is -inf.
