@@ -117,8 +117,8 @@ class BandwidthDisplay:
 
         bandwidths : int or array-like, default=60
             The bandwidths, in the units of ``bandwidth_``, or how many of them to take
-            from below the best one to above ``h_clt``. All share one pass over the pairs, which costs an
-            exponential for each pair and bandwidth.
+            from below the best one to above ``h_clt``. Without a structure all share one
+            pass over the pairs, which costs an exponential for each pair and bandwidth.
 
         ax : matplotlib Axes, default=None
             Where to plot; None for a new figure.
