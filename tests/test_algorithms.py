@@ -41,7 +41,7 @@ def white():
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.75, 1.25, 2.0, 4.0])
-@pytest.mark.parametrize("d", [20, 100])
+@pytest.mark.parametrize("d", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_stated_errors_hold(white, d, ratio):
     """Twice the stated error in 95 % of cases, and the tolerance by "auto"."""
     Y, X = white[d][500:], white[d][:500]
@@ -209,9 +209,8 @@ def test_of_many_neighbours_all_are_summed(white):
     assert errors[3].max() < 1e-9
 
 
-def test_the_regime_decides(white, monkeypatch):
+def test_the_regime_decides(white):
     pytest.importorskip("faiss")
-    monkeypatch.setattr("skhdkde._approximation.setup.FEWEST_INDEXED", 10_000)
     rng = np.random.default_rng(0)
     # five dimensions in twenty, so that an index pays
     along = rng.standard_normal((5, 20))
@@ -221,7 +220,7 @@ def test_the_regime_decides(white, monkeypatch):
     Y, X = Z[1000:], Z[:1000]
     used = {}
     for h, tol in ((0.15, 0.01), (30.0, 0.01)):
-        kde = fit(Y, bandwidth=h, algorithm="auto", tol=tol)
+        kde = fit(Y, bandwidth=h, algorithm="auto", tol=tol, neighbors_index="ivf")
         found, report = quiet(kde, X)
         used[h] = report.algorithm
         assert (
@@ -271,14 +270,14 @@ def test_weights_of_zero_are_reported_in_order():
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_results_depend_on_nothing_but_the_query(white, algorithm, monkeypatch):
+def test_results_depend_on_nothing_but_the_query(white, algorithm):
     Y, X = white[20][500:8500], white[20][:60]
     kde = fit(Y, bandwidth=0.8, algorithm=algorithm)
     expected = quiet(kde, X)[0]
     one_by_one = np.concatenate([quiet(kde, x[None])[0] for x in X])
     assert_allclose(one_by_one, expected, rtol=1e-10)
-    monkeypatch.setattr("skhdkde._approximation.approximation.QUERIES_AT_ONCE", 7)
-    assert_allclose(quiet(kde, X)[0], expected, rtol=1e-10)
+    many = np.tile(X, (70, 1))  # more than are visited at once
+    assert_allclose(quiet(kde, many)[0], np.tile(expected, 70), rtol=1e-10)
     assert_allclose(quiet(kde.set_params(n_jobs=1), X)[0], expected, rtol=1e-10)
     again = fit(Y, bandwidth=0.8, algorithm=algorithm)
     assert_allclose(quiet(again, X)[0], expected, rtol=1e-12)

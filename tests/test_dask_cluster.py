@@ -21,6 +21,7 @@ from skhdkde import HighDimKernelDensity
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = [
+    pytest.mark.xdist_group("cluster"),
     pytest.mark.skipif(os.name != "posix", reason="workers are killed by signals"),
     # distributed's own, when a cluster closes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -106,7 +107,7 @@ def test_results_are_those_of_one_machine(client, Q):
     assert_allclose(kde.sample(9, 0), one.sample(9, 0), atol=1e-12)
 
 
-@pytest.mark.parametrize("persisted", [False, True])
+@pytest.mark.parametrize("persisted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_is_killed_while_queries_are_scored(doomed, points, Q, persisted):
     X = points.persist() if persisted else points
     wait(X)
@@ -118,6 +119,7 @@ def test_a_worker_is_killed_while_queries_are_scored(doomed, points, Q, persiste
     assert_allclose(disturbed, undisturbed, rtol=0.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_while_the_bandwidth_is_sought(doomed, points):
     kde = DaskHighDimKernelDensity(bandwidth="nearest", random_state=0)
     undisturbed = kde.fit(points)
@@ -148,6 +150,7 @@ def test_blocks_that_workers_cannot_hold_are_refused(client):
         DaskHighDimKernelDensity(bandwidth=1.0).fit(X)
 
 
+@pytest.mark.slow
 def test_more_data_than_memory(client, tmp_path):
     """Blocks of more than the memory of both workers, all of them in the same file."""
     one = np.random.default_rng(0).standard_normal((2**17, 64), dtype=np.float32)
@@ -215,6 +218,7 @@ def test_the_client_is_closed():
     assert_allclose(again.score_samples(Q), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_client_is_closed_while_queries_are_scored(points, Q):
     with cluster() as client:
         kde = DaskHighDimKernelDensity(bandwidth=1.0).fit(points)
@@ -234,6 +238,7 @@ def test_progress(client, capsys):
     assert "Completed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("pykeops") is None or shutil.which("g++") is None,
     reason="needs pykeops and a compiler",

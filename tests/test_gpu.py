@@ -11,7 +11,7 @@ import pytest
 import sklearn
 from numpy.testing import assert_allclose
 
-from skhdkde import HighDimKernelDensity, _backends, select_bandwidth
+from skhdkde import HighDimKernelDensity, select_bandwidth
 
 
 def has_gpu():
@@ -24,6 +24,7 @@ def has_gpu():
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.xdist_group("gpu"),  # one after another: there may be one GPU
     pytest.mark.skipif(not has_gpu(), reason="no CUDA GPU that torch can use"),
 ]
 
@@ -70,9 +71,9 @@ def test_everything_as_on_the_cpu(backend, kernel):
 
 
 def test_auto_uses_the_gpu():
-    many = data(_backends.KEOPS_UP_TO + 1)[1]
+    many = data(101)[1]
     assert HighDimKernelDensity(bandwidth=1.0).fit(many).backend_ == "torch"
-    few = data(_backends.KEOPS_UP_TO)[1]
+    few = data(100)[1]
     assert HighDimKernelDensity(bandwidth=1.0).fit(few).backend_ == "keops"
 
 

@@ -116,11 +116,10 @@ def test_few_points_need_no_index(n, index):
     assert (report.error < 1e-12).all()
 
 
-def test_data_in_islands_get_lists(monkeypatch):
+def test_data_in_islands_get_lists():
     """Where a walk over a graph loses its way."""
     pytest.importorskip("faiss")
-    monkeypatch.setattr("skhdkde._approximation.setup.FEWEST_INDEXED", 10_000)
-    Y, _ = make_blobs(30_000, 20, centers=200, center_box=(-50, 50), random_state=0)
+    Y, _ = make_blobs(101_000, 20, centers=200, center_box=(-50, 50), random_state=0)
     kde = fit(Y[500:], bandwidth=0.8, algorithm="neighbors")
     assert kde.neighbors_index_ == "ivf"
     found, report = quiet(kde, Y[:500])
@@ -129,7 +128,9 @@ def test_data_in_islands_get_lists(monkeypatch):
     assert report.over < 0.1
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize(
+    "kernel", ["gaussian", pytest.param("exponential", marks=pytest.mark.slow)]
+)
 def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
     pytest.importorskip("faiss")
     Y = np.random.default_rng(0).standard_normal((8000, 12)) @ np.diag(np.arange(1, 13))
@@ -145,6 +146,7 @@ def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
     )
 
 
+@pytest.mark.slow
 def test_bandwidth_by_all_points_where_neighbours_do_not_give_it():
     """Two dimensions: hundreds of neighbours share in the optimum."""
     pytest.importorskip("faiss")

@@ -49,7 +49,9 @@ def correlated(n, d, seed, df=None):
     return multivariate_normal(np.zeros(d), covariance).rvs(n, random_state=seed)
 
 
-@pytest.mark.parametrize("n, d", [(150, 64), (200, 384), (2000, 30)])
+@pytest.mark.parametrize(
+    "n, d", [(150, 64), (200, 384), pytest.param(2000, 30, marks=pytest.mark.slow)]
+)
 def test_choice_is_best_on_fresh_points(n, d):
     """Not fooled by the points' own share in what is fitted to them."""
     X, fresh = correlated(n, d, seed=1), correlated(1000, d, seed=2)
@@ -81,6 +83,7 @@ def test_choice_is_best_on_fresh_points(n, d):
     assert kde.bandwidth_search_.mean_log_density.max() == pytest.approx(max(means))
 
 
+@pytest.mark.slow
 def test_normal_data_get_the_normal_law():
     """Nothing is paid for the dimension where the data are normal."""
     X, fresh = correlated(1500, 30, seed=1), correlated(1000, 30, seed=2)
@@ -135,6 +138,7 @@ def clone_fit(estimator, X):
     return type(estimator)(**estimator.get_params(deep=False)).fit(X)
 
 
+@pytest.mark.slow
 def test_breast_cancer_beats_scikit_learn():
     """Means over two halves, each estimate fitted to the other."""
     X = load_breast_cancer().data

@@ -277,7 +277,15 @@ def test_samples_follow_the_density(covariance_type, options):
     assert np.abs(empirical - cumulative).max() < 0.015
 
 
-@pytest.mark.parametrize("covariance_type", ["diag", "full", "local", "auto"])
+@pytest.mark.parametrize(
+    "covariance_type",
+    [
+        "diag",
+        "full",
+        pytest.param("local", marks=pytest.mark.slow),
+        pytest.param("auto", marks=pytest.mark.slow),
+    ],
+)
 def test_units_do_not_matter(covariance_type):
     Y, X = clusters(150, 5), clusters(10, 5, seed=1)
     units = np.geomspace(1e-3, 1e4, 5)
