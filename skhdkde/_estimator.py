@@ -296,7 +296,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
-        fitted.approximation_, fitted._validated = None, self._used_parameters()
+        fitted.approximation_, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
 
@@ -464,14 +464,14 @@ class HighDimKernelDensity(BaseKernelDensity):
         The estimator may have been loaded on another machine, or its parameters set.
         """
         check_is_fitted(self)
-        if self._used_parameters() != self._validated:
+        if self._parameters() != self._validated:
             self._validate_params()
         approximate = self._approximation is not None
         return self._options(self.n_features_in_, self._density.on_gpu, approximate)
 
-    def _used_parameters(self):
-        """Return the parameters that are used after fit too, and may be set anew."""
-        return self.backend, self.n_jobs, self.verbose, self.tol
+    def _parameters(self):
+        """Return the parameters as they are now, at less cost than `get_params`."""
+        return [getattr(self, name) for name in self._parameter_constraints]
 
     def _options(self, n_features, on_gpu, approximate):
         """Return how pairs are visited; approximations need a backend with tiles."""

@@ -7,6 +7,7 @@ a cluster: these differ in the :class:`Training` that it is given.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,7 @@ def fit_density(training, estimator):
     points = training.points(components and components[0])
     if isinstance(bandwidth, str):
         bandwidth, search = training.by_rule(points, bandwidth, kernel)
+        search = in_data_units(search, points.whitening)
     else:
         bandwidth = check_bandwidth(bandwidth, points)
     if components is not None:
@@ -198,6 +200,14 @@ class LocalTraining(Training):
         if self.estimator.algorithm == "exact":
             return None
         return approximate(density, self.estimator, self.options, self._prepared)
+
+
+def in_data_units(search, whitening):
+    """Return a search over whitened points with log densities of points in data units."""
+    if search is None or whitening is None:
+        return search
+    mean_log_density = search.mean_log_density + whitening.log_det
+    return dataclasses.replace(search, mean_log_density=mean_log_density)
 
 
 def structure_of(estimator):

@@ -478,8 +478,6 @@ class Comparison:
             names |= self.before.keys() - {"bandwidth_", "search.bandwidth"}
         if case.parameters["covariance_type"] == "auto" and self._has_equals():
             names |= {n for n in self.before if not n.startswith("candidates")}
-        if in_whitened_units(case):
-            names.add("search.mean_log_density")
         return names
 
     def _has_equals(self):
@@ -507,14 +505,6 @@ def agree_typically(wanted, found, least):
 def of_diagnoses(*columns):
     """Return names of columns of the diagnoses."""
     return {f"{name}.{column}" for name in ("diagnosis", "own") for column in columns}
-
-
-def in_whitened_units(case):
-    """Return whether a curve is that of whitened points, by a fault that is known.
-
-    See ``test_curve_of_a_compact_kernel_is_in_data_units``.
-    """
-    return case.parameters["kernel"] in COMPACT and not case.spherical
 
 
 def deviations(before, after, change, case):

@@ -354,20 +354,8 @@ def cases(draw, scope=Scope(), **of_data):
 def scalings(draw, case):
     """Draw powers of two for points and weights."""
     largest = LARGEST_K[case.X.dtype.type]
-    if squares_in_float32(case):
-        largest = 24
     k = draw(st.integers(-largest, largest))
     return Change(k=k, m=draw(st.integers(-500, 500)))
-
-
-def squares_in_float32(case):
-    """Return whether squares of lengths are made in float32, by a fault that is known.
-
-    See ``test_variance_is_preserved_in_any_units``.
-    """
-    kind, narrow = case.parameters["covariance_type"], case.X.dtype == np.float32
-    preserved = case.parameters["preserve_variance"] and kind == "spherical"
-    return narrow and case.chunks is None and (preserved or kind == "auto")
 
 
 @st.composite
@@ -624,14 +612,10 @@ def test_adaptive_bandwidths_of_large_and_small_values(n, dtype, k):
     assert_follows(HighDimKernelDensity, case, Change(k=k))
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="it is that of whitened points")
 @pytest.mark.parametrize("make", [HighDimKernelDensity, DaskHighDimKernelDensity])
 @pytest.mark.parametrize("covariance_type", ["diag", "full"])
 def test_curve_of_a_compact_kernel_is_in_data_units(covariance_type, make):
-    """It is for other kernels.
-
-    Once it is for these, ``in_whitened_units`` in ``equivariance.py`` can go.
-    """
+    """It was that of whitened points."""
     case = normal_case(
         60, 2, np.float64, kernel="tophat", covariance_type=covariance_type
     )
@@ -642,7 +626,6 @@ def test_curve_of_a_compact_kernel_is_in_data_units(covariance_type, make):
     assert_allclose(after.mean_log_density, wanted)
 
 
-@pytest.mark.xfail(raises=(AssertionError, ValueError), reason="squares are float32")
 @pytest.mark.parametrize("k", [-76, 70])
 @pytest.mark.parametrize(
     "parameters",
@@ -653,10 +636,7 @@ def test_curve_of_a_compact_kernel_is_in_data_units(covariance_type, make):
     ids=str,
 )
 def test_variance_is_preserved_in_any_units(parameters, k):
-    """The mean square of float32 values overflows, or loses its digits.
-
-    Once it does not, ``squares_in_float32`` above can go.
-    """
+    """The mean square of float32 values overflowed, or lost its digits."""
     case = normal_case(100, 2, np.float32, preserve_variance=True, **parameters)
     case.parameters["mixture"] = mixture_of("diag", case.X)
     with np.errstate(all="ignore"), warnings.catch_warnings():

@@ -164,7 +164,8 @@ def whiten_components(
         own = None if weights is None else weights[rows]
         spread = 1.0
         if structure.covariance_type == "spherical":
-            mean_sq = np.average(np.einsum("ij,ij->i", Z, Z), weights=own)
+            sq = np.einsum("ij,ij->i", Z, Z, dtype=np.float64)
+            mean_sq = np.average(sq, weights=own)
             spread = float(np.sqrt(mean_sq / Z.shape[1]))
         points = WhitenedPoints(whitening, rows, Z, own, spread)
         if structure.adaptive:
