@@ -73,8 +73,8 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("params", SETTINGS, ids=lambda p: "-".join(map(str, p.values())))
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_kernels_structures_and_weights(params, weighted):
     """At queries and at training points, each without itself."""
     rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_duplicates(algorithm):
                 assert np.quantile(error, 0.9) < 0.02
 
 
-@pytest.mark.parametrize("scale", [1e-3, 0.3])
+@pytest.mark.parametrize("scale", [1e-3, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_small_clusters_that_a_sample_does_not_meet(scale):
     """Their points add up to more than the error that the sample states."""
     rng = np.random.default_rng(0)

@@ -105,7 +105,9 @@ def test_kl_for_the_other_kernels(kernel, d):
         assert h == pytest.approx(best_bandwidth(X, kernel, around=h), rel=1e-3)
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize(
+    "kernel", ["gaussian", pytest.param("exponential", marks=pytest.mark.slow)]
+)
 def test_kl_in_few_dimensions(kernel):
     """A wide grid, zoomed: the grids of two passes share bandwidths up to rounding."""
     for seed in range(12):
@@ -350,7 +352,9 @@ def test_rules_give_all_kernels_the_same_variance(kernel):
     assert spread == pytest.approx(gaussian, rel=0.02)
 
 
-@pytest.mark.parametrize("d", [10, 50, 200])
+@pytest.mark.parametrize(
+    "d", [50, *(pytest.param(d, marks=pytest.mark.slow) for d in (10, 200))]
+)
 def test_held_out_divergence_is_within_one_percent_of_the_best(d):
     rng = np.random.default_rng(d)
     X, fresh = rng.standard_normal((2000, d)), rng.standard_normal((2000, d))

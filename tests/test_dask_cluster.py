@@ -21,7 +21,6 @@ from skhdkde import HighDimKernelDensity
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = [
-    pytest.mark.xdist_group("cluster"),
     pytest.mark.skipif(os.name != "posix", reason="workers are killed by signals"),
     # distributed's own, when a cluster closes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

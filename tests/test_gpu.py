@@ -24,7 +24,6 @@ def has_gpu():
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.xdist_group("gpu"),  # one after another: there may be one GPU
     pytest.mark.skipif(not has_gpu(), reason="no CUDA GPU that torch can use"),
 ]
 

@@ -24,7 +24,6 @@ from skhdkde import HighDimKernelDensity, select_bandwidth
 from skhdkde._pairwise import keops_runtime
 
 pytestmark = [
-    pytest.mark.xdist_group("keops"),
     pytest.mark.skipif(
         importlib.util.find_spec("pykeops") is None, reason="pykeops is not installed"
     ),
@@ -306,6 +305,7 @@ kde = HighDimKernelDensity(bandwidth=0.5, backend="keops").fit(X)
     )
 
 
+@pytest.mark.slow
 def test_two_processes_compile_the_same_formula_in_silence(tmp_path):
     code = "kde.score_samples(X)"
     with joblib.parallel_backend("threading", n_jobs=2):

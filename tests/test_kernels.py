@@ -62,7 +62,7 @@ def test_density_integrates_to_one_in_one_dimension(kernel):
     assert total == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("d", (2, 3))
+@pytest.mark.parametrize("d", (2, pytest.param(3, marks=pytest.mark.slow)))
 @pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES)
 def test_density_integrates_to_one_on_a_grid(kernel, d):
     """A plain midpoint sum over a box in 2 and 3 dimensions."""
