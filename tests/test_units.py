@@ -53,16 +53,15 @@ What is left out (see ``Comparison.uncertain`` and ``Scope``):
 - The curve of a compact kernel, which jumps where points come in reach, unless exact.
   The bandwidth is compared to 1e-3 then.
 - The choice among structures that are the same up to rounding.
-- scikit-learn's own mixtures far from the origin, and of tied points.
+- scikit-learn's mixtures of some kinds, and of tied points, about another origin.
+- KeOps and faiss, which a default run of the tests does not need.
 
 ``k`` is from -440 to 440 in float64, where squares of lengths, which covariances are,
 must be numbers; and from -96 to 96 in float32, where gradients per data unit must be.
 
-A default run tries few combinations. The others run these, and as many new ones as you
-like::
+A default run tries few combinations. As many others as you like, of all parameters::
 
-    pytest tests/test_units.py -m slow
-    SKHDKDE_UNITS_EXAMPLES=2000 pytest tests/test_units.py -m slow
+    SKHDKDE_UNITS_EXAMPLES=2000 pytest tests/test_units.py -k at_length
 """
 
 import dataclasses
@@ -102,6 +101,12 @@ EXAMPLES = os.environ.get("SKHDKDE_UNITS_EXAMPLES")
 
 # Points come from a seed: a smaller one makes no simpler example.
 EASY = {"deadline": None, "database": None, "phases": [Phase.generate]}
+
+
+# Minutes each: by the command above, not by a run of all tests.
+at_length = pytest.mark.skipif(
+    EXAMPLES is None, reason="SKHDKDE_UNITS_EXAMPLES is not set"
+)
 
 
 def fast(max_examples):
@@ -206,8 +211,8 @@ class Scope:
     def mixtures(self):
         """Return names of mixtures.
 
-        scikit-learn has variances as differences of mean squares, except those of
-        "full", which are worse the farther the origin is.
+        scikit-learn computes the variances of all but "full" as differences of mean
+        squares, which lose digits far from the origin.
         """
         if self.any_order:
             return ["fitted"]
@@ -403,7 +408,7 @@ def test_powers_of_two(scope, source):
     check(source, HighDimKernelDensity, scope, scalings)
 
 
-@pytest.mark.slow
+@at_length
 @slow(300)
 @given(source=st.data())
 def test_powers_of_two_at_length(source):
@@ -416,7 +421,7 @@ def test_powers_of_two_on_dask(source):
     check(source, DaskHighDimKernelDensity, ON_DASK, scalings)
 
 
-@pytest.mark.slow
+@at_length
 @slow(100)
 @given(source=st.data())
 def test_powers_of_two_on_dask_at_length(source):
@@ -429,7 +434,7 @@ def test_order_of_rows(source):
     check(source, HighDimKernelDensity, ANY_ORDER, permutations)
 
 
-@pytest.mark.slow
+@at_length
 @slow(300)
 @given(source=st.data())
 def test_order_of_rows_at_length(source):
@@ -442,7 +447,7 @@ def test_order_of_rows_and_blocks_on_dask(source):
     check(source, DaskHighDimKernelDensity, ANY_ORDER_ON_DASK, permutations)
 
 
-@pytest.mark.slow
+@at_length
 @slow(100)
 @given(source=st.data())
 def test_order_of_rows_and_blocks_on_dask_at_length(source):
@@ -461,7 +466,7 @@ def test_origin(source):
     )
 
 
-@pytest.mark.slow
+@at_length
 @slow(300)
 @given(source=st.data())
 def test_origin_at_length(source):
@@ -474,7 +479,7 @@ def test_origin_on_dask(source):
     check(source, DaskHighDimKernelDensity, ON_DASK, shifts, **COARSE)
 
 
-@pytest.mark.slow
+@at_length
 @slow(100)
 @given(source=st.data())
 def test_origin_on_dask_at_length(source):
