@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from skhdkde._approximation import Report
 from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
 from skhdkde._selection import RULES
-
-if TYPE_CHECKING:
-    from skhdkde._approximation import Report
 
 Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[

@@ -223,6 +223,7 @@ class Density(BaseDensity):
 
     def diagnose(self, X, options):
         """Return log densities, and the columns of ``Diagnosing``, at the queries."""
+        options = options.labelled("density")
         if len(self.components) == 1:
             columns = self._one_diagnosis(X, options)
         else:
@@ -249,7 +250,8 @@ class Density(BaseDensity):
 
     def _merged_gradient(self, X, options, dtype):
         """Return the gradient of all components, for a batch of queries."""
-        log_sums = [component.log_sums(X, None, options) for component in self.components]
+        labelled = options.labelled("density")
+        log_sums = [c.log_sums(X, None, labelled) for c in self.components]
         total = functools.reduce(np.logaddexp, log_sums)
         merged, own = np.zeros(X.shape, dtype), np.empty(X.shape, dtype)
         for component, logs in zip(self.components, log_sums, strict=True):
