@@ -141,8 +141,10 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
         sample_weight : dask array, dask Series or array-like of shape (n_samples,), \
                 default=None
-            Non-negative weights. A point of weight ``k`` counts as ``k`` points; a common
-            factor has no effect.
+            Non-negative weights; a common factor has no effect. A point of weight ``k``
+            counts as ``k`` points in all sums, means and covariances. The number of
+            points, where a rule or a shrinkage has it, is the effective one,
+            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest is 0.
 
         Returns
         -------

@@ -261,8 +261,10 @@ class HighDimKernelDensity(BaseKernelDensity):
             Ignored; present by convention.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights. A point of weight ``k`` counts as ``k`` points; a common
-            factor has no effect.
+            Non-negative weights; a common factor has no effect. A point of weight ``k``
+            counts as ``k`` points in all sums, means and covariances. The number of
+            points, where a rule or a shrinkage has it, is the effective one,
+            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest is 0.
 
         Returns
         -------
@@ -277,6 +279,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
         """
+        check_n_jobs(self.n_jobs)
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
@@ -444,7 +447,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         X : ndarray of shape (n_samples, n_features)
             Points, in data units.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         rng = check_random_state(random_state)
         return like(draw(self._density, n_samples, rng), self._like)
 
@@ -463,11 +466,16 @@ class HighDimKernelDensity(BaseKernelDensity):
 
         The estimator may have been loaded on another machine, or its parameters set.
         """
+        self._check_fitted()
+        approximate = self._approximation is not None
+        return self._options(self.n_features_in_, self._density.on_gpu, approximate)
+
+    def _check_fitted(self):
+        """Raise an error if the estimator is not fitted, or its parameters are wrong."""
         check_is_fitted(self)
         if self._parameters() != self._validated:
             self._validate_params()
-        approximate = self._approximation is not None
-        return self._options(self.n_features_in_, self._density.on_gpu, approximate)
+            check_n_jobs(self.n_jobs)
 
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
@@ -475,6 +483,5 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _options(self, n_features, on_gpu, approximate):
         """Return how pairs are visited; approximations need a backend with tiles."""
-        check_n_jobs(self.n_jobs)
         options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
         return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate)

@@ -1,6 +1,8 @@
 """Parameters that are set after fit, and methods that every estimator has."""
 
 import inspect
+import re
+import typing
 
 import dask.array as da
 import numpy as np
@@ -22,6 +24,7 @@ METHODS = {
     "diagnose": lambda kde: kde.diagnose(X),
     "diagnose training points": lambda kde: kde.diagnose(),
     "log_density_gradient": lambda kde: kde.log_density_gradient(X),
+    "sample": lambda kde: kde.sample(2, random_state=0),
 }
 BAD = [
     {"backend": "nonsense"},
@@ -98,3 +101,27 @@ def test_displays_of_blocks_work_or_say_why_not():
     RegimeDisplay.from_estimator(kde, X)
     with pytest.raises(TypeError, match="BandwidthDisplay needs the training points"):
         BandwidthDisplay.from_estimator(kde)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_hints_can_be_read_at_run_time(kind):
+    for name in CALLS:
+        method = getattr(kind, name, None)
+        if method is not None:
+            assert "return" in typing.get_type_hints(method) or name.startswith("set_")
+    typing.get_type_hints(kind)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"covariance_type": "local"}, {"algorithm": "sampling"}], ids=str
+)
+def test_every_pass_says_what_it_is_for(parameters, capsys):
+    kde = HighDimKernelDensity(random_state=0, verbose=1, **parameters).fit(X)
+    said = capsys.readouterr().err
+    for method in ("score_samples", "diagnose", "log_density_gradient"):
+        METHODS[method](kde)
+        said += capsys.readouterr().err
+    lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
+    labels = {line.split(":")[0] for line in lines}
+    assert {"density", "gradient"} <= labels
+    assert labels <= {"bandwidth", "structure", "density", "gradient", "calibration"}

@@ -3,7 +3,7 @@
 Covariances are estimated on standardised features, so that units do not matter, and
 shrunk as Ledoit and Wolf do (2004, A well-conditioned estimator for large-dimensional
 covariance matrices). scikit-learn's estimators take no weights: with weights they get
-points drawn in proportion.
+points repeated in proportion.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from skhdkde._utils.moments import Moments, Scatter, expected_squared_error
 RIDGE = 1e-3
 # Least share of the identity: two points alone have a covariance of rank one.
 LEAST_SHRINKAGE = 1e-8
+# Deviation from a multiple of the least weight, relative, that is rounding; number of
+# repeated points, relative to that of points, up to which multiples are repeated.
+LARGEST_FRACTION, MOST_REPEATED = 1e-9, 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def fit_whitenings(
     weights : ndarray of shape (n_points,) or None
     structure : Structure
     random_state : int or RandomState instance
-        For mixtures, and to draw points in proportion to weights.
+        For mixtures, and to repeat points in proportion to weights.
     fallback : Whitening, default=None
         Standardisation of all training points where X is a subset of them: it serves
         for features that do not vary in X.
@@ -296,8 +299,20 @@ def _estimated(estimator, Z):
 
 
 def _in_proportion(Z, weights, random_state):
-    """Return points drawn in proportion to their weights; all of them without weights."""
+    """Return points repeated in proportion to their weights.
+
+    Where all weights are multiples of the least, each point is there as often as that
+    says. Else there are as many points as before, drawn systematically: the count of
+    each is its share, rounded up or down.
+    """
     if weights is None:
         return Z
-    rng = check_random_state(random_state)
-    return Z[rng.choice(len(Z), len(Z), p=weights / weights.sum())]
+    counts = np.rint(weights / weights.min())
+    multiples = np.abs(weights / weights.min() - counts) <= LARGEST_FRACTION * counts
+    if not (multiples.all() and counts.sum() <= MOST_REPEATED * len(Z)):
+        start = check_random_state(random_state).uniform()
+        ends = np.cumsum(weights)
+        marks = (start + np.arange(len(Z))) * (ends[-1] / len(Z))
+        rows = np.searchsorted(ends, marks, side="right")
+        return Z[np.minimum(rows, len(Z) - 1)]
+    return np.repeat(Z, counts.astype(int), axis=0)

@@ -77,14 +77,14 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
     else:
         whitenings = [standardizing(m, fallback) for m in moments]
     if structure.covariance_type == "full":
-        task = ScatterTask(split, whitenings, blocks.dtype, blocks.heaviest)
+        task = ScatterTask(split, whitenings, blocks.dtype)
         center = np.zeros(blocks.n_features)
         whitenings = [
             full_whitening(standardization, center, shrink(*scatter.covariance()))
             for standardization, scatter in zip(whitenings, blocks.run(task), strict=True)
         ]
     found = []
-    extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype, blocks.heaviest))
+    extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype))
     for whitening, (extent, largest_norm) in zip(whitenings, extents, strict=True):
         spread = 1.0
         if structure.covariance_type == "spherical":
@@ -92,7 +92,6 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
         layout = PointsLayout(
             blocks.dtype,
             scale_for(extent.largest.max(), blocks.dtype),
-            blocks.heaviest,
             whitening=whitening,
         )
         found.append(WhitenedBlocks(whitening, spread, layout, extent, largest_norm))
@@ -113,7 +112,7 @@ class BlockFolds:
         self.query_weights = drawn.weights
         self.split = FoldSplit(tuple(np.split(drawn.hashes, ends)))
         in_data_units = [None] * len(self.queries)
-        task = ExtentTask(self.split, in_data_units, blocks.dtype, blocks.heaviest)
+        task = ExtentTask(self.split, in_data_units, blocks.dtype)
         self.moments = [moments for moments, _ in blocks.run(task)]
 
     def held_out(self, structure):

@@ -10,6 +10,7 @@ holds those that it works on and no more. Graphs are written as such, since one 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import uuid
 from typing import Any
@@ -18,7 +19,12 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from skhdkde._distributed.tasks import CountTask, merged
-from skhdkde._utils.validation import check_data, check_points, check_weights
+from skhdkde._utils.validation import (
+    check_data,
+    check_points,
+    check_weights,
+    relative_weights,
+)
 
 # Results that are merged at once.
 FAN = 8
@@ -90,10 +96,22 @@ class DaskTraining:
         if self._counted is None:
             rows = np.array(self.X.chunks[0], dtype=np.float64)
             if self.weights is not None or np.isnan(rows).any():
-                self._counted = self.run(CountTask())
+                self._counted = self._count()
             else:
                 self._counted = np.column_stack([rows, rows]).astype(int)
         return self._counted
+
+    def _count(self):
+        """Return the sizes of blocks, and make weights relative."""
+        counts = self.run(CountTask())
+        if not counts.heaviest:  # no weights, or none is positive
+            return counts.sizes
+        relative = functools.partial(relative_weights, heaviest=counts.heaviest)
+        self.weights = self.weights.map_blocks(relative, dtype=np.float64)
+        self._blocks = None
+        if relative([counts.lightest])[0] > 0.0:
+            return counts.sizes
+        return self.run(CountTask()).sizes  # without those that vanish
 
     def at(self, density, kind, Q):
         """Return results at the queries, a dask array, not yet computed."""

@@ -183,7 +183,7 @@ class BlockDensity(BaseDensity):
             others = np.full(stop - start, self.totals.sum() - 1.0)
             return others, np.ones(len(others), dtype=bool)
         outside = self.totals[:block].sum() + self.totals[block + 1 :].sum()
-        weights = np.asarray(weights, dtype=np.float64) / self.layout.heaviest
+        weights = np.asarray(weights, dtype=np.float64)
         return outside + without_each(weights)[start:stop], weights[start:stop] > 0.0
 
     def _finished(self, log_sums, dtype, others):

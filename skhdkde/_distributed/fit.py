@@ -80,8 +80,6 @@ class Blocks(Training):
         In use by the workers.
     moments : Moments
         In data units.
-    heaviest : float
-        Largest weight.
     """
 
     def __init__(self, run, n_features, dtype, sizes, weighted, estimator):
@@ -103,15 +101,15 @@ class Blocks(Training):
                 "multiply it by a factor."
             )
         self.moments, self.backends = summary.moments, summary.backends
-        self.n_points, self.heaviest = self.moments.n_points, self.moments.heaviest
+        self.n_points = self.moments.n_points
         self.shape = self.n_points, n_features
-        self.totals = summary.totals[:, 0] * (summary.totals[:, 1] / self.heaviest)
+        self.totals = summary.totals
         self._candidates = summary.candidates
         plain, scale = summary.unweighted, scale_for(largest, dtype)
         mean = plain.mean * scale
         mean_sq = plain.variance.sum() * scale**2 + mean @ mean
         center = useful_center(mean, mean_sq)
-        self._layout = PointsLayout(self.dtype, scale, self.heaviest, center=center)
+        self._layout = PointsLayout(self.dtype, scale, center=center)
 
     def _summary(self, n_candidates):
         """Return the merged summary of all blocks, with a sample of so many points."""
@@ -214,7 +212,7 @@ class Blocks(Training):
         else:
             center = whitening.invert(mean[None])[0]
             whitening = Whitening(center, whitening.linear * points.scale)
-        task = ScatterTask(FoldSplit(), [whitening], self.dtype, self.heaviest)
+        task = ScatterTask(FoldSplit(), [whitening], self.dtype)
         return scatter_spectrum(self.run(task)[0])
 
     def density(self, structure, components, kernel, bandwidth):

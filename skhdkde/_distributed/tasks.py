@@ -34,7 +34,7 @@ class Task(abc.ABC):
     def of(self, X, weights, *more):
         """Return the result for a block; None if there are no points in it.
 
-        ``weights`` are those of the user, or None; ``more`` is what the task needs to
+        ``weights`` are relative ones, or None; ``more`` is what the task needs to
         know of each block.
         """
 
@@ -42,19 +42,19 @@ class Task(abc.ABC):
     def merge(self, result, other):
         """Return the result for two blocks."""
 
-    def over_batches(self, X, weights, dtype, heaviest, of_batch):
+    def over_batches(self, X, weights, dtype, of_batch):
         """Return merged results of ``of_batch`` for the batches of a block."""
-        found = batches(X, weights, dtype, heaviest)
+        found = batches(X, weights, dtype)
         return merged(self.merge, (of_batch(x, own) for x, own, _ in found))
 
 
-def batches(X, weights, dtype, heaviest=1.0):
-    """Yield points of positive weight in ``dtype``, relative weights, and rows of X."""
+def batches(X, weights, dtype):
+    """Yield points of positive weight in ``dtype``, their weights, and rows of X."""
     for rows in row_batches(len(X), X.shape[1], BATCH_SIZE):
         batch, index = np.asarray(X[rows], dtype=dtype), np.arange(rows.start, rows.stop)
         own = None
         if weights is not None:
-            own = np.asarray(weights[rows], dtype=np.float64) / heaviest
+            own = np.asarray(weights[rows], dtype=np.float64)
             if not own.all():
                 positive = np.flatnonzero(own)
                 batch, own, index = batch[positive], own[positive], index[positive]
@@ -80,7 +80,6 @@ class PointsLayout:
     dtype: np.dtype  # of the points as they are given
     # from whitened units to scaled units; without a whitening from data units
     scale: float
-    heaviest: float = 1.0  # largest weight
     # (n_features,), what is subtracted, in scaled units, if there is no whitening
     center: np.ndarray | None = None
     whitening: Any = None
@@ -142,7 +141,7 @@ class PairsTask(Task):
         own = None if start is None else np.arange(start, stop)
         task = dataclasses.replace(self, options=self.options.resolved(X.shape[1]))
         layout, found = self.layouts[0], []
-        for batch, weight, index in batches(X, weights, layout.dtype, layout.heaviest):
+        for batch, weight, index in batches(X, weights, layout.dtype):
             outside = self.split.outside(batch, weight)
             folds = zip(outside, self.layouts, self.reductions, queries, strict=True)
             found.append([task._of_batch(*fold, index, own) for fold in folds])
@@ -197,26 +196,43 @@ def merge_wanted(X, weights, wanted):
     return X, weights, leave_out
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Result of :class:`CountTask`."""
+
+    # (n_blocks, 2), rows of each block and, of these, those of positive weight
+    sizes: np.ndarray
+    heaviest: float = 0.0  # largest weight
+    lightest: float = np.inf  # smallest positive weight
+
+
 class CountTask(Task):
-    """Rows of each block and, of these, those of positive weight: (n_blocks, 2)."""
+    """Numbers of rows and the range of weights, as yet those of the user, checked."""
 
     def of(self, X, weights):
         n_rows = len(X)
         if weights is None:
-            return np.array([[n_rows, n_rows]])
-        return np.array([[n_rows, np.count_nonzero(finite_weights(weights, n_rows))]])
+            return Counts(np.array([[n_rows, n_rows]]))
+        weights = finite_weights(weights, n_rows)
+        positive = weights[weights > 0.0]
+        sizes = np.array([[n_rows, len(positive)]])
+        if not len(positive):
+            return Counts(sizes)
+        return Counts(sizes, float(positive.max()), float(positive.min()))
 
     def merge(self, result, other):
-        return np.vstack([result, other])
+        return Counts(
+            np.vstack([result.sizes, other.sizes]),
+            max(result.heaviest, other.heaviest),
+            min(result.lightest, other.lightest),
+        )
 
 
 @dataclass(frozen=True)
 class Summary:
     """Result of :class:`SummaryTask`."""
 
-    # (n_blocks, 2), weight of each block relative to its heaviest point, and the weight
-    # of that
-    totals: np.ndarray
+    totals: np.ndarray  # (n_blocks,), weight of each block
     backends: set  # in use
     moments: Moments | None = None
     unweighted: Moments | None = None
@@ -247,22 +263,20 @@ class SummaryTask(Task):
             )
         backends = {self.options.resolved(self.n_features).backend}
         if not len(X):
-            return Summary(np.zeros((1, 2)), backends)
+            return Summary(np.zeros(1), backends)
         check_points(X)
-        if weights is not None:
-            weights = finite_weights(weights, len(X))
         all_moments, unweighted, samples = [], [], []
         for batch, own, _ in batches(X, weights, self.dtype):
             all_moments.append(Moments.of(batch, own))
             unweighted.append(all_moments[-1] if own is None else Moments.of(batch))
             samples.append(self._candidates(batch, before))
             before += len(batch)
-        moments, totals = merged(Moments.merge, all_moments), np.zeros((1, 2))
+        moments, total = merged(Moments.merge, all_moments), 0.0
         if moments is not None:
-            totals[:] = moments.total, moments.heaviest
+            total = moments.total * moments.heaviest
         plain = merged(Moments.merge, unweighted)
         candidates = merged(self._lowest_ranked, samples)
-        return Summary(totals, backends, moments, plain, candidates)
+        return Summary(np.array([total]), backends, moments, plain, candidates)
 
     def _candidates(self, X, before):
         """Return rank, index and hash of the points of lowest rank in a batch."""
@@ -279,7 +293,7 @@ class SummaryTask(Task):
 
     def merge(self, result, other):
         return Summary(
-            np.vstack([result.totals, other.totals]),
+            np.concatenate([result.totals, other.totals]),
             result.backends | other.backends,
             merged(Moments.merge, [result.moments, other.moments]),
             merged(Moments.merge, [result.unweighted, other.unweighted]),
@@ -313,7 +327,7 @@ class GatherTask(Task):
 
     def of(self, X, weights, before):
         found, layout = [], self.layout
-        for batch, own, _ in batches(X, weights, layout.dtype, layout.heaviest):
+        for batch, own, _ in batches(X, weights, layout.dtype):
             found.append(self._of_batch(batch, own, before))
             before += len(batch)
         return merged(self.merge, found)
@@ -354,8 +368,8 @@ class GatherTask(Task):
 class SampleTask(Task):
     """Points drawn in proportion to their weights, in whitened units.
 
-    ``of`` also takes where the draws are, in the running sum of the relative weights of
-    the block, and which draws they are. The result is which, and the points.
+    ``of`` also takes where the draws are, in the running sum of the weights of the
+    block, and which draws they are. The result is which, and the points.
     """
 
     layout: PointsLayout
@@ -363,7 +377,7 @@ class SampleTask(Task):
     def of(self, X, weights, marks, which):
         found, before, marks = [], 0.0, np.maximum(marks, 0.0)
         layout = self.layout
-        in_batches = list(batches(X, weights, layout.dtype, layout.heaviest))
+        in_batches = list(batches(X, weights, layout.dtype))
         for k, (batch, own, _) in enumerate(in_batches):
             ends = before + np.cumsum(np.ones(len(batch)) if own is None else own)
             inside = (marks >= before) & (marks < ends[-1])
@@ -390,10 +404,9 @@ class ExtentTask(Task):
     split: FoldSplit
     whitenings: list  # for each fold; None for data units
     dtype: np.dtype
-    heaviest: float  # largest weight
 
     def of(self, X, weights):
-        return self.over_batches(X, weights, self.dtype, self.heaviest, self._of_batch)
+        return self.over_batches(X, weights, self.dtype, self._of_batch)
 
     def _of_batch(self, X, weights):
         """Return the result for a batch of points."""
@@ -430,10 +443,9 @@ class ScatterTask(Task):
     split: FoldSplit
     whitenings: list
     dtype: np.dtype
-    heaviest: float
 
     def of(self, X, weights):
-        return self.over_batches(X, weights, self.dtype, self.heaviest, self._of_batch)
+        return self.over_batches(X, weights, self.dtype, self._of_batch)
 
     def _of_batch(self, X, weights):
         """Return the result for a batch of points."""

@@ -14,13 +14,14 @@ import numpy as np
 
 from skhdkde._approximation import IndexSearch, calibrated
 from skhdkde._pairwise import ReductionSpec
-from skhdkde._selection.curve import PARABOLA, BandwidthCurve, search_bandwidth
+from skhdkde._selection.curve import search_bandwidth
 from skhdkde._selection.rules import (
     N_BANDWIDTHS,
     N_QUERIES,
     SEARCH_TOL,
     LeaveOneOut,
 )
+from skhdkde._utils.arrays import weighted_mean
 
 N_NEIGHBORS = 64
 # Nats: of the mean over queries, whose standard error is larger.
@@ -91,21 +92,25 @@ def search_by_neighbors(prepared, kernel, random_state, options):
     queries = NearLeaveOneOut(prepared, kernel, N_QUERIES, random_state, options)
     n_duplicates = len(prepared.group) - points.shape[0]
     search, best_is_at_end = search_bandwidth(queries, N_BANDWIDTHS, n_duplicates)
-    if best_is_at_end or not _holds(queries, search.bandwidth * points.scale):
+    if best_is_at_end or not holds(queries, search.bandwidth * points.scale):
         return None
     return search
 
 
-def _holds(queries, bandwidth_scaled):
-    """Return whether at some queries the best bandwidth over all points is the same."""
+def holds(queries, bandwidth_scaled):
+    """Return whether at some queries the best bandwidth over all points is the same.
+
+    These queries alone may have their maximum to the side of the three bandwidths: what
+    counts is that of the parabola through them.
+    """
     size = min(N_CHECKED, len(queries.rows))
     checked = queries.subset(np.linspace(0, len(queries.rows) - 1, size).astype(int))
-    bandwidths = bandwidth_scaled * np.exp(STEP * np.array([-1.0, 0.0, 1.0]))
-    best = []
+    steps = STEP * np.array([-1.0, 0.0, 1.0])
+    bandwidths, best = bandwidth_scaled * np.exp(steps), []
     for log_density in (checked.log_density, checked.exact_log_density):
-        curve = BandwidthCurve()
-        curve.add(bandwidths, log_density(bandwidths), checked.weights)
-        if curve.best_is_at_end:
+        mean, _ = weighted_mean(log_density(bandwidths), checked.weights)
+        bend, slope, _ = np.polyfit(steps, mean, 2)
+        if not bend < 0.0:
             return False
-        best.append(curve.maximum(PARABOLA))
-    return abs(np.log(best[0] / best[1])) <= LARGEST_SHIFT
+        best.append(-0.5 * slope / bend)
+    return abs(best[0] - best[1]) <= LARGEST_SHIFT

@@ -75,7 +75,17 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
     weights = finite_weights(sample_weight, len(X))
     if not weights.max() > 0.0:
         raise ValueError(ALL_ZERO)
-    return weights / weights.max()
+    return relative_weights(weights, weights.max())
+
+
+def relative_weights(weights: Any, heaviest: float) -> FloatArray:
+    """Return weights relative to the largest, as float64.
+
+    A ratio below the normal numbers, which has lost digits, is 0.
+    """
+    relative = np.asarray(weights, dtype=np.float64) / heaviest
+    relative[relative < np.finfo(np.float64).tiny] = 0.0
+    return relative
 
 
 def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
