@@ -16,8 +16,9 @@ border between them.
 """
 
 import copy
+import functools
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -32,6 +33,8 @@ LARGEST_QUERY = 1e145
 SMALL_BLOCK_SIZE = 2**16
 # Queries, in scaled units, beyond which squares are not finite in float32.
 LARGEST_FLOAT32 = 1e15
+# Terms of an inner product that a BLAS adds up before it starts a new block.
+LONGEST_WALK = 768
 
 
 class Queries:
@@ -113,8 +116,6 @@ class TrainingPoints:
         self.largest_norm = float(np.sqrt(largest_sq))
         size = 0.0 if whitening is None else self.largest_norm
         self.indistinct_sq = indistinct_sq(size, self.dtype)
-        sample = np.linspace(0, len(X) - 1, min(len(X), 32)).astype(int)
-        self.bias = rounding_bias(self.centered(sample))
         self._set_weights(weights)
 
     def _set_weights(self, weights):
@@ -285,7 +286,7 @@ class QueryBlock:
         self.augmented = points.query_block(exact, dtype)
         self.sq_norms = self.augmented[:, -1].astype(np.float64)
         self.leave_out = leave_out
-        self.bias = max(points.bias, rounding_bias(self.augmented[:8, :-2]))
+        self.rounding = row_rounding(self.augmented[:, :-2], self.sq_norms)
 
     @property
     def dtype(self) -> np.dtype:
@@ -297,6 +298,7 @@ class QueryBlock:
         subset = copy.copy(self)
         subset.exact, subset.augmented = self.exact[rows], self.augmented[rows]
         subset.sq_norms = self.sq_norms[rows]
+        subset.rounding = self.rounding.subset(rows)
         subset.leave_out = None if self.leave_out is None else self.leave_out[rows]
         return subset
 
@@ -347,25 +349,75 @@ def _whitened(whitening, X, dtype):
     return np.where(np.isfinite(rounded), rounded, Z)
 
 
-def rounding_bias(rows: FloatArray) -> float:
-    """Return how much longer than random the walk of rounding errors is; 1 if it is not.
+class RowRounding(NamedTuple):
+    """How rounding errors of inner products with each of some rows add up.
 
     Rounding errors along an inner product are like a random walk, of a length that
-    :func:`~skhdkde._pairwise.tiles.error_bound` bounds, unless the terms repeat: then all
-    round the same way. It shows in ``rows @ rows.T``, of a few rows: twice the largest
-    ratio to the bound is safe.
+    :func:`~skhdkde._pairwise.tiles.error_bound` bounds, with three exceptions. They can
+    be told from one of the two vectors, so that the queries are enough.
     """
-    product = rows @ rows.T
-    unit = 0.5 * np.finfo(rows.dtype).eps
-    walk = np.sqrt(min(rows.shape[1], 768))
-    sq_norms = np.square(rows, dtype=np.float64).sum(axis=1)
-    bias = 1.0
-    for i, row in enumerate(rows):
-        inner = np.multiply(rows, row, dtype=np.float64).sum(axis=1)
-        bound = unit * (2.25 * (sq_norms + sq_norms[i]) + 0.8 * walk * np.abs(inner))
-        error = np.abs(product[i] - inner)
-        bias = max(bias, 2.0 * np.max(error / np.maximum(bound, np.finfo(float).tiny)))
-    return float(bias)
+
+    bias: FloatArray  # (n_rows,), how much longer than random the walk may be; >= 1
+    lost_sq: FloatArray  # (n_rows,), sum of the terms so small that all may be lost
+
+    def subset(self, rows: Rows) -> Self:
+        """Return this for some of the rows."""
+        return type(self)(self.bias[rows], self.lost_sq[rows])
+
+
+def row_rounding(rows: FloatArray, sq_norms: FloatArray) -> RowRounding:
+    """Return how rounding errors of inner products with each row add up.
+
+    Terms that are equal, to the last digit of their sum, are all rounded the same way:
+    ``n`` of them walk ``n`` steps, and not ``sqrt(n)``. So the walk is longer by the root
+    of the mean number of terms equal to a term, of which a sample of features gives a
+    bound. Terms smaller than that digit are lost, all of them. Where a few terms are
+    nearly all of the sum it is as large from the start, and steps with it.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_features)
+        Up to a factor.
+    sq_norms : ndarray of shape (n_rows,)
+    """
+    n_features = rows.shape[1]
+    shares = np.square(rows)
+    total = shares.sum(axis=1, keepdims=True)
+    shares /= np.maximum(total, np.finfo(rows.dtype).tiny)
+    digit = np.full((len(rows), 1), np.finfo(rows.dtype).eps, rows.dtype)
+    if n_features > LONGEST_WALK:
+        starts = np.arange(0, n_features, LONGEST_WALK)
+        digit *= np.add.reduceat(shares, starts, axis=1).max(axis=1, keepdims=True)
+    squares = np.einsum("ij,ij->i", shares, shares)
+    few = np.clip(8.0 * (squares - 4.0 / n_features), 0.0, 1.0)
+    lost = np.where(shares < 4.0 * digit, np.minimum(shares, 0.5 * digit), 0.0)
+    n_terms = np.maximum(np.count_nonzero(shares >= digit, axis=1), 1)
+    sampled = np.sort(shares[:, _sampled_features(n_features)], axis=1)
+    equal = (np.diff(sampled, axis=1) <= digit) & (sampled[:, :-1] >= digit)
+    share = sampled.shape[1] / n_features
+    pairs = _pairs_in_runs(equal)
+    if share < 1.0:  # those of all features are hardly ever more
+        pairs += 2.0 * np.sqrt(pairs) + 3.0
+    n_equal = np.minimum(1.0 + 2.0 * pairs / share**2 / n_terms, n_terms)
+    # beside a few large terms all others may be lost, however large in the row itself
+    most = 0.5 * digit[:, 0] * min(n_features, LONGEST_WALK)
+    most *= np.clip(2.0 * (squares - 0.1), 0.0, 1.0)
+    lost_sq = np.maximum(lost.sum(axis=1), most) * sq_norms
+    return RowRounding(np.sqrt(n_equal) * (1.0 + few), lost_sq)
+
+
+@functools.lru_cache
+def _sampled_features(n_features):
+    """Return so many features, at random, that few equal pairs stand for few in all."""
+    size = min(n_features, int(np.ceil(np.sqrt(20.0 * n_features))))
+    return np.random.default_rng(0).permutation(n_features)[:size]
+
+
+def _pairs_in_runs(equal):
+    """Return how many pairs are in the runs of a row where each equals the next."""
+    place = np.arange(1, equal.shape[1] + 1)
+    start = np.maximum.accumulate(np.where(equal, 0, place), axis=1)
+    return np.where(equal, place - start, 0).sum(axis=1).astype(np.float64)
 
 
 def _prepare(X, scale, center):

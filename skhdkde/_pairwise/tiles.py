@@ -12,7 +12,7 @@ and of those rows only the pairs that carry weight are computed again:
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from skhdkde._pairwise.points import QueryBlock, TrainingPoints
+from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.arrays import namespace, row_batches, to_host
 from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray
@@ -167,23 +167,23 @@ class BareProducts:
         return state
 
 
-def error_bound(query_sq, points, bias, dtype, nearest_sq=0.0, reach_sq=np.inf):
+def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.inf):
     """Return a bound on the error of a row's squared distances, where they matter.
 
     Rounding errors of an inner product accumulate like a random walk along its
     terms (Higham and Mary, 2019, A new approach to probabilistic rounding error
     analysis), which matters if the terms have one sign, as for ``y`` near ``x``, and is
-    cut short where the BLAS starts a new block. The constants are 1.4 times the
-    largest errors seen over random, positive, clustered and sparse vectors from 1
-    to 10,000 features; the tests check them.
+    cut short where the BLAS starts a new block. The constants are those that bound the
+    errors of random, positive, clustered, sparse, repeated, heavy-tailed and tiny entries
+    from 1 to 10,000 features; the tests check them.
 
     Parameters
     ----------
     query_sq : ndarray of shape (n_rows,)
         ``|x|^2``.
+    rounding : RowRounding
+        Of the queries.
     points : TrainingPoints
-    bias : float
-        See :func:`~skhdkde._pairwise.points.rounding_bias`.
     dtype : dtype
         In which the distances are computed.
     nearest_sq, reach_sq : ndarray of shape (n_rows,)
@@ -195,16 +195,21 @@ def error_bound(query_sq, points, bias, dtype, nearest_sq=0.0, reach_sq=np.inf):
     with np.errstate(over="ignore", invalid="ignore"):
         norm = np.minimum(np.sqrt(query_sq) + np.sqrt(reach_sq), points.largest_norm)
         size = query_sq + norm**2
-        twice_inner = np.clip(size - nearest_sq, 0.0, size)
-        walk = np.sqrt(min(points.shape[1], 768))
-        eps = np.finfo(dtype).eps
-        delta = 0.5 * eps * (4.5 * size + 0.8 * bias * walk * twice_inner)
+        twice_inner = np.minimum(np.maximum(size - nearest_sq, reach_sq - size), size)
+        walk = np.sqrt(min(points.shape[1], LONGEST_WALK))
+        eps, bias = np.finfo(dtype).eps, rounding.bias
+        # of norms and last sums; float64 norms are themselves sums in float64
+        ends = 0.5 * bias + (4.0 if dtype == np.float32 else 10.0)
+        delta = (
+            0.5 * eps * (ends * size + 0.8 * bias * walk * np.maximum(twice_inner, 0.0))
+        )
+        delta += np.maximum(2.0 * rounding.lost_sq - 0.3 * delta, 0.0)
     return points.scaled_error(delta, eps)
 
 
 def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool:
     """Return whether no tile of these queries can need mending, by the worst bound."""
-    delta = error_bound(queries.sq_norms, points, queries.bias, queries.dtype)
+    delta = error_bound(queries.sq_norms, queries.rounding, points, queries.dtype)
     return not reduction.suspect_rows(np.zeros_like(delta), delta).any()
 
 
@@ -220,9 +225,8 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
     while len(rows) and not done:
         nearest_sq = np.minimum(earlier_sq[rows], tile.nearest_sq[rows])
         reach_sq = reduction.reach(nearest_sq)
-        delta = error_bound(
-            queries.sq_norms[rows], tile.points, queries.bias, dtype, nearest_sq, reach_sq
-        )
+        query_sq, rounding = queries.sq_norms[rows], queries.rounding.subset(rows)
+        delta = error_bound(query_sq, rounding, tile.points, dtype, nearest_sq, reach_sq)
         flagged = reduction.suspect_rows(nearest_sq, delta)
         rows, delta, nearest_sq = rows[flagged], delta[flagged], nearest_sq[flagged]
         if not len(rows):
