@@ -31,7 +31,6 @@ from skhdkde._selection import (
     merge_duplicates,
     search_by_neighbors,
     search_structures,
-    warn_of_duplicates,
 )
 from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
@@ -161,13 +160,14 @@ class LocalTraining(Training):
         return np.array(self.X)
 
     def folds(self):
+        seed, points = seed_from(self.estimator.random_state), self._plain_points
+        distinct = merge_duplicates(points, self.options, seed, standardized)
+        check_foldable(distinct)
         X, weights = np.asarray(self.X), self.weights
-        points, n_duplicates, index = merge_duplicates(TrainingPoints(X, weights))
-        check_foldable(points.shape[0], n_duplicates)
-        if n_duplicates:
-            X, weights = points.in_data_units(slice(None)), points.weights
-        seed = seed_from(self.estimator.random_state)
-        return Folds(X, weights, seed, index, n_duplicates, self.options)
+        if distinct.n_duplicates:
+            X, weights = X[distinct.index], distinct.points.weights
+        n_duplicates = distinct.n_duplicates
+        return Folds(X, weights, seed, distinct.index, n_duplicates, self.options)
 
     def whiten(self, structure):
         seed = self.estimator.random_state
@@ -180,12 +180,12 @@ class LocalTraining(Training):
         plain, estimator = points.whitening is None, self.estimator
         if plain and rule == "kl" and estimator.algorithm in ("neighbors", "auto"):
             self._prepared = prepare_index(points, estimator, self.options)
-            search = search_by_neighbors(
-                self._prepared, kernel, estimator.random_state, self.options
-            )
+            seed = estimator.random_state
+            distinct, search = merge_duplicates(points, self.options, seed), None
+            if not distinct.n_near:
+                search = search_by_neighbors(self._prepared, kernel, seed, self.options)
             if search is not None:
-                if search.n_copies:
-                    warn_of_duplicates(self.shape[0], search.n_copies, "kl", "bandwidth")
+                distinct.warn("kl", "bandwidth")
                 return search.bandwidth, search
         return bandwidth_by_rule(
             points, rule, kernel, self.options, random_state=estimator.random_state
@@ -255,17 +255,25 @@ def by_folds(estimator, structure, kernels):
     return not one_by_one
 
 
-def check_foldable(n_distinct, n_duplicates):
+def standardized(points):
+    """Return the points with each feature divided by its standard deviation."""
+    X = points.in_data_units(slice(None))
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = X.std(axis=0, dtype=np.float64)
+    usable = (deviation > 0.0) & np.isfinite(deviation)
+    return X / np.where(usable, deviation, 1.0).astype(X.dtype)
+
+
+def check_foldable(distinct):
     """Raise ValueError if there are too few distinct points; warn of duplicates."""
-    n_points = n_distinct + n_duplicates
+    n_distinct, n_duplicates = distinct.n_distinct, distinct.n_duplicates
     if n_distinct < FEWEST_POINTS:
         raise ValueError(
             f"bandwidth='kl' needs at least {FEWEST_POINTS} distinct points of positive "
             "weight in X, to leave out some and fit a structure to others; got "
-            f"n_samples={n_points}, {n_distinct} of them distinct."
+            f"n_samples={n_distinct + n_duplicates}, {n_distinct} of them distinct."
         )
-    if n_duplicates:
-        warn_of_duplicates(n_points, n_duplicates, "kl", "bandwidth")
+    distinct.warn("kl", "bandwidth")
 
 
 def within(bandwidth, largest, searched, n_points):

@@ -276,10 +276,13 @@ def test_compact_kernels_leave_no_point_out_of_reach():
 
 @pytest.mark.parametrize("kernel", ["tophat", "linear", "gaussian"])
 def test_near_duplicates(kernel):
-    """Pairs nearer than the products' error: the optimum is their distance."""
+    """Groups nearer than the products' error: the optimum is their distance.
+
+    They are too many in a group to be taken for duplicates.
+    """
     rng = np.random.default_rng(2)
-    X = np.arange(4.0)[:, None]
-    X = np.vstack([X, X + 1e-9 * rng.random((4, 1))])
+    X = np.repeat(np.arange(4.0)[:, None], 9, axis=0)
+    X += 1e-9 * rng.random(X.shape)
     h = select_bandwidth(X, kernel=kernel)
     assert 1e-10 < h < 1e-8
     kde = HighDimKernelDensity(kernel=kernel, bandwidth=h).fit(X)

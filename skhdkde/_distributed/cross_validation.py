@@ -33,9 +33,13 @@ from skhdkde._pairwise import KernelGridSums, KSmallest, scale_for
 from skhdkde._selection import (
     HELD_OUT_NEAREST_TOL,
     HELD_OUT_TOL,
+    N_NEIGHBORS,
     N_PILOT,
+    N_SAMPLED,
     BaseHeldOut,
+    Distinct,
     fold_ends,
+    warn_of_near_duplicates,
 )
 from skhdkde._utils.moments import Moments
 
@@ -106,7 +110,16 @@ class BlockFolds:
         drawn = blocks.draw(lambda n_distinct: fold_ends(n_distinct)[-1])
         self.shape = drawn.n_distinct, blocks.n_features
         self.n_duplicates = blocks.n_points - drawn.n_distinct
-        check_foldable(drawn.n_distinct, self.n_duplicates)
+        check_foldable(Distinct(None, None, drawn.n_distinct, self.n_duplicates))
+        layout = blocks.points().layout
+        near = PairsTask(
+            [layout],
+            [KSmallest(N_NEIGHBORS, HELD_OUT_NEAREST_TOL)],
+            blocks.options,
+            [drawn.X[:N_SAMPLED]],
+            left_out=drawn.hashes[:N_SAMPLED],
+        )
+        warn_of_near_duplicates(np.sqrt(blocks.run(near)[0]), layout.scale, "kl")
         ends = fold_ends(drawn.n_distinct)[:-1]
         self.queries = np.split(drawn.X, ends)
         self.query_weights = drawn.weights

@@ -23,14 +23,18 @@ from skhdkde._distributed.tasks import (
     SummaryTask,
 )
 from skhdkde._fit import Training
-from skhdkde._pairwise import ComputeOptions, scale_for, useful_center
+from skhdkde._pairwise import ComputeOptions, KSmallest, scale_for, useful_center
 from skhdkde._selection import (
     N_BANDWIDTHS,
+    N_NEIGHBORS,
     N_QUERIES,
     REFERENCE_RULES,
+    SMALLEST_FLOAT32,
+    Distinct,
     LeaveOneOut,
     queried_bandwidth,
     reference_bandwidth,
+    warn_of_near_duplicates,
 )
 from skhdkde._utils.hashing import find_hashes
 from skhdkde._utils.random import sampling_ranks, seed_from
@@ -199,9 +203,10 @@ class Blocks(Training):
         if rule in REFERENCE_RULES:
             spectrum = functools.partial(self._spectrum, points)
             return reference_bandwidth(points, rule, kernel, "bandwidth", spectrum), None
-        queries = BlockLeaveOneOut(self, points, kernel)
-        n_duplicates = queries.n_duplicates
-        return queried_bandwidth(queries, rule, "bandwidth", N_BANDWIDTHS, n_duplicates)
+        queries = BlockLeaveOneOut(self, points, kernel, rule)
+        return queried_bandwidth(
+            queries, rule, "bandwidth", N_BANDWIDTHS, queries.distinct
+        )
 
     def _spectrum(self, points):
         """Return the eigenvalues of the covariance, in squared scaled units."""
@@ -227,21 +232,32 @@ class Blocks(Training):
 class BlockLeaveOneOut(LeaveOneOut):
     """Distinct training points in blocks as queries, each without itself."""
 
-    def __init__(self, blocks, points, kernel):
+    def __init__(self, blocks, points, kernel, rule):
         drawn = blocks.draw(lambda n_distinct: min(n_distinct, N_QUERIES), points.layout)
         self.blocks, self.X, self.hashes = blocks, drawn.X, drawn.hashes
-        self.n_duplicates = blocks.n_points - drawn.n_distinct
-        distinct = PointsSummary(
+        n_exact = blocks.n_points - drawn.n_distinct
+        summary = PointsSummary(
             points.layout,
             points.moments,
             (drawn.n_distinct, blocks.n_features),
-            blocks.weighted or self.n_duplicates > 0,  # merged, they have weights
+            blocks.weighted or n_exact > 0,  # merged, they have weights
             drawn.largest_norm,
         )
         rows, weights = np.arange(len(drawn.X)), drawn.weights
+        self.distinct = Distinct(None, None, drawn.n_distinct, n_exact)
+        self.rule = rule
         self._set(
-            distinct, kernel, rows, drawn.index, weights, drawn.others, blocks.options
+            summary, kernel, rows, drawn.index, weights, drawn.others, blocks.options
         )
+
+    def _neighbors_sq(self, rows, tol, dtype):
+        # in the one pass that there is for the nearest point
+        reduction = KSmallest(N_NEIGHBORS, tol, dtype)
+        neighbors_sq = self._reduce(reduction, rows)
+        if dtype == np.float64 or neighbors_sq.min() > SMALLEST_FLOAT32:
+            distances = np.sqrt(neighbors_sq)
+            warn_of_near_duplicates(distances, self.points.scale, self.rule)
+        return neighbors_sq
 
     def _reduce(self, reduction, rows):
         task = PairsTask(

@@ -17,6 +17,7 @@ All searches maximise a mean log density over points that had no share in the es
 select                  `select_bandwidth`, for users
 rules                   the rules by name; `LeaveOneOut` for "kl" and "nearest";
                         reference rules
+duplicates              duplicates, exact and near ones, merged for a search
 curve                   `BandwidthCurve`, its maximum, the search that refines it
 cross_validation        folds, and structures ("auto") and tails compared on them
 neighbor_leave_one_out  "kl" on lists of neighbours
@@ -36,6 +37,13 @@ from skhdkde._selection.cross_validation import (
     search_structures,
 )
 from skhdkde._selection.curve import PARABOLA, BandwidthCurve
+from skhdkde._selection.duplicates import (
+    N_NEIGHBORS,
+    N_SAMPLED,
+    Distinct,
+    merge_duplicates,
+    warn_of_near_duplicates,
+)
 from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
 from skhdkde._selection.profile import bandwidth_grid, queries_of
 from skhdkde._selection.rules import (
@@ -44,12 +52,11 @@ from skhdkde._selection.rules import (
     N_QUERIES,
     REFERENCE_RULES,
     RULES,
+    SMALLEST_FLOAT32,
     LeaveOneOut,
     bandwidth_by_rule,
-    merge_duplicates,
     queried_bandwidth,
     reference_bandwidth,
-    warn_of_duplicates,
 )
 from skhdkde._selection.search_result import BandwidthSearch
 from skhdkde._selection.select import select_bandwidth

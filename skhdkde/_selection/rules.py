@@ -11,11 +11,10 @@ from skhdkde._pairwise import (
     KSmallest,
     LogSumExp,
     ReductionSpec,
-    TrainingPoints,
-    distinct_rows,
     reduce_pairs,
 )
 from skhdkde._selection.curve import search_bandwidth
+from skhdkde._selection.duplicates import merge_duplicates
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds
@@ -56,10 +55,8 @@ def bandwidth_by_rule(
     if rule in REFERENCE_RULES:
         spectrum = functools.partial(covariance_spectrum, points)
         return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
-    queries, n_duplicates = leave_one_out(
-        points, kernel, n_queries, random_state, options
-    )
-    return queried_bandwidth(queries, rule, parameter, bandwidths, n_duplicates)
+    queries, distinct = leave_one_out(points, kernel, n_queries, random_state, options)
+    return queried_bandwidth(queries, rule, parameter, bandwidths, distinct)
 
 
 def reference_bandwidth(points, rule, kernel, parameter, spectrum):
@@ -74,13 +71,12 @@ def reference_bandwidth(points, rule, kernel, parameter, spectrum):
     return _normal_reference(points, rule, kernel)
 
 
-def queried_bandwidth(queries, rule, parameter, bandwidths, n_duplicates):
+def queried_bandwidth(queries, rule, parameter, bandwidths, distinct):
     """Return the bandwidth of a rule that compares points, and the search or None."""
-    n_distinct = queries.points.shape[0]
+    n_distinct, n_duplicates = distinct.n_distinct, distinct.n_duplicates
     if n_distinct < 2:
         raise _too_few(n_distinct + n_duplicates, rule, parameter)
-    if n_duplicates:
-        warn_of_duplicates(n_distinct + n_duplicates, n_duplicates, rule, parameter)
+    distinct.warn(rule, parameter)
     if rule == "nearest":
         return queries.nearest_rule() / queries.points.scale, None
     search, best_is_at_end = search_bandwidth(queries, bandwidths, n_duplicates)
@@ -94,10 +90,12 @@ def queried_bandwidth(queries, rule, parameter, bandwidths, n_duplicates):
 
 
 def leave_one_out(points, kernel, n_queries, random_state, options):
-    """Return distinct training points as queries, and the number of duplicates."""
-    distinct, n_duplicates, index = merge_duplicates(points)
-    queries = LeaveOneOut(distinct, kernel, n_queries, random_state, options, index)
-    return queries, n_duplicates
+    """Return distinct training points as queries, and what is known of duplicates."""
+    distinct = merge_duplicates(points, options, random_state)
+    queries = LeaveOneOut(
+        distinct.points, kernel, n_queries, random_state, options, distinct.index
+    )
+    return queries, distinct
 
 
 def _normal_reference(points, rule, kernel):
@@ -129,36 +127,6 @@ def _too_few(n_points, rule, parameter):
         f"{parameter}={rule!r} needs at least two distinct points of positive weight "
         f"in X; got n_samples={n_points}{equal}."
     )
-
-
-def warn_of_duplicates(n_points, n_duplicates, rule, parameter):
-    """Warn that duplicates are left out as one."""
-    warn_user(
-        f"{n_duplicates} of the {n_points} training points are exact duplicates of "
-        f"others. {parameter}={rule!r} leaves out a point together with its duplicates; "
-        "otherwise the leave-one-out likelihood would grow without bound as the "
-        "bandwidth goes to 0."
-    )
-
-
-def merge_duplicates(points):
-    """Merge exact duplicates into one point with their total weight.
-
-    A duplicate of the query would make the leave-one-out density unbounded as ``h -> 0``.
-
-    Returns
-    -------
-    distinct : TrainingPoints
-    n_duplicates : int
-    index : ndarray of int of shape (n_distinct,)
-        Which of the points each is: the first of its duplicates.
-    """
-    first, group = distinct_rows(points)
-    n_duplicates = points.shape[0] - len(first)
-    if n_duplicates:
-        weights = np.bincount(group, weights=points.weights).astype(np.float64)
-        points = TrainingPoints(points.in_data_units(first), weights / weights.max())
-    return points, n_duplicates, first
 
 
 class LeaveOneOut:
@@ -207,10 +175,14 @@ class LeaveOneOut:
     def nearest_sq(self, rows):
         """Return squared distances of the points ``rows`` to the nearest other point."""
         for dtype in dict.fromkeys((self.dtype, np.dtype(np.float64))):
-            nearest = self._reduce(KSmallest(1, NEAREST_TOL[dtype], dtype), rows)[:, 0]
+            nearest = self._neighbors_sq(rows, NEAREST_TOL[dtype], dtype)[:, 0]
             if nearest.min() > SMALLEST_FLOAT32:
                 break
         return nearest
+
+    def _neighbors_sq(self, rows, tol, dtype):
+        """Return squared distances of points to others, ascending; the first at least."""
+        return self._reduce(KSmallest(1, tol, dtype), rows)
 
     def nearest_rule(self):
         """Return the bandwidth of "nearest", in scaled units."""

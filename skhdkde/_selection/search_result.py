@@ -54,8 +54,8 @@ class BandwidthSearch:
     n_queries : int
         Number of training points used as queries.
     n_copies : int
-        Number of training points that are exact duplicates of an earlier one; these
-        count as one point with their total weight.
+        Number of training points that are duplicates of another one, exact or up to
+        rounding; these count as one point with their total weight.
     candidates : tuple of Candidate
         Structures and degrees of freedom that were compared on held-out points; empty if
         there was nothing to compare, and the mean is over points left out one by one.
