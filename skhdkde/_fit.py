@@ -17,6 +17,7 @@ import numpy as np
 from skhdkde._approximation import approximate, prepare_index, wanted_index
 from skhdkde._density import (
     Structure,
+    check_far_rows,
     plain_density,
     structured_density,
     whiten_components,
@@ -157,13 +158,20 @@ class LocalTraining(Training):
     @functools.cached_property
     def _own(self):
         """The points on the host, for a structure: the caller's may change."""
-        return np.array(self.X)
+        return np.array(self._checked)
+
+    @functools.cached_property
+    def _checked(self):
+        """The points on the host, for what takes means and variances of them."""
+        X = np.asarray(self.X)
+        check_far_rows(X)
+        return X
 
     def folds(self):
         seed, points = seed_from(self.estimator.random_state), self._plain_points
         distinct = merge_duplicates(points, self.options, seed, standardized)
         check_foldable(distinct)
-        X, weights = np.asarray(self.X), self.weights
+        X, weights = self._checked, self.weights
         if distinct.n_duplicates:
             X, weights = X[distinct.index], distinct.points.weights
         n_duplicates = distinct.n_duplicates

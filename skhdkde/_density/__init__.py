@@ -16,6 +16,7 @@ density     `Structure`, `Component`, `Density`; `BaseDensity`, shared with bloc
 components  `WhitenedPoints`: coordinates, local scales, shrinkage of centres
 whitening   `Whitening`, the map of a bandwidth matrix
 covariance  covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
+far_rows    the check for rows that decide means and variances
 sampling    random draws
 ==========  ==========================================================================
 """
@@ -39,5 +40,6 @@ from skhdkde._density.density import (
     plain_density,
     structured_density,
 )
+from skhdkde._density.far_rows import check_far_rows
 from skhdkde._density.sampling import check_n_samples, draw, random_steps
 from skhdkde._density.whitening import Whitening

@@ -17,12 +17,18 @@ from scipy.optimize import brentq
 from skhdkde._kernels import SHARP_CURVE
 from skhdkde._selection.search_result import BandwidthSearch
 from skhdkde._utils.arrays import weighted_mean
+from skhdkde._utils.warnings import warn_user
 
 # Largest spacing in log h from which a quintic spline finds the optimum to 1e-3 (the
 # error falls with its sixth power); spacing at which a compact kernel's search stops.
 SPLINE_SPACING = 0.1
 COMPACT_SPACING = 5e-4
 MAX_PASSES = 12
+# Share of the queries, of lowest log density, without which a bandwidth should not be
+# much smaller, and how much is.
+TRIMMED, LARGEST_SHARE = 0.01, 3.0
+# Share of what these lack that those named have; a lack, in nats, that is as good as any.
+MOST, LARGEST_LACK = 0.9, 1e12
 # Difference in log h below which two bandwidths are one.
 EQUAL_SPACING = 1e-9
 
@@ -157,6 +163,7 @@ def search_bandwidth(queries, bandwidths, n_duplicates=0):
     at_end = curve.best_is_at_end and np.isclose(
         best, curve.bandwidths[curve.best], rtol=1e-6
     )
+    refined.warn_of_far_points(best)
     search = BandwidthSearch(
         bandwidth=float(best / scale),
         bandwidths=curve.bandwidths / scale,
@@ -174,6 +181,8 @@ class _RefinedCurve:
 
     def __init__(self, queries):
         self.queries, self.curve, self.n_passes = queries, BandwidthCurve(), 0
+        # without the lowest log densities: largest mean, its bandwidth, whose they are
+        self.trimmed = -np.inf, np.nan, np.empty(0, dtype=int)
 
     def evaluate(self, bandwidths):
         """Make one pass over the pairs for all bandwidths that were not tried yet."""
@@ -181,6 +190,45 @@ class _RefinedCurve:
         self.n_passes += 1
         log_density = self.queries.log_density(bandwidths)
         self.curve.add(bandwidths, log_density, self.queries.weights)
+        self._trim(bandwidths, log_density)
+
+    def _trim(self, bandwidths, log_density):
+        """Note where the mean without the lowest log densities is largest so far."""
+        n_lowest = max(int(TRIMMED * len(log_density)), 1)
+        if len(log_density) <= 10 * n_lowest or not len(bandwidths):
+            return
+        lowest = np.argpartition(log_density, n_lowest, axis=0)[:n_lowest]
+        total = self.queries.weights @ log_density
+        weights = self.queries.weights[lowest]
+        left_out = weights * np.take_along_axis(log_density, lowest, axis=0)
+        with np.errstate(invalid="ignore"):
+            total = (total - left_out.sum(axis=0)) / (
+                self.queries.weights.sum() - weights.sum(axis=0)
+            )
+        best = int(np.argmax(np.nan_to_num(total, nan=-np.inf)))
+        if total[best] > self.trimmed[0]:
+            own = log_density[lowest[:, best], best]
+            order = np.argsort(own)
+            # as few as make up most of what all of them lack
+            lacking = np.cumsum(np.minimum(total[best] - own[order], LARGEST_LACK))
+            n_needed = np.searchsorted(lacking, MOST * lacking[-1]) + 1
+            rows = lowest[order[:n_needed], best]
+            self.trimmed = total[best], bandwidths[best], rows
+
+    def warn_of_far_points(self, best):
+        """Warn if a few points that are far from all others decide the bandwidth."""
+        _, without, rows = self.trimmed
+        if self.queries.kernel.compact or not best > LARGEST_SHARE * without:
+            return
+        scale = self.queries.points.scale
+        shown = ", ".join(str(self.queries.index[row]) for row in rows[:5])
+        warn_user(
+            f"the bandwidth, {best / scale:.3g}, is so large because of {len(rows)} of "
+            f"{len(self.queries.rows)} training points that are far from all others (row "
+            f"{shown}); without them it would be at most about {without / scale:.3g}. "
+            "Remove them if they are errors; if not, covariance_type='auto' or "
+            "kernel='student' can do with both."
+        )
 
     def widen(self):
         """Go on beyond an end of the grid while the best is there."""

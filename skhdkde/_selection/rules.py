@@ -158,7 +158,7 @@ class LeaveOneOut:
         """Set the queries: ``rows`` of the points, and the weight of all others."""
         self.points, self.kernel = points, kernel
         self.options = options.labelled("bandwidth")
-        self.rows, self.weights = rows, weights
+        self.rows, self.index, self.weights = rows, index, weights
         # the heaviest are the pilots; of those that weigh the same any
         order = np.lexsort((sampling_ranks(index, 0), -weights))
         self.pilots = rows[order[:N_PILOT]]
