@@ -18,7 +18,6 @@ from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype, select
-from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import (
     check_data,
     check_n_jobs,
@@ -306,8 +305,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
-        seed = seed_beside(self.random_state)
-        fitted._held_out = HeldOutScores(found.density, fitted._weightless, seed)
+        fitted._held_out = HeldOutScores(
+            found.density, fitted._weightless, self.random_state
+        )
         fitted.approximation_, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self

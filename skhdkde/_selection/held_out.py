@@ -14,7 +14,7 @@ import numpy as np
 from skhdkde._density import structured_density, whiten_components
 from skhdkde._pairwise import TrainingPoints, distinct_rows
 from skhdkde._selection.cross_validation import fold_fallback
-from skhdkde._utils.random import sampling_ranks
+from skhdkde._utils.random import sampling_ranks, seed_beside
 from skhdkde._utils.validation import interleaved
 
 N_FOLDS = 20
@@ -30,12 +30,14 @@ class HeldOutScores:
         Of the points of positive weight.
     weightless : tuple of ndarray, or None
         Which of all training points have no weight, and these points.
-    seed : int
-        For folds and mixtures.
+    random_state : int, RandomState instance or None
+        For folds and mixtures; nothing is drawn from it.
     """
 
-    def __init__(self, density, weightless, seed):
-        self.density, self.weightless, self.seed = density, weightless, seed
+    def __init__(self, density, weightless, random_state):
+        self.density, self.weightless = density, weightless
+        if density.structure is not None:
+            self.seed = seed_beside(random_state)
         self._made = None
 
     @property

@@ -6,6 +6,7 @@ Kaplan, 2007, Summarizing data using bottom-k sketches).
 """
 
 import copy
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ def seed_from(random_state: Any) -> int:
 
 def seed_beside(random_state: Any) -> int:
     """Return the next seed of a random state, which stays as it is."""
-    return seed_from(copy.deepcopy(check_random_state(random_state)))
+    if not isinstance(random_state, Integral):
+        random_state = copy.deepcopy(check_random_state(random_state))
+    return seed_from(random_state)
 
 
 def mix_bits(bits: IntArray) -> IntArray:
