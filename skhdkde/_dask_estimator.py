@@ -90,15 +90,16 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Whether to show progress, except of what is computed later.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest", and the folds. :meth:`sample` has its
-        own.
+        Draws the queries for "kl" and "nearest", and the folds, by positions of rows.
+        :meth:`sample` has its own.
 
     Attributes
     ----------
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
             bandwidth_search_, n_features_in_, feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
-        that ``bandwidth_search_`` states is an estimate above 65,536 points.
+        that ``bandwidth_search_`` states is an estimate above 65,536 points. There is
+        no ``held_out_log_density_``.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

@@ -16,6 +16,7 @@ from skhdkde._density import draw
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
+from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype, select
 from skhdkde._utils.validation import (
     check_data,
@@ -153,7 +154,8 @@ class HighDimKernelDensity(BaseKernelDensity):
     random_state : int, RandomState instance or None, default=None
         Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
         start of mixtures, and the samples that `algorithm` sums over. Pass an int for the
-        same estimate each time. :meth:`sample` has its own.
+        same estimate each time. What is drawn are positions of rows: in another order
+        the same rows are another draw. :meth:`sample` has its own.
 
     Attributes
     ----------
@@ -178,6 +180,10 @@ class HighDimKernelDensity(BaseKernelDensity):
     bandwidth_search_ : BandwidthSearch or None
         For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
         ``candidates`` the structures and degrees of freedom compared; otherwise None.
+
+    held_out_log_density_ : ndarray of shape (n_samples,)
+        Log density of each training point by fits that did not see it, in nats: what to
+        hold fresh points against. Made when first asked for, in a pass over all pairs.
 
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
@@ -299,9 +305,29 @@ class HighDimKernelDensity(BaseKernelDensity):
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
+        fitted._held_out = HeldOutScores(
+            found.density, fitted._weightless, self.random_state
+        )
         fitted.approximation_, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
+
+    @property
+    def held_out_log_density_(self) -> np.ndarray:
+        """Log density of each training point by fits that did not see it, in nats.
+
+        Fresh points are as likely: quantiles are thresholds, and the p-value of a point
+        is ``(1 + k) / (n_samples + 1)`` where ``k`` of these are at most its log density.
+
+        Without a structure each point is left out by itself, as ``score_samples(None)``
+        does. Otherwise the points are split into 20 folds, duplicates together, and the
+        setting of the fit (type of covariance, kernel, bandwidth) is fitted again without
+        each: covariance, mixture, local scales and shrinkage. Points of weight zero have
+        log densities too. Sums are over all points, for any `algorithm`. It is made when
+        first asked for, and kept.
+        """
+        options = self._compute_options()
+        return like(self._held_out.log_density(options), self._like)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density at each point.
@@ -311,8 +337,10 @@ class HighDimKernelDensity(BaseKernelDensity):
         X : array-like of shape (n_queries, n_features), or None
             Points. None stands for the training points, each without itself but not
             without its duplicates: the leave-one-out log density. Training points passed
-            as X count themselves, and score far too high. In a Pipeline None cannot pass
-            the other steps: ask its last step.
+            as X count themselves, and score far too high. Where a point has a share in a
+            covariance, a mixture or local scales it is too likely all the same: see
+            `held_out_log_density_`. In a Pipeline None cannot pass the other steps: ask
+            its last step.
 
         Returns
         -------
@@ -460,6 +488,16 @@ class HighDimKernelDensity(BaseKernelDensity):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
+
+    def __dir__(self):
+        # scikit-learn asks for all attributes that it lists, and its displays, too, for
+        # their values: the one that takes a pass is listed once it has been made
+        lazy = set() if self._has_held_out() else {"held_out_log_density_"}
+        return [n for n in object.__dir__(self) if n not in lazy and hasattr(self, n)]
+
+    def _has_held_out(self):
+        """Return whether held-out log densities have been made."""
+        return "_held_out" in vars(self) and self._held_out.made
 
     def _compute_options(self):
         """Return how pairs are visited, for the parameters as they are now.

@@ -32,6 +32,7 @@ from skhdkde._selection import (
     merge_duplicates,
     search_by_neighbors,
     search_structures,
+    standardized,
 )
 from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
@@ -261,15 +262,6 @@ def by_folds(estimator, structure, kernels):
         return False
     one_by_one = structure.plain and len(kernels) == 1 and kernels[0].name != "student"
     return not one_by_one
-
-
-def standardized(points):
-    """Return the points with each feature divided by its standard deviation."""
-    X = points.in_data_units(slice(None))
-    with np.errstate(over="ignore", invalid="ignore"):
-        deviation = X.std(axis=0, dtype=np.float64)
-    usable = (deviation > 0.0) & np.isfinite(deviation)
-    return X / np.where(usable, deviation, 1.0).astype(X.dtype)
 
 
 def check_foldable(distinct):

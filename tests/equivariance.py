@@ -52,13 +52,18 @@ class Case:
         return self.parameters.get("covariance_type", "spherical") == "spherical"
 
     @property
+    def plain(self):
+        """Whether kernels are round and of one size, at the points themselves."""
+        asked = self.parameters.get
+        return self.spherical and not (asked("preserve_variance") or asked("adaptive"))
+
+    @property
     def by_folds(self):
         """Whether the bandwidth is searched for on held-out folds."""
         asked = self.parameters.get
         if asked("bandwidth", "kl") != "kl" or asked("kernel") in COMPACT:
             return False
-        plain = self.spherical and not (asked("preserve_variance") or asked("adaptive"))
-        return not plain or asked("kernel") == "student"
+        return not self.plain or asked("kernel") == "student"
 
     @property
     def exact(self):
@@ -238,6 +243,9 @@ def public_results(kde, queries):
     own = np.asarray(kde.score_samples(None))
     yield "left_out", Result("density", own, of_rows=True)
     yield from report_results(kde, "left_out", of_rows=True)
+    if hasattr(kde, "held_out_log_density_"):  # not on a cluster
+        own = np.asarray(kde.held_out_log_density_)
+        yield "held_out", Result("density", own, of_rows=True)
     yield "score", Result("total", kde.score(queries))
     score = kl_scorer(kde, queries)
     if score > -1e7:  # below, some are counted as -1e9
@@ -480,6 +488,8 @@ class Comparison:
         names, case = set(), self.case
         if self.change.order is not None:
             names.add("sample")  # the numbers drawn stand for rows
+            if not case.plain:
+                names.add("held_out")  # by folds
         if not self.exact and case.has_loose_standard_errors:
             names |= of_diagnoses("standard_error")
         if not self.exact and case.has_loose_thresholds:

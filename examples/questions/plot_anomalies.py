@@ -50,9 +50,11 @@ def with_intruders(seed):
 #
 # ``score_samples(X)`` of the training points themselves is a mistake that is easily made.
 # ``score_samples(None)`` leaves each point out of the sum. With
-# ``covariance_type="full"`` it knows which pixels vary, and which vary together. Beside
-# these are the usual scores of scikit-learn, with several numbers of neighbours where
-# there is a choice: with labels that one does not have, one would know which is best.
+# ``covariance_type="full"`` the kernels know which pixels vary, and which vary together;
+# as each point has a share in that, ``held_out_log_density_`` scores it by a covariance
+# of other points. Beside these are the usual scores of scikit-learn, with several
+# numbers of neighbours where there is a choice: with labels that one does not have, one
+# would know which is best.
 
 
 def odd_scores(X):
@@ -63,7 +65,7 @@ def odd_scores(X):
     scores = {
         "each point itself included": -spherical.score_samples(X),
         "leave-one-out": -spherical.score_samples(None),
-        "leave-one-out, full": -full.score_samples(None),
+        "held out, full": -full.held_out_log_density_,
         "distance to the nearest": distances[:, 0],
         "mean distance to 5": distances.mean(axis=1),
         "isolation forest": -IsolationForest(random_state=0).fit(X).score_samples(X),

@@ -110,7 +110,7 @@ class BlockFolds:
         drawn = blocks.draw(lambda n_distinct: fold_ends(n_distinct)[-1])
         self.shape = drawn.n_distinct, blocks.n_features
         self.n_duplicates = blocks.n_points - drawn.n_distinct
-        check_foldable(Distinct(None, None, drawn.n_distinct, self.n_duplicates))
+        check_foldable(Distinct(None, None, None, drawn.n_distinct, self.n_duplicates))
         layout = blocks.points().layout
         near = PairsTask(
             [layout],

@@ -244,7 +244,7 @@ class BlockLeaveOneOut(LeaveOneOut):
             drawn.largest_norm,
         )
         rows, weights = np.arange(len(drawn.X)), drawn.weights
-        self.distinct = Distinct(None, None, drawn.n_distinct, n_exact)
+        self.distinct = Distinct(None, None, None, drawn.n_distinct, n_exact)
         self.rule = rule
         self._set(
             summary, kernel, rows, drawn.index, weights, drawn.others, blocks.options

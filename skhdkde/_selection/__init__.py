@@ -10,6 +10,7 @@
       search_bandwidth            the maximum of a BandwidthCurve
     search_structures             structures and tails, on points held out in folds
       Folds -> HeldOut -> KernelCurve
+    HeldOutScores                 the setting that was chosen, on all training points
 
 All searches maximise a mean log density over points that had no share in the estimate.
 
@@ -20,6 +21,7 @@ rules                   the rules by name; `LeaveOneOut` for "kl" and "nearest";
 duplicates              duplicates, exact and near ones, merged for a search
 curve                   `BandwidthCurve`, its maximum, the search that refines it
 cross_validation        folds, and structures ("auto") and tails compared on them
+held_out                every training point, scored by fits that did not see it
 neighbor_leave_one_out  "kl" on lists of neighbours
 profile                 the curve of a fitted density, for displays
 search_result           `BandwidthSearch` and `Candidate`, which users see
@@ -42,8 +44,10 @@ from skhdkde._selection.duplicates import (
     N_SAMPLED,
     Distinct,
     merge_duplicates,
+    standardized,
     warn_of_near_duplicates,
 )
+from skhdkde._selection.held_out import HeldOutScores
 from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
 from skhdkde._selection.profile import bandwidth_grid, queries_of
 from skhdkde._selection.rules import (

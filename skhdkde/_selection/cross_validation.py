@@ -97,11 +97,7 @@ class Folds:
 
     def components(self, structure):
         """Return, for each fold, the components fitted to the points outside of it."""
-        fallback = None
-        standardized = isinstance(structure.mixture, MixtureSpec)
-        if structure.covariance_type in ("diag", "full") or standardized:
-            fallback = standardizing(Moments.of(self.X, self.weights))
-        fitted = []
+        fallback, fitted = fold_fallback(self.X, self.weights, structure), []
         for queries in self.queries:
             others = np.setdiff1d(np.arange(len(self.X)), queries)
             weights = None if self.weights is None else self.weights[others]
@@ -117,6 +113,14 @@ class Folds:
                 )
             )
         return fitted
+
+
+def fold_fallback(X, weights, structure):
+    """Return what serves for features that vary in X, but not outside of some fold."""
+    standardized = isinstance(structure.mixture, MixtureSpec)
+    if structure.covariance_type in ("diag", "full") or standardized:
+        return standardizing(Moments.of(X, weights))
+    return None
 
 
 class BaseHeldOut(abc.ABC):

@@ -50,6 +50,8 @@ class Distinct:
         Each with the total weight of its duplicates; None for points in blocks.
     index : ndarray of int of shape (n_distinct,) or None
         Which of the points as given each is.
+    group : ndarray of int of shape (n_points,) or None
+        Which of the distinct points each of those given is merged into.
     n_distinct : int
     n_exact, n_near : int
         Number of points merged: equal to another to the last bit, and nearly.
@@ -59,6 +61,7 @@ class Distinct:
 
     points: TrainingPoints | None
     index: np.ndarray | None
+    group: np.ndarray | None
     n_distinct: int
     n_exact: int = 0
     n_near: int = 0
@@ -119,16 +122,26 @@ def merge_duplicates(points, options, random_state, coordinates=None):
         near, unit = TrainingPoints(coordinates(distinct)), " standard deviations"
     leader, distance_scaled = _near_duplicates(near, first, options, random_state)
     if leader is None:
-        return Distinct(distinct, first, len(first), n_exact)
-    remaining, group = np.unique(leader, return_inverse=True)
+        return Distinct(distinct, first, group, len(first), n_exact)
+    remaining, of_distinct = np.unique(leader, return_inverse=True)
     return Distinct(
-        _merged(distinct, remaining, group),
+        _merged(distinct, remaining, of_distinct),
         first[remaining],
+        of_distinct[group],
         len(remaining),
         n_exact,
         len(leader) - len(remaining),
         f"{distance_scaled / near.scale:.2g}{unit}",
     )
+
+
+def standardized(points):
+    """Return the points with each feature divided by its standard deviation."""
+    X = points.in_data_units(slice(None))
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = X.std(axis=0, dtype=np.float64)
+    usable = (deviation > 0.0) & np.isfinite(deviation)
+    return X / np.where(usable, deviation, 1.0).astype(X.dtype)
 
 
 def _merged(points, first, group):

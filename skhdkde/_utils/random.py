@@ -5,6 +5,8 @@ random sample, and blocks of X agree on which rows that are (bottom-k sampling: 
 Kaplan, 2007, Summarizing data using bottom-k sketches).
 """
 
+import copy
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,13 @@ def lowest(ranks: IntArray, k: int) -> IntArray:
 def seed_from(random_state: Any) -> int:
     """Return a seed from a random state of any kind that scikit-learn takes."""
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def seed_beside(random_state: Any) -> int:
+    """Return the next seed of a random state, which stays as it is."""
+    if not isinstance(random_state, Integral):
+        random_state = copy.deepcopy(check_random_state(random_state))
+    return seed_from(random_state)
 
 
 def mix_bits(bits: IntArray) -> IntArray:

@@ -1,0 +1,129 @@
+"""Log densities of the training points by fits that did not see them.
+
+A training point that is left out of the sum still had a share in a covariance, a mixture
+or local scales, which know it too well. So the points are split into folds, and each is
+scored by a fit of the same setting to the other folds. There are more folds than in the
+search, which makes many more fits: the more points these have, the nearer they are to
+the fit to all points, by which fresh ones are scored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skhdkde._density import structured_density, whiten_components
+from skhdkde._pairwise import TrainingPoints
+from skhdkde._selection.cross_validation import fold_fallback
+from skhdkde._selection.duplicates import merge_duplicates, standardized
+from skhdkde._utils.random import sampling_ranks, seed_beside
+from skhdkde._utils.validation import interleaved
+
+N_FOLDS = 20
+FEWEST_POINTS = 3
+
+
+class HeldOutScores:
+    """Log densities of the training points by fits that did not see them, made once.
+
+    Parameters
+    ----------
+    density : Density
+        Of the points of positive weight.
+    weightless : tuple of ndarray, or None
+        Which of all training points have no weight, and these points.
+    random_state : int, RandomState instance or None
+        For folds and mixtures; nothing is drawn from it.
+    """
+
+    def __init__(self, density, weightless, random_state):
+        self.density, self.weightless = density, weightless
+        if density.structure is not None:
+            self.seed = seed_beside(random_state)
+        self._made = None
+
+    @property
+    def made(self):
+        """Whether they have been asked for."""
+        return self._made is not None
+
+    def log_density(self, options):
+        """Return log densities of all training points, (n_points,), in data units."""
+        if self._made is None:
+            self._made = self._scores(options)
+        return self._made
+
+    def _scores(self, options):
+        """Return log densities, of points without weight too."""
+        density = self.density
+        zero, more = self.weightless or (None, None)
+        if density.structure is None:
+            own = density.log_density(None, options)
+            of_more = None if more is None else density.log_density(more, options)
+        else:
+            X = density.training
+            X = X if more is None else np.vstack([X, more])
+            scores = fold_scores(density, X, self.seed, options)
+            own, of_more = np.split(scores, [density.n_points])
+        return own if zero is None else interleaved(zero, (own,), (of_more,))[0]
+
+
+def fold_scores(density, X, seed, options):
+    """Return log densities of points by the setting of a density, fitted without them.
+
+    Parameters
+    ----------
+    density : Density
+        With a structure.
+    X : ndarray of shape (n_points, n_features)
+        The points that it was fitted to, then others that no fit is to see.
+    seed : int
+    options : ComputeOptions
+    """
+    structure, kernel, n_seen = density.structure, density.kernel, density.n_points
+    weights = density.weights()
+    weights = None if (weights == 1.0).all() else weights
+    fallback = fold_fallback(X[:n_seen], weights, structure)
+    scores = np.empty(len(X), dtype=density.dtype)
+    for fold in folds_of(X, n_seen, seed, options):
+        others = np.setdiff1d(np.arange(n_seen), fold)
+        components = whiten_components(
+            X[others],
+            None if weights is None else weights[others],
+            structure,
+            seed,
+            options,
+            fallback=fallback,
+            refit_mixture=True,
+        )
+        largest = structure.largest_bandwidth(kernel, components[0])
+        bandwidth = min(density.bandwidth, largest)
+        fitted = structured_density(X[others], components, structure, kernel, bandwidth)
+        scores[fold] = fitted.log_density(X[fold], options)
+    return scores
+
+
+def folds_of(X, n_seen, seed, options):
+    """Return the rows of each fold; duplicates, also near ones, are in the same.
+
+    Folds are of one size, up to duplicates. Rows from ``n_seen`` on do not change the
+    folds of those before.
+
+    Raises
+    ------
+    ValueError
+        If there are too few distinct points.
+    """
+    distinct = merge_duplicates(TrainingPoints(X), options, seed, standardized)
+    first, group = distinct.index, distinct.group
+    n_distinct = int(np.count_nonzero(first < n_seen))
+    if n_distinct < FEWEST_POINTS:
+        raise ValueError(
+            f"held_out_log_density_ needs at least {FEWEST_POINTS} distinct points of "
+            "positive weight in X, to leave out some and fit a structure to others; got "
+            f"{n_distinct}."
+        )
+    n_folds = min(N_FOLDS, n_distinct)
+    fold = np.empty(len(first), dtype=int)
+    order = np.lexsort((sampling_ranks(first, seed), first >= n_seen))
+    fold[order] = np.arange(len(first)) % n_folds
+    return [np.flatnonzero(fold[group] == k) for k in range(n_folds)]
