@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
+from skhdkde._selection import curve
 from skhdkde.regimes import gaussian_thresholds
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
@@ -309,6 +310,7 @@ def test_weights_of_many_orders(X, weights, expected):
     assert h == pytest.approx(1e-10, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*far from all others:UserWarning")
 def test_an_outlier_among_the_pilots():
     """The mean nearest distance of the pilot is far above that of all points.
 
@@ -466,3 +468,23 @@ def test_gaussian_rule_is_near_the_best_in_high_dimension(n, d, power):
         for rule in ("kl", "gaussian")
     }
     assert score["kl"] - score["gaussian"] < 0.005 * d
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize("law", ["normal", "heavy-tailed", "two scales"])
+def test_where_many_pairs_are_searched(law, kernel, monkeypatch):
+    """A few queries say where to look; the optimum is that over all of them."""
+    rng = np.random.default_rng(3)
+    X = {
+        "normal": lambda: rng.standard_normal((3000, 2)),
+        "heavy-tailed": lambda: rng.standard_t(2, (3000, 3)),
+        "two scales": lambda: (
+            rng.standard_normal((3000, 6)) * rng.choice([0.05, 1.0], (3000, 1))
+        ),
+    }[law]()
+    expected = select_bandwidth(X, kernel=kernel)
+    monkeypatch.setattr(curve, "MOST_PAIRS", 1000)
+    found, search = select_bandwidth(X, kernel=kernel, return_search=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert search.n_queries == 3000
+    assert len(search.bandwidths) < 32

@@ -419,3 +419,32 @@ def test_training_points_in_float32_are_at_no_distance(n_queries):
     alone = HighDimKernelDensity(covariance_type="diag", bandwidth=1e-7)
     peak = alone.fit(X.astype(np.float64)).score_samples(X.astype(np.float64)).max()
     np.testing.assert_allclose(kde.score_samples(queries), peak, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [True, 1, 3])
+@pytest.mark.parametrize("kind", ["lattice", "few distinct", "some twice", "all equal"])
+def test_local_scales_among_duplicates(kind, adaptive):
+    """A duplicate is a neighbour at distance 0; the definition looks at every pair."""
+    rng = np.random.default_rng(5)
+    X = {
+        "lattice": lambda: rng.integers(0, 4, (200, 3)),
+        "few distinct": lambda: rng.integers(0, 2, (300, 2)),
+        "some twice": lambda: np.repeat(rng.standard_normal((90, 3)), [1, 2, 3] * 30, 0),
+        "all equal": lambda: np.ones((20, 2)),
+    }[kind]()
+    X = X[rng.permutation(len(X))].astype(float)
+    queries = rng.standard_normal((10, X.shape[1]))
+    kde = HighDimKernelDensity(bandwidth=0.7, adaptive=adaptive).fit(X)
+    k = 5 if adaptive is True else adaptive
+    apart = np.linalg.norm(X[:, None] - X, axis=2)
+    scale = np.sort(apart, axis=1)[:, k]  # itself is the first
+    if scale.any():
+        scale = np.maximum(scale, scale[scale > 0.0].min())
+        scale /= np.sqrt(np.mean(scale**2))
+    else:
+        scale = np.ones(len(X))
+    h, d = 0.7 * scale, X.shape[1]
+    sq = np.sum((queries[:, None] - X) ** 2, axis=2)
+    log_terms = -0.5 * sq / h**2 - d * np.log(h) - 0.5 * d * np.log(2.0 * np.pi)
+    expected = np.log(np.exp(log_terms).mean(axis=1))
+    assert_allclose(kde.score_samples(queries), expected, atol=1e-8)

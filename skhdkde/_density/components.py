@@ -13,7 +13,14 @@ import numpy as np
 
 from skhdkde._density.covariance import fit_whitenings
 from skhdkde._density.whitening import Whitening
-from skhdkde._pairwise import KSmallest, TrainingPoints, indistinct_sq, reduce_pairs
+from skhdkde._pairwise import (
+    KSmallest,
+    Nearest,
+    TrainingPoints,
+    distinct_rows,
+    indistinct_sq,
+    reduce_pairs,
+)
 
 # Relative error of the distances that local scales are made of.
 SCALE_TOL = 1e-4
@@ -72,14 +79,7 @@ class WhitenedPoints(Whitened):
         if k < 1:
             return np.ones(len(self.Z))
         points = TrainingPoints(self.Z)
-        everything = np.arange(len(self.Z))
-        sq = reduce_pairs(
-            KSmallest(k, SCALE_TOL),
-            points.rows_as_queries(everything),
-            points,
-            options,
-            leave_out=everything,
-        )[:, -1]
+        sq = _kth_neighbor_sq(points, k, options)
         # rows equal in X need not be equal to the last bit in whitened coordinates
         apart = sq > indistinct_sq(points.largest_norm, points.dtype)
         if not apart.any():
@@ -128,6 +128,38 @@ class WhitenedPoints(Whitened):
             sq_offset=sq_offset,
             scale=scale,
         )
+
+
+def _kth_neighbor_sq(points, k, options):
+    """Return squared distances of points to their ``k``-th neighbour, in scaled units.
+
+    Duplicates are neighbours at distance 0. Each distinct point is compared once to each
+    other, and its neighbours count as often as they occur.
+    """
+    first, group = distinct_rows(points)
+    if len(first) == len(group):
+        queries = points.rows_as_queries(group)
+        reduction = KSmallest(k, SCALE_TOL)
+        return reduce_pairs(reduction, queries, points, options, leave_out=group)[:, -1]
+    counts = np.bincount(group)
+    sq, rows = np.zeros(len(first)), np.flatnonzero(counts <= k)
+    if not len(rows):
+        return sq[group]
+    distinct = points.subset(first)
+    n_neighbors = min(k, len(first) - 1)
+    found = reduce_pairs(
+        Nearest(n_neighbors, SCALE_TOL),
+        distinct.rows_as_queries(rows),
+        distinct,
+        options,
+        leave_out=rows,
+    )
+    ids = found[:, n_neighbors:].astype(int)
+    # the first at which so many are reached, with a point's own duplicates
+    reached = np.cumsum(counts[ids], axis=1) + (counts[rows] - 1)[:, None] >= k
+    column = np.argmax(reached, axis=1)
+    sq[rows] = found[np.arange(len(rows)), column]
+    return sq[group]
 
 
 def whiten_components(

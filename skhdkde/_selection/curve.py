@@ -29,6 +29,9 @@ MAX_PASSES = 12
 TRIMMED, LARGEST_SHARE = 0.01, 3.0
 # Share of what these lack that those named have; a lack, in nats, that is as good as any.
 MOST, LARGEST_LACK = 0.9, 1e12
+# Pairs from which on one in so many queries finds where to look; bandwidths that all
+# of them then try to each side.
+MOST_PAIRS, PILOT_STEP, N_BESIDE = 2**27, 16, 4
 # Difference in log h below which two bandwidths are one.
 EQUAL_SPACING = 1e-9
 
@@ -153,7 +156,10 @@ def search_bandwidth(queries, bandwidths, n_duplicates=0):
     if isinstance(bandwidths, Integral):
         low, high = queries.search_range()
         ratio = queries.kernel.squaring_ratio
-        refined.evaluate(geometric_grid(low, high, bandwidths, ratio))
+        grid = geometric_grid(low, high, bandwidths, ratio)
+        if ratio is not None and len(queries.rows) * queries.points.shape[0] > MOST_PAIRS:
+            grid = refined.located(grid, ratio)
+        refined.evaluate(grid)
         refined.widen()
         refined.zoom(bandwidths)
     else:
@@ -191,6 +197,19 @@ class _RefinedCurve:
         log_density = self.queries.log_density(bandwidths)
         self.curve.add(bandwidths, log_density, self.queries.weights)
         self._trim(bandwidths, log_density)
+
+    def located(self, bandwidths, ratio):
+        """Return a fine grid around the best bandwidth for some of the queries."""
+        some = self.queries.subset(np.arange(0, len(self.queries.rows), PILOT_STEP))
+        pilot = _RefinedCurve(some)
+        pilot.evaluate(bandwidths)
+        pilot.widen()
+        pilot.zoom(len(bandwidths))
+        step = np.log(ratio)
+        while step > SPLINE_SPACING:
+            step /= 2.0
+        steps = step * np.arange(-N_BESIDE, N_BESIDE + 1.0)
+        return pilot.maximum() * np.exp(steps)
 
     def _trim(self, bandwidths, log_density):
         """Note where the mean without the lowest log densities is largest so far."""

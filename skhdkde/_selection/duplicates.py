@@ -211,10 +211,11 @@ def neighbor_ratios(distances):
     Returns
     -------
     ratios : ndarray of shape (n_points, n_neighbors - FARTHER)
-        1 where both are zero.
+        1 where both are zero, or there are not so many neighbours.
     """
     near, far = distances[:, :-FARTHER], distances[:, FARTHER:]
-    return np.divide(near, far, out=np.ones_like(near), where=far > 0.0)
+    usable = (far > 0.0) & np.isfinite(far)
+    return np.divide(near, far, out=np.ones_like(near), where=usable)
 
 
 def closeness(distances):

@@ -8,8 +8,6 @@ points, and if its maximum over these queries is elsewhere, the exact search is 
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from skhdkde._approximation import IndexSearch, calibrated
@@ -59,12 +57,10 @@ class NearLeaveOneOut(LeaveOneOut):
         """Return log densities from all points, (n_queries, n_bandwidths)."""
         return super().log_density(bandwidths_scaled)
 
-    def subset(self, rows):
-        """Return some of the queries."""
-        subset = copy.copy(self)
-        subset.rows, subset.ids = self.rows[rows], self.ids[rows]
+    def subset(self, which):
+        subset = super().subset(which)
+        subset.ids = self.ids[which]
         subset.queries = self.points.rows_as_queries(subset.rows)
-        subset.weights, subset.log_others = self.weights[rows], self.log_others[rows]
         return subset
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -166,6 +167,13 @@ class LeaveOneOut:
             self.log_others = np.log(others)
         wide = kernel.compact or points.shape[1] < FLOAT64_BELOW
         self.dtype = np.dtype(np.float64) if wide else points.dtype
+
+    def subset(self, which):
+        """Return some of the queries."""
+        subset = copy.copy(self)
+        subset.rows, subset.index = self.rows[which], self.index[which]
+        subset.weights, subset.log_others = self.weights[which], self.log_others[which]
+        return subset
 
     def _reduce(self, reduction, rows):
         """Return the result of a reduction for points ``rows``, each without itself."""
