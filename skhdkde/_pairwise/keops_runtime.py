@@ -20,7 +20,7 @@ from skhdkde._pairwise.keops_files import (
     put_aside_broken_tables,
     write_whole_at_exit,
 )
-from skhdkde._utils.threads import ForkWatch
+from skhdkde._utils.threads import openmp_threads
 
 # Pairs and coordinates of queries in one call, which cannot be interrupted.
 PAIRS_ON_CPU = 2**27
@@ -28,7 +28,6 @@ QUERIES_ON_GPU = 2**17
 ELEMENTS = 2**26
 
 _compiled: set[tuple] = set()
-_watch = ForkWatch()
 
 
 def lazy_tensors(of_torch: bool) -> ModuleType:
@@ -77,16 +76,12 @@ def rows_at_once(n_points: int, n_features: int) -> int:
 
 
 def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
-    """Return a lazy tensor reduced over the training points, by its method ``name``.
-
-    In a child of a process that has used OpenMP there is one thread: more would wait for
-    ever for threads that were not forked.
-    """
+    """Return a lazy tensor reduced over the training points, by its method ``name``."""
     # chunks: wrong gradients and NaN were reported for many features (keops#216, #370)
     options = {"enable_chunks": False, "use_fast_math": False, **options}
     formula = getattr(values, name)(axis=1, call=False, **options)
     key = str(formula), str(formula.formula), formula.dtype, str(options)
-    with threadpool_limits(1 if _watch.forked else n_threads, user_api="openmp"):
+    with threadpool_limits(openmp_threads(n_threads), user_api="openmp"):
         if key in _compiled:
             return formula()
         name = hashlib.sha256(repr(key).encode()).hexdigest()
