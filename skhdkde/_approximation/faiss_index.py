@@ -10,12 +10,11 @@ products: the order is the same, and graphs over inner products are hard to walk
 """
 
 import contextlib
-import functools
 from typing import Any
 
 import numpy as np
 
-from skhdkde._utils.threads import ForkWatch
+from skhdkde._utils.threads import openmp_threads
 
 # Links of a point, and width of the walk that finds them.
 N_LINKS, CONSTRUCTION = 16, 80
@@ -23,8 +22,6 @@ N_LINKS, CONSTRUCTION = 16, 80
 LISTS, TRAINED_ON = 4, 40
 # Rows added at once, between which the user can interrupt.
 ROWS_AT_ONCE = 20_000
-
-_watch = functools.cache(ForkWatch)  # from first use on
 
 
 def require_faiss(parameter: str) -> Any:
@@ -110,9 +107,9 @@ class FaissIndex:
 
 @contextlib.contextmanager
 def _threads(faiss, n_threads):
-    """Set the threads of faiss; one in a forked child: those of OpenMP are not forked."""
+    """Set the threads of faiss, which are those of OpenMP."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1 if _watch().forked else n_threads)
+    faiss.omp_set_num_threads(openmp_threads(n_threads))
     try:
         yield
     finally:

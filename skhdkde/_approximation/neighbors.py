@@ -18,7 +18,7 @@ from skhdkde._pairwise import (
     reduce_pairs,
 )
 from skhdkde._utils.arrays import row_batches
-from skhdkde._utils.threads import n_threads_for, progress_bar
+from skhdkde._utils.threads import n_threads_for, openmp_after_fork, progress_bar
 from skhdkde._utils.typing import IntArray, NeighborSearch
 
 # Below so many points comparing with all takes hardly longer than an index.
@@ -74,6 +74,7 @@ class TransformerIndex:
     kind = "transformer"
     efforts = (None,)
 
+    @openmp_after_fork()
     def __init__(self, transformer, coordinates, shape):
         # some find one more than they are asked for
         self.most = min(transformer.n_neighbors, max(shape[0] - 1, 1))
@@ -82,7 +83,8 @@ class TransformerIndex:
 
     def search(self, Z, k, effort, n_threads):
         """Return places of the nearest in the index, as `FaissIndex.search` does."""
-        graph = self.transformer.transform(Z)
+        with openmp_after_fork():
+            graph = self.transformer.transform(Z)
         if not hasattr(graph, "tocsr"):
             raise TypeError(
                 "neighbors_index must transform to a sparse matrix of distances, got "

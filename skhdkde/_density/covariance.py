@@ -19,6 +19,7 @@ from sklearn.utils import check_random_state
 from skhdkde._density.whitening import Whitening
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import Moments, Scatter, expected_squared_error
+from skhdkde._utils.threads import openmp_after_fork
 
 # Of the standardised features, added to the variances of a component.
 RIDGE = 1e-3
@@ -49,6 +50,7 @@ class MixtureSpec:
         ).fit(Z)
 
 
+@openmp_after_fork()
 def fit_whitenings(
     X, weights, structure, random_state, *, fallback=None, refit_mixture=False
 ):

@@ -23,7 +23,8 @@ to the rounding of the result where that is more: the ``tol`` of a reduction.
 =============  =========================================================================
 backends       options of a pass, the choice of a backend, the loop over tiles
 torch_backend  tiles by torch
-keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them
+keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
+               `keops_files` keeps what KeOps writes whole
 points         training points and queries, in scaled units
 tiles          tiles, bounds on their rounding errors, and mending
 reductions     reductions; `kernel_grid`, for many settings of a kernel at once

@@ -3,7 +3,6 @@
 The only file that imports pykeops.
 """
 
-import atexit
 import contextlib
 import functools
 import hashlib
@@ -15,7 +14,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from skhdkde._utils.threads import ForkWatch
+from skhdkde._pairwise.keops_files import (
+    compilation,
+    lock,
+    put_aside_broken_tables,
+    write_whole_at_exit,
+)
+from skhdkde._utils.threads import openmp_threads
 
 # Pairs and coordinates of queries in one call, which cannot be interrupted.
 PAIRS_ON_CPU = 2**27
@@ -23,7 +28,6 @@ QUERIES_ON_GPU = 2**17
 ELEMENTS = 2**26
 
 _compiled: set[tuple] = set()
-_watch = ForkWatch()
 
 
 def lazy_tensors(of_torch: bool) -> ModuleType:
@@ -34,16 +38,13 @@ def lazy_tensors(of_torch: bool) -> ModuleType:
 
 @functools.cache
 def _import_pykeops():
-    """Import pykeops in silence, while no other process writes what it reads.
-
-    KeOps keeps a table of compiled formulas in a file that it reads on import and
-    writes on exit, without a lock.
-    """
+    """Import pykeops in silence, while no other process writes what it reads."""
     quiet = {"PYKEOPS_VERBOSE": "0", "KEOPS_VERBOSE": "0"}
     before = {name: os.environ.get(name) for name in quiet}
     os.environ.update(quiet)
     try:
-        with _lock("table"):
+        with lock("table"):
+            put_aside_broken_tables(_build_folder())
             import pykeops
     finally:
         for name, value in before.items():
@@ -51,9 +52,19 @@ def _import_pykeops():
             if value is not None:
                 os.environ[name] = value
     pykeops.set_verbose(before["PYKEOPS_VERBOSE"] != "0")
-    # handlers run last in, first out: this lock is held while KeOps writes, until the end
-    atexit.register(_lock("table").__enter__)
+    from keopscore.get_keops_dll import get_keops_dll
+
+    # their keys hold an address: no other process finds what is in these
+    useless = pykeops.common.keops_io.keops_binder.values()
+    write_whole_at_exit(get_keops_dll, useless)
     return pykeops
+
+
+def _build_folder():
+    """Return where KeOps keeps what it has compiled."""
+    from keopscore.config import config
+
+    return pathlib.Path(config.get_build_folder())
 
 
 def rows_at_once(n_points: int, n_features: int) -> int:
@@ -65,19 +76,16 @@ def rows_at_once(n_points: int, n_features: int) -> int:
 
 
 def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
-    """Return a lazy tensor reduced over the training points, by its method ``name``.
-
-    In a child of a process that has used OpenMP there is one thread: more would wait for
-    ever for threads that were not forked.
-    """
+    """Return a lazy tensor reduced over the training points, by its method ``name``."""
     # chunks: wrong gradients and NaN were reported for many features (keops#216, #370)
     options = {"enable_chunks": False, "use_fast_math": False, **options}
     formula = getattr(values, name)(axis=1, call=False, **options)
     key = str(formula), str(formula.formula), formula.dtype, str(options)
-    with threadpool_limits(1 if _watch.forked else n_threads, user_api="openmp"):
+    with threadpool_limits(openmp_threads(n_threads), user_api="openmp"):
         if key in _compiled:
             return formula()
-        with _lock(hashlib.sha256(repr(key).encode()).hexdigest()):
+        name = hashlib.sha256(repr(key).encode()).hexdigest()
+        with compilation(name, formula.callfun.formula, _build_folder()):
             result = _compile(formula)
         _compiled.add(key)
         return result
@@ -113,16 +121,3 @@ def _silence():
         yield
     finally:
         pykeops.verbose, keopscore.verbose = before
-
-
-@contextlib.contextmanager
-def _lock(name):
-    """Hold a lock that one thread of one process of the user has at a time."""
-    import fcntl  # KeOps does not run on Windows either
-
-    folder = os.environ.get("KEOPS_CACHE_FOLDER") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(folder) / "skhdkde_locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,7 +8,7 @@ import torch
 
 from skhdkde._pairwise.backends import visit_pairs as visit_tiles
 from skhdkde._pairwise.points import augment_on_gpu
-from skhdkde._utils.threads import n_threads_for
+from skhdkde._utils.threads import n_threads_for, openmp_threads
 from skhdkde._utils.typing import Device
 
 # Smallest tiles to try when memory runs out.
@@ -71,7 +71,7 @@ def visit_pairs(reduction, queries, points, options, leave_out, out):
     device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
     if points.on_gpu:
         device = TorchDevice(points.exact.tensor.device)
-    with _settings(n_threads_for(options.n_jobs)):
+    with _settings(openmp_threads(n_threads_for(options.n_jobs))):
         while True:
             try:
                 visit_tiles(device, reduction, queries, points, options, leave_out, out)

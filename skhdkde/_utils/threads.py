@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from joblib import cpu_count
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
 class _BlasCap:
@@ -65,25 +65,37 @@ class _BlasCap:
 
 
 _blas_cap = _BlasCap()
+_in_forked_child = False
+
+
+def _note_fork():
+    global _in_forked_child
+    _in_forked_child = True
+    _blas_cap.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_blas_cap.after_fork)
+    os.register_at_fork(after_in_child=_note_fork)
 
 
-class ForkWatch:
-    """Tells whether this process was forked since the watch was made.
+def openmp_threads(n_threads: int) -> int:
+    """Return how many threads OpenMP may have, if ``n_threads`` are wanted.
 
-    Threads of OpenMP are not forked: a child that asks for more than one waits for ever.
+    One, in a child forked since this module was imported: threads of OpenMP are not
+    forked, and a child that asks for more than one may wait for them for ever.
     """
+    return 1 if _in_forked_child else n_threads
 
-    def __init__(self):
-        self.forked = False
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._note)
 
-    def _note(self):
-        self.forked = True
+@contextlib.contextmanager
+def openmp_after_fork() -> Iterator[None]:
+    """Let OpenMP have one thread while a block or a function runs in a forked child.
+
+    For what is not ours and sets its number of threads itself, as k-means does.
+    """
+    limits = threadpool_limits(1, user_api="openmp") if _in_forked_child else None
+    with limits or contextlib.nullcontext():
+        yield
 
 
 def n_threads_for(n_jobs: int | None) -> int:
