@@ -8,7 +8,8 @@ import numpy as np
 import oracles
 import pytest
 from dask_data import blocks, draws
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -45,7 +46,7 @@ def set_candidates(monkeypatch):
     st.booleans(),
     st.sampled_from(oracles.KERNEL_NAMES),
 )
-@settings(max_examples=20)
+@examples(20)
 def test_any_blocks_give_the_sums_of_the_definition(cuts, query_cuts, weighted, kernel):
     """Empty blocks, blocks of one point, and queries in other blocks included."""
     X, weights, Q = draws(60, 4)

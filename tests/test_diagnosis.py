@@ -6,7 +6,8 @@ import numpy as np
 import oracles
 import pytest
 import simulations as sim
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skhdkde import Diagnosis
@@ -239,7 +240,7 @@ def test_weights_are_points(make_kde):
         np.testing.assert_allclose(found[weights == 0.0], getattr(lone, name), rtol=rtol)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(2, 120),

@@ -5,7 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
@@ -86,7 +87,7 @@ def far_tables(draw):
     return points, draw(st.sampled_from([{"bandwidth": 0.5}, {}, *BY_MEAN]))
 
 
-@settings(max_examples=40, derandomize=True)
+@examples(40)
 @given(table=far_tables())
 def test_no_collapse_is_silent(table):
     """Either something is said, or log densities are about as good as without the row."""

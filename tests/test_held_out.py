@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from fuzzing import examples
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
@@ -135,7 +136,7 @@ def settings_of_all_kinds(draw):
 
 
 @pytest.mark.filterwarnings(DUPLICATES)
-@settings(max_examples=25, derandomize=True, database=None, phases=[Phase.generate])
+@examples(25, database=None, phases=[Phase.generate])
 @given(settings_of_all_kinds())
 def test_few_points_are_left_out_one_by_one(drawn):
     """With up to 20 points each is a fold; duplicates leave together, and weights count.

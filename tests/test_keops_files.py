@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skhdkde._pairwise import keops_files
@@ -134,7 +135,7 @@ def test_empty_tables_are_put_aside_with_a_warning(cache, quick_compiler):
 TABLE = pickle.dumps({f"formula {i}": ("params", i, b"", None) for i in range(20)})
 
 
-@settings(max_examples=50, derandomize=True)
+@examples(50)
 @given(content=st.integers(0, len(TABLE) - 1).map(lambda n: TABLE[:n]) | st.binary())
 def test_whatever_is_no_table_is_put_aside(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("tables")

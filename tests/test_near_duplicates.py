@@ -5,7 +5,8 @@ import warnings
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from sklearn.datasets import load_breast_cancer
@@ -101,7 +102,7 @@ def tables_with_near_duplicates(draw):
     return np.vstack([X, *near])[order], np.vstack([X, *[X[chosen]] * size])[order]
 
 
-@settings(max_examples=8, derandomize=True)
+@examples(8)
 @given(tables=tables_with_near_duplicates())
 def test_near_duplicates_count_as_exact_ones(tables):
     near, exact = tables

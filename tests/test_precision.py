@@ -3,7 +3,8 @@
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.special import logsumexp
@@ -247,7 +248,7 @@ def test_gradients(make_kde, case, dtype):
     assert_allclose(kde.log_density_gradient(X), expected, atol=2 * atol, rtol=1e-6)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 80), st.integers(1, 40)),

@@ -15,7 +15,8 @@ import joblib
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -271,7 +272,7 @@ def batches_of_repeated_rows(draw):
     return X.astype(dtype), Y.astype(dtype), h
 
 
-@settings(max_examples=25, derandomize=True)
+@examples(25)
 @given(batch=batches_of_repeated_rows())
 def test_a_query_is_as_precise_in_a_batch_as_alone(batch):
     """Within what is promised, and a few roundings of the result."""

@@ -63,11 +63,10 @@ must be numbers; and from -96 to 96 in float32, where gradients per data unit mu
 
 A default run tries few combinations. As many others as you like, of all parameters::
 
-    SKHDKDE_UNITS_EXAMPLES=2000 pytest tests/test_units.py -k at_length
+    SKHDKDE_EXAMPLES=2000 pytest tests/test_units.py -k at_length
 """
 
 import dataclasses
-import os
 import warnings
 from dataclasses import dataclass
 
@@ -85,6 +84,7 @@ from equivariance import (
     outcome,
     search_results,
 )
+from fuzzing import EXAMPLES
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -98,7 +98,6 @@ from skhdkde.dask import DaskHighDimKernelDensity
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
 DTYPES = (np.float32, np.float64)
 LARGEST_K = {np.float32: 96, np.float64: 440}
-EXAMPLES = os.environ.get("SKHDKDE_UNITS_EXAMPLES")
 
 # Points come from a seed: a smaller one makes no simpler example.
 EASY = {"deadline": None, "database": None, "phases": [Phase.generate]}
@@ -111,9 +110,7 @@ def fast(max_examples):
 
 # Minutes each: by the command above, not by a run of all tests.
 LONG = settings(max_examples=int(EXAMPLES or 1), **EASY)
-at_length = pytest.mark.skipif(
-    EXAMPLES is None, reason="SKHDKDE_UNITS_EXAMPLES is not set"
-)
+at_length = pytest.mark.skipif(EXAMPLES is None, reason="SKHDKDE_EXAMPLES is not set")
 
 
 # Data.

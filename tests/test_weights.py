@@ -5,7 +5,8 @@ import warnings
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.covariance import EmpiricalCovariance
@@ -83,7 +84,7 @@ def assert_same(found, expected, standard_errors=True):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:.*stated error:UserWarning")
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=8, derandomize=True)
+@examples(8)
 @given(weights=weights_of_any_size())
 @pytest.mark.parametrize("parameters", ON_ONE_MACHINE, ids=str)
 def test_what_vanishes_counts_as_zero(parameters, weights):
@@ -95,7 +96,7 @@ def test_what_vanishes_counts_as_zero(parameters, weights):
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=6, derandomize=True)
+@examples(6)
 @given(weights=weights_of_any_size(), in_blocks=st.booleans())
 @pytest.mark.parametrize("parameters", ON_BLOCKS, ids=str)
 def test_what_vanishes_counts_as_zero_on_dask(parameters, weights, in_blocks):
@@ -178,7 +179,7 @@ def counts_seen(parameters, weights):
 
 
 @pytest.mark.parametrize("parameters", RECORDING, ids=["mixture", "covariance"])
-@settings(max_examples=20)
+@examples(20)
 @given(
     counts=st.lists(st.integers(1, 4), min_size=60, max_size=60),
     factor=st.sampled_from([1.0, 1e-200, 1.0 / 3.0, 7e5]),
@@ -190,7 +191,7 @@ def test_multiples_are_repeated_as_often(parameters, counts, factor):
 
 
 @pytest.mark.parametrize("parameters", RECORDING, ids=["mixture", "covariance"])
-@settings(max_examples=20)
+@examples(20)
 @given(seed=st.integers(0, 10**6), spread=st.floats(0.1, 5.0))
 def test_other_weights_are_rounded_up_or_down(parameters, seed, spread):
     weights = np.exp(spread * np.random.default_rng(seed).standard_normal(60))
@@ -231,7 +232,7 @@ def test_a_duplicated_row_does_not_change_what_the_search_sees():
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:.*exact duplicates:UserWarning")
-@settings(max_examples=10, derandomize=True)
+@examples(10)
 @given(counts=st.lists(st.integers(0, 4), min_size=60, max_size=60))
 def test_a_weight_counts_as_so_many_points(parameters, counts):
     counts = np.array(counts)

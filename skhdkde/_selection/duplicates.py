@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
 
 from skhdkde._pairwise import Nearest, TrainingPoints, distinct_rows, reduce_pairs
-from skhdkde._utils.random import lowest, sampling_ranks, seed_from
+from skhdkde._utils.random import lowest, sampling_ranks, seed_beside
 from skhdkde._utils.warnings import warn_user
 
 # Ratios of neighbour distances at which an excess is sought; near-duplicates of a point
@@ -156,7 +156,7 @@ def _near_duplicates(points, index, options, random_state):
     (None, 0) if there are none. ``index`` is that of each point in the data, by which a
     sample of them is drawn.
     """
-    ranks = sampling_ranks(index, seed_from(random_state))
+    ranks = sampling_ranks(index, seed_beside(random_state))
     # the sample is small; KeOps would compile a formula for it
     backend = "numpy" if options.backend == "keops" else options.backend
     options = dataclasses.replace(options, backend=backend).labelled("duplicates")
