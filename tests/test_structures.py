@@ -448,3 +448,46 @@ def test_local_scales_among_duplicates(kind, adaptive):
     log_terms = -0.5 * sq / h**2 - d * np.log(h) - 0.5 * d * np.log(2.0 * np.pi)
     expected = np.log(np.exp(log_terms).mean(axis=1))
     assert_allclose(kde.score_samples(queries), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "student", "exponential", "epanechnikov"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {},
+        {"covariance_type": "diag"},
+        {"covariance_type": "full"},
+        {"covariance_type": "full", "preserve_variance": True},
+        {"covariance_type": "local"},
+        {"covariance_type": "local", "preserve_variance": True, "adaptive": True},
+        {"adaptive": True},
+        {"preserve_variance": True},
+        {"covariance_type": "auto"},
+    ],
+    ids=str,
+)
+def test_the_integral_is_one(structure, kernel, weighted):
+    """In data units, whatever shape the kernels have."""
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((60, 2)) @ np.array([[2.0, 0.7], [0.0, 0.4]]) + 1.0
+    X[:25] += [4.0, -2.0]
+    weights = rng.exponential(size=60) if weighted else None
+    bandwidth = "kl" if structure.get("covariance_type") == "auto" else 0.6
+    parameters = {"kernel": kernel, "bandwidth": bandwidth, **structure}
+    if kernel == "student":
+        parameters["degrees_of_freedom"] = 6.0
+    kde = HighDimKernelDensity(random_state=0, **parameters)
+    try:
+        kde.fit(X, sample_weight=weights)
+    except ValueError as error:
+        assert "kernel" in str(error)  # it does not go with the structure
+        return
+    # a map of the square to the plane, of which the ends carry nothing
+    t = np.linspace(-1.0, 1.0, 502)[1:-1]
+    line, slope = 3.0 * np.tan(np.pi * t / 2), 1.5 * np.pi / np.cos(np.pi * t / 2) ** 2
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2) + X.mean(axis=0)
+    density = np.exp(kde.score_samples(grid)).reshape(500, 500)
+    step = t[1] - t[0]
+    integral = slope @ density @ slope * step**2
+    assert integral == pytest.approx(1.0, abs=3e-3)
