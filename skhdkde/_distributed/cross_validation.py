@@ -35,7 +35,6 @@ from skhdkde._selection import (
     HELD_OUT_TOL,
     N_NEIGHBORS,
     N_PILOT,
-    N_SAMPLED,
     BaseHeldOut,
     Distinct,
     fold_ends,
@@ -116,8 +115,8 @@ class BlockFolds:
             [layout],
             [KSmallest(N_NEIGHBORS, HELD_OUT_NEAREST_TOL)],
             blocks.options,
-            [drawn.X[:N_SAMPLED]],
-            left_out=drawn.hashes[:N_SAMPLED],
+            [drawn.X[:N_PILOT]],
+            left_out=drawn.hashes[:N_PILOT],
         )
         warn_of_near_duplicates(np.sqrt(blocks.run(near)[0]), layout.scale, "kl")
         ends = fold_ends(drawn.n_distinct)[:-1]

@@ -41,7 +41,6 @@ from skhdkde._selection.cross_validation import (
 from skhdkde._selection.curve import PARABOLA, BandwidthCurve
 from skhdkde._selection.duplicates import (
     N_NEIGHBORS,
-    N_SAMPLED,
     Distinct,
     merge_duplicates,
     standardized,

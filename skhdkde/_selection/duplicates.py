@@ -30,9 +30,9 @@ from skhdkde._utils.warnings import warn_user
 RATIOS = np.geomspace(1e-12, 1e-2, 21)
 MOST_NEAR, FARTHER = 4, 4
 N_NEIGHBORS = MOST_NEAR + FARTHER
-# Points that are looked at first; those that are if the first call for it; those whose
+# Points that are looked at, more if those before call for it; those whose
 # near-duplicates are sought once there are any: all that a search may have as queries.
-N_SAMPLED, N_SAMPLED_AGAIN, N_SEARCHED = 512, 4096, 16384
+N_SAMPLED, N_SEARCHED = (128, 1024, 8192), 16384
 # Probability of such an excess by chance that calls for more points, or is significant;
 # share of those found that may be near by chance.
 DOUBTFUL, SIGNIFICANT, BY_CHANCE = 1e-2, 1e-8, 0.1
@@ -160,7 +160,7 @@ def _near_duplicates(points, index, options, random_state):
     # the sample is small; KeOps would compile a formula for it
     backend = "numpy" if options.backend == "keops" else options.backend
     options = dataclasses.replace(options, backend=backend).labelled("duplicates")
-    for n_sampled in (N_SAMPLED, N_SAMPLED_AGAIN):
+    for n_sampled in N_SAMPLED:
         if points.shape[0] < N_NEIGHBORS:
             return None, 0.0
         rows = lowest(ranks, n_sampled)
