@@ -15,6 +15,8 @@ of a whitening; or in *scaled units*, either of these times ``scale``. Here is t
 border between them.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 from collections.abc import Iterator
@@ -286,7 +288,11 @@ class QueryBlock:
         self.augmented = points.query_block(exact, dtype)
         self.sq_norms = self.augmented[:, -1].astype(np.float64)
         self.leave_out = leave_out
-        self.rounding = row_rounding(self.augmented[:, :-2], self.sq_norms)
+
+    @functools.cached_property
+    def rounding(self) -> RowRounding:
+        """How rounding errors of products with each row add up."""
+        return row_rounding(self.augmented[:, :-2], self.sq_norms)
 
     @property
     def dtype(self) -> np.dtype:
@@ -298,7 +304,8 @@ class QueryBlock:
         subset = copy.copy(self)
         subset.exact, subset.augmented = self.exact[rows], self.augmented[rows]
         subset.sq_norms = self.sq_norms[rows]
-        subset.rounding = self.rounding.subset(rows)
+        if "rounding" in vars(self):
+            subset.rounding = self.rounding.subset(rows)
         subset.leave_out = None if self.leave_out is None else self.leave_out[rows]
         return subset
 
@@ -404,6 +411,12 @@ def row_rounding(rows: FloatArray, sq_norms: FloatArray) -> RowRounding:
     most *= np.clip(2.0 * (squares - 0.1), 0.0, 1.0)
     lost_sq = np.maximum(lost.sum(axis=1), most) * sq_norms
     return RowRounding(np.sqrt(n_equal) * (1.0 + few), lost_sq)
+
+
+def worst_rounding(n_features: int, sq_norms: FloatArray, dtype: Any) -> RowRounding:
+    """Return how rounding errors of rows add up at worst, whatever their entries are."""
+    most = 0.5 * np.finfo(dtype).eps * n_features
+    return RowRounding(np.full_like(sq_norms, 2.0 * n_features**0.5), most * sq_norms)
 
 
 @functools.lru_cache

@@ -12,7 +12,12 @@ and of those rows only the pairs that carry weight are computed again:
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints
+from skhdkde._pairwise.points import (
+    LONGEST_WALK,
+    QueryBlock,
+    TrainingPoints,
+    worst_rounding,
+)
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.arrays import namespace, row_batches, to_host
 from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray
@@ -209,8 +214,14 @@ def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.i
 
 def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool:
     """Return whether no tile of these queries can need mending, by the worst bound."""
+    nothing = np.zeros_like(queries.sq_norms)
+    # whatever rows have in common: in float64 that is mostly enough
+    worst = worst_rounding(points.shape[1], queries.sq_norms, queries.dtype)
+    delta = error_bound(queries.sq_norms, worst, points, queries.dtype)
+    if not reduction.suspect_rows(nothing, delta).any():
+        return True
     delta = error_bound(queries.sq_norms, queries.rounding, points, queries.dtype)
-    return not reduction.suspect_rows(np.zeros_like(delta), delta).any()
+    return not reduction.suspect_rows(nothing, delta).any()
 
 
 def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
