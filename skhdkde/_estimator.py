@@ -10,9 +10,9 @@ from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._approximation import Report
+from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
-from skhdkde._density import draw
+from skhdkde._density import draw, in_range
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
@@ -65,7 +65,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         every point, so that in high dimension one outlier decides the bandwidth.
 
     degrees_of_freedom : float or "auto", default="auto"
-        ``nu`` of "student"; above 1e8 it is "gaussian". "auto" takes the best of 3, 5,
+        ``nu`` of "student"; above 1e60 it is "gaussian". "auto" takes the best of 3, 5,
         10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
         Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
@@ -216,15 +216,17 @@ class HighDimKernelDensity(BaseKernelDensity):
     within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
     rounding of the result itself where that is more; with a structure, of the sum over
     whitened coordinates rounded to the dtype. Where inner products would lose that
-    precision, the pairs that matter are computed in float64 or from differences.
+    precision, the pairs that matter are computed in float64 or from differences. That
+    holds for queries at any distance; what is below the range of the dtype is -inf.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
     as a torch tensor, and results are arrays of that library, on the device of X.
     Training points on a CUDA GPU stay there for the textbook's estimate.
 
     Fitting stores up to two copies of the data, with a structure three. Methods need at
-    most 64 MiB per thread beside their result and a few numbers per query. The user
-    guide, "Structures", has the formulas and what they cost.
+    most 64 MiB per thread beside their result and a few numbers per query, and a copy of
+    the queries if one is more than 1e144 times as large as the data. The user guide,
+    "Structures", has the formulas and what they cost.
 
     References
     ----------
@@ -398,14 +400,20 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _log_density(self, X, options):
         """Return log densities, and what was used for each query."""
+        near = in_range(X, self._density)
         if self._approximation is not None:
-            return self._approximation.log_density(X, options)
-        log_density = self._density.log_density(X, options)
-        return log_density, log_density[:, None]
+            log_density, used = self._approximation.log_density(near.X, options)
+            used[:, ERROR] = near.errors(used[:, ERROR])
+        else:
+            log_density = self._density.log_density(near.X, options)
+            used = log_density[:, None]
+        return near.log_density(log_density), used
 
     def _diagnosis(self, X, options):
         """Return log densities over all points, and the columns of a diagnosis."""
-        return self._density.diagnose(X, options)
+        near = in_range(X, self._density)
+        log_density, columns = self._density.diagnose(near.X, options)
+        return near.log_density(log_density), near.diagnosis(columns)
 
     def _at(self, X, method):
         """Return log densities and columns of a method, at X or at training points."""
@@ -453,7 +461,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         options = self._compute_options()
         checked = check_data(self, X, reset=False)
-        return like(self._density.gradient(local(checked), options), checked)
+        near = in_range(local(checked), self._density)
+        gradient = near.gradient(self._density.gradient(near.X, options))
+        return like(gradient, checked)
 
     def sample(
         self,

@@ -105,6 +105,17 @@ def test_every_backend_takes_tensors(name, on_a_gpu, request):
     agree(kde.fit(tensor).score_samples(queries), expected, np.float64)
 
 
+def test_far_queries(backend):
+    Y, tensor = both(DATA[0])
+    X, queries = both(1e200 * DATA[1])
+    kde = HighDimKernelDensity(bandwidth=1.0, kernel="student", degrees_of_freedom=1.0)
+    expected = kde.fit(Y).score_samples(X), kde.log_density_gradient(X)
+    kde.set_params(backend=backend).fit(tensor)
+    agree(kde.score_samples(queries), expected[0], np.float64)
+    gradient = kde.log_density_gradient(queries)
+    assert_allclose(gradient.numpy(), expected[1], rtol=1e-9)
+
+
 def test_auto_is_torch_for_tensors_on_a_gpu(tensors_as_on_a_gpu):
     """For those of many features; of few, where KeOps is not installed."""
     many = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 101)))

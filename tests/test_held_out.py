@@ -297,6 +297,7 @@ def test_too_few_points():
         _ = kde.held_out_log_density_
 
 
+@pytest.mark.filterwarnings("ignore:.*decide the variance:UserWarning")
 def test_bandwidth_beyond_what_a_fold_preserves():
     """Without an outlier there is less variance: its fold takes all that there is."""
     X = correlated(50, 3, seed=0)
@@ -311,6 +312,7 @@ def test_bandwidth_beyond_what_a_fold_preserves():
     assert np.delete(scores, 4).min() > -100.0
 
 
+@pytest.mark.filterwarnings("ignore:.*decide the variance:UserWarning")
 def test_one_row_odd_in_one_column():
     """With "local" it is a component of its own, and its score alone ruins the mean.
 

@@ -251,6 +251,14 @@ def test_hard_cases(case, dtype):
     assert_allclose(found, expected, atol=ATOL[dtype], rtol=RTOL[dtype])
 
 
+def test_queries_whose_squares_are_out_of_range():
+    Y, h = data(3)[1], 1e25
+    X, kde = 1e160 * Y[:9], fitted(Y, h)
+    expected = oracles.log_density(X, Y, h)
+    assert_allclose(kde.score_samples(X), expected, rtol=5e-15)
+    assert_allclose(kde.log_density_gradient(X), -X / h**2, rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_float32_is_sharpened_where_needed():
     """The sum of many squares is not sharp enough for exponents of thousands of nats."""

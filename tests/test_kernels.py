@@ -130,3 +130,47 @@ def test_scikit_learn_cosine_differs_at_even_dimension():
     ours = HighDimKernelDensity(kernel="cosine", bandwidth=1.0).fit(X).score_samples(X)
     assert_allclose(ours, -oracles.log_normalizer("cosine", 2), rtol=1e-12)
     assert abs(theirs - ours).max() > 0.5
+
+
+DEGREES = (0.1, 0.5, 1, 3, 31.9, 32.1, 1e3, 1e5, 1.9e6, 2.1e6, 1e7, 9e7, 2e8, 1e10, 1e12)
+
+
+def student_log_normalizer(nu, d):
+    with mpmath.workdps(60):
+        half, total = mpmath.mpf(nu) / 2, (mpmath.mpf(nu) + d) / 2
+        area = mpmath.mpf(d) / 2 * mpmath.log(mpmath.pi * nu)
+        return mpmath.loggamma(half) - mpmath.loggamma(total) + area
+
+
+@pytest.mark.parametrize("d", DIMENSIONS)
+def test_student_normalizer_against_mpmath(d):
+    for nu in (*DEGREES, 1e-3, 1e20, 1e40):
+        kde = HighDimKernelDensity(
+            kernel="student", degrees_of_freedom=nu, bandwidth=1.0
+        ).fit(np.zeros((1, d)))
+        expected = float(student_log_normalizer(nu, d))
+        found = -kde.score_samples(np.zeros((1, d)))[0]
+        assert found == pytest.approx(expected, rel=1e-14, abs=1e-13)
+
+
+@pytest.mark.parametrize("d", (1, 30, 1000, 10_000))
+def test_student_against_mpmath(d):
+    """A high power of a number near 1 keeps its digits, for any degrees of freedom."""
+    rng = np.random.default_rng(d)
+    Y = rng.standard_normal((6, d))
+    X = np.vstack([Y[:1], Y[:1] + 0.1, rng.standard_normal((1, d)), 1e3 * Y[1:2]])
+    with mpmath.workdps(60):
+        sq = [[mpmath.fsum(map(mpmath.mpf, z), squared=True) for z in x - Y] for x in X]
+        for nu in DEGREES:
+            power, norm = (mpmath.mpf(nu) + d) / 2, student_log_normalizer(nu, d)
+            logs = [[-power * mpmath.log1p(s / nu) for s in row] for row in sq]
+            shares = ([mpmath.exp(log - max(row)) for log in row] for row in logs)
+            expected = [
+                float(max(row) + mpmath.log(mpmath.fsum(of_row) / len(Y)) - norm)
+                for row, of_row in zip(logs, shares, strict=True)
+            ]
+            kde = HighDimKernelDensity(
+                kernel="student", degrees_of_freedom=nu, bandwidth=1.0
+            )
+            found = kde.fit(Y).score_samples(X)
+            assert_allclose(found, expected, atol=1e-8, rtol=2e-15)

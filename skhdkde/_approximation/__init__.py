@@ -23,7 +23,7 @@ faiss_index    an index by faiss; the only file that imports it
 =============  =========================================================================
 """
 
-from skhdkde._approximation.approximation import Report
+from skhdkde._approximation.approximation import ERROR, Report
 from skhdkde._approximation.calibration import calibrated
 from skhdkde._approximation.neighbors import IndexSearch, wanted_index
 from skhdkde._approximation.setup import approximate, prepare_index

@@ -287,7 +287,8 @@ class _Batch:
         errors = self._sampled_errors(todo, terms, size, strict, hopeless)
         over = self._keep(todo, terms.total(), errors + self.of.surplus, SAMPLING)
         over = np.flatnonzero(np.isin(todo, over))
-        growth = np.maximum((errors[over] / self.of.tol) ** 2 * MARGIN, LEAST)
+        with np.errstate(over="ignore"):  # of far queries
+            growth = np.maximum((errors[over] / self.of.tol) ** 2 * MARGIN, LEAST)
         # of an unresolved sum the error does not say how much is needed
         growth = np.where(terms.resolved[over], growth, MORE)
         growth = np.where(hopeless[over], np.inf, growth)

@@ -153,9 +153,10 @@ class DistanceMoments:
         mean = queries @ self.mean
         if self.second is None:
             return mean, np.maximum(mean, np.finfo(float).tiny)
-        square = np.einsum("ij,ij->i", queries @ self.second, queries)
-        variance = square - mean**2
-        least = SMALLEST_VARIANCE * np.maximum(square, queries[:, -1] ** 2)
+        with np.errstate(over="ignore", invalid="ignore"):  # of far queries
+            square = np.einsum("ij,ij->i", queries @ self.second, queries)
+            variance = square - mean**2
+            least = SMALLEST_VARIANCE * np.maximum(square, queries[:, -1] ** 2)
         return mean, np.sqrt(np.where(variance > least, variance, np.inf))
 
 

@@ -11,7 +11,6 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-==========  ==========================================================================
 density     `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
 components  `WhitenedPoints`: coordinates, local scales, shrinkage of centres
 whitening   `Whitening`, the map of a bandwidth matrix
@@ -19,6 +18,16 @@ covariance  covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are ma
 far_rows    the check for rows that decide means and variances
 sampling    random draws
 ==========  ==========================================================================
+=======
+===========  =========================================================================
+density      `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
+components   `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+whitening    `Whitening`, the map of a bandwidth matrix
+covariance   covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
+far_rows     the check for rows that decide means and variances
+far_queries  queries whose squared distances are out of range, brought nearer
+sampling     random draws
+===========  =========================================================================
 """
 
 from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
@@ -40,6 +49,7 @@ from skhdkde._density.density import (
     plain_density,
     structured_density,
 )
+from skhdkde._density.far_queries import in_range
 from skhdkde._density.far_rows import check_far_rows
 from skhdkde._density.sampling import check_n_samples, draw, random_steps
 from skhdkde._density.whitening import Whitening

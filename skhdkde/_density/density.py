@@ -183,6 +183,11 @@ class Density(BaseDensity):
         return self.components[0].points.on_gpu
 
     @property
+    def frames(self):
+        """The whitenings that queries pass through, None for none, and scales."""
+        return [(c.points.whitening, c.points.scale) for c in self.components]
+
+    @property
     def largest_bandwidth(self):
         """The largest bandwidth that preserves variance; infinite where it is not."""
         if self.structure is None:

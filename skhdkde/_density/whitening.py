@@ -33,6 +33,25 @@ class Whitening:
         Z = np.subtract(X, self.center, dtype=np.float64)
         return np.multiply(Z, self.linear, out=Z) if self.diagonal else Z @ self.linear
 
+    def apply_scaled(self, X, exponents):
+        """Return ``2^-e z`` of each row ``2^e x``, with an exponent ``e`` for each."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of a center larger than x
+            Z = X - np.ldexp(self.center, -exponents[:, None])
+            return Z * self.linear if self.diagonal else Z @ self.linear
+
+    def bound(self, largest):
+        """Return a bound on coordinates of rows with entries up to ``largest``."""
+        return (largest + self._largest_center) * self._gain
+
+    @functools.cached_property
+    def _largest_center(self):
+        return float(np.abs(self.center).max())
+
+    @functools.cached_property
+    def _gain(self):
+        sizes = np.abs(self.linear)
+        return float((sizes if self.diagonal else sizes.sum(axis=0)).max())
+
     def invert(self, Z):
         """Return ``x`` of each row."""
         if self.diagonal:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from skhdkde._density import in_range
 from skhdkde._distributed.tasks import CountTask, merged
 from skhdkde._utils.validation import (
     check_data,
@@ -163,14 +164,16 @@ class DaskTraining:
         last_index = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, keys = (f"{name}-queries", i), []
-            graph[query] = (_checked_queries, (Q.name, i, 0), i, Q.shape[1])
+            checked = _checked_queries, (Q.name, i, 0), i, Q.shape[1], f"{name}-density"
+            graph[query] = checked
             for j, block in enumerate(blocks):
                 keys.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
-                graph[keys[-1]] = (_of, f"{name}-task", j, *block, query, *mine)
+                task_and_block = f"{name}-task", j, *block
+                graph[keys[-1]] = (_at_queries, *task_and_block, query, *mine)
             _add_tree(graph, f"{name}-task", (f"{name}-sum", i), keys)
             known = (blocks[own[i][2]][1], *own[i]) if own else ()
-            result = f"{name}-task", (f"{name}-sum", i), float_dtype(Q)
+            result = f"{name}-task", (f"{name}-sum", i), float_dtype(Q), query
             finished = _finished, finish, f"{name}-density", *result, *known
             graph[(name, i, *last_index)] = finished
         layers = HighLevelGraph.from_collections(name, graph, dependencies=[*needs, Q])
@@ -276,12 +279,17 @@ def _of(task, j, X, weights, *more):
         return task.of(X, weights, *more)
 
 
-def _checked_queries(Q, i, n_features):
-    """Return block ``i`` of the queries, or raise an error that names it."""
+def _at_queries(task, j, X, weights, queries, *rows):
+    """Return the result of a task for block ``j`` at queries."""
+    return _of(task, j, X, weights, queries.X, *rows)
+
+
+def _checked_queries(Q, i, n_features, density):
+    """Return block ``i`` of the queries, in range, or raise an error that names it."""
     with _noted(f"in block {i} of the queries X"):
         if Q.shape[1:] != (n_features,):
             raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
-        return check_points(Q) if len(Q) else np.asarray(Q)
+        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density)
 
 
 @contextlib.contextmanager
@@ -301,12 +309,12 @@ def _merged(task, results):
     return merged(task.merge, results)
 
 
-def _finished(finish, density, task, result, dtype, *own):
+def _finished(finish, density, task, result, dtype, queries, *own):
     """Return what a density makes of merged results, with weights that may be recipes."""
     if own:
         weights, *rows = own
         own = weights.make() if isinstance(weights, _Recipe) else weights, *rows
-    return finish(density, task, result, dtype, *own)
+    return finish(density, task, result, dtype, queries, *own)
 
 
 def _add_tree(graph, task, root, keys):

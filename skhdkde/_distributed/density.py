@@ -115,6 +115,11 @@ class BlockDensity(BaseDensity):
         whitening = points.layout.whitening
         self.log_det = 0.0 if whitening is None else whitening.log_det
 
+    @property
+    def frames(self):
+        """The whitening that queries pass through, None for none, and the scale."""
+        return [(self.layout.whitening, self.layout.scale)]
+
     def spec(self, dtype):
         """Return what a reduction needs to know, for queries of this dtype."""
         return ReductionSpec(
@@ -144,22 +149,24 @@ class BlockDensity(BaseDensity):
             reduction = PartialDiagnosing(spec, self.n_points - n_left_out)
         return PairsTask([self.layout], [reduction], self.options)
 
-    def density_from(self, task, result, dtype, *own):
+    def density_from(self, task, result, dtype, queries, *own):
         """Return log densities of shape (n_queries,) from the result of a task.
 
-        ``own`` is for training points: see :meth:`without_own`.
+        ``queries`` are those in range; ``own`` is for training points: see
+        :meth:`without_own`.
         """
         others = self.without_own(*own)[0] if own else None
-        return self._finished(result[0][:, 0], dtype, others)
+        return queries.log_density(self._finished(result[0][:, 0], dtype, others))
 
-    def gradient_from(self, task, result, dtype):
+    def gradient_from(self, task, result, dtype, queries):
         """Return gradients of shape (n_queries, n_features), per data unit."""
         gradient = result[0][:, 1:]
         if self.layout.whitening is not None:
             gradient = self.layout.whitening.gradient(gradient)
-        return gradient.astype(np.result_type(dtype, self.dtype), copy=False)
+        gradient = gradient.astype(np.result_type(dtype, self.dtype), copy=False)
+        return queries.gradient(gradient)
 
-    def diagnosis_from(self, task, result, dtype, *own):
+    def diagnosis_from(self, task, result, dtype, queries, *own):
         """Return ``DIAGNOSIS_COLUMNS``, of shape (n_queries, n_columns)."""
         (reduction,), others = task.reductions, None
         columns = np.empty((len(result[0]), Diagnosing.width))
@@ -175,7 +182,8 @@ class BlockDensity(BaseDensity):
                 columns[rows] = finishing.finish(state.subset(rows))
         log_density = self._finished(columns[:, 0], dtype, others)
         Diagnosing.to_data_units(columns, self.layout.scale)
-        return np.column_stack([log_density, columns])
+        log_density = queries.log_density(log_density)
+        return np.column_stack([log_density, queries.diagnosis(columns)])
 
     def without_own(self, weights, start, stop, block):
         """Return the weight of all others for rows of a block, and which have weight."""

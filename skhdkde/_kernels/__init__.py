@@ -28,8 +28,9 @@ from skhdkde._kernels.student import Student
 _PLAIN = Gaussian(), Tophat(), Epanechnikov(), Exponential(), Linear(), Cosine()
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _PLAIN}
 KERNEL_NAMES = (*KERNELS, "student")
-# Degrees of freedom from which the t distribution is Gaussian to (d + r^2)^2 / 4e8 nats.
-GAUSSIAN_DEGREES = 1e8
+# Degrees of freedom from which the t distribution is Gaussian to (d + r^2)^2 / 4e60 nats;
+# times the square of a bandwidth they must not leave the range of float64.
+GAUSSIAN_DEGREES = 1e60
 
 
 def make_kernel(name: str, n_features: int, degrees_of_freedom: float = np.inf) -> Kernel:

@@ -28,9 +28,16 @@ class Kernel(abc.ABC):
     compact = False  # the profile vanishes from r = h on
     affine = False  # values follow from an affine function of sq; see product_terms
     singular = False  # the slope diverges at r = 0
+    # far out values fall as r^-decay, if their logs are not multiples of r^growth
+    decay = 0.0
     # values at h / squaring_ratio are the squares of those at h: grids are cheap
     squaring_ratio: float | None = None
     degrees_of_freedom = np.inf
+
+    @property
+    def growth(self) -> int:
+        """The power of r that logs of values far out are multiples of; 0 for none."""
+        return 0
 
     def log_volume(self, n_features: int, h: Any) -> Any:
         """Return the log of the integral of ``k(r / h)`` over all space."""
@@ -77,7 +84,11 @@ class Kernel(abc.ABC):
 
     @abc.abstractmethod
     def slopes(self, energy: AnyTile, values: AnyTile, h: float) -> AnyTile:
-        """Return ``g`` in ``grad K = g (y - x) / h^2``, scaled as ``values``."""
+        """Return ``g`` in ``grad K = rate g (y - x)``, scaled as ``values``."""
+
+    def slope_rate(self, h: float) -> float:
+        """Return the rate that slopes are multiplied by."""
+        return 1.0 / h**2
 
     @abc.abstractmethod
     def radii(self, n_features: int, size: int, rng: Any) -> FloatArray:
@@ -121,6 +132,11 @@ class ExponentialFamily(Kernel):
 
     power: int
 
+    @property
+    def growth(self):
+        """The power of r that logs of values far out are multiples of."""
+        return self.power
+
     def rate(self, h):
         """Return what energies are multiplied by in the exponent."""
         return 1.0 / (self.power * h**self.power)
@@ -133,7 +149,8 @@ class ExponentialFamily(Kernel):
 
     def log_peak(self, lowest, bandwidths):
         rate = np.minimum(self.rate(bandwidths), np.finfo(float).max)
-        return -np.multiply.outer(lowest, rate)
+        with np.errstate(over="ignore"):  # below the least float is -inf
+            return -np.multiply.outer(lowest, rate)
 
     def thresholds(self, law, nearest_sq):
         """Return the bandwidths at which the tail index is 1 and 2, by query.

@@ -1,10 +1,16 @@
 """The kernel with a heavy tail."""
 
 import numpy as np
-from scipy.special import betaln, gammaln
+from scipy.special import gammaln
 
 from skhdkde._kernels.kernel import Kernel
 from skhdkde._utils.arrays import column, namespace, number
+
+# Exponent from which 1 + x would cost digits that its power needs. There the logarithm is
+# a series: its third term is the last that is felt before values vanish.
+SERIES_FROM = 1e6
+# Argument from which Stirling's series is exact to rounding.
+STIRLING_FROM = 16.0
 
 
 class Student(Kernel):
@@ -24,11 +30,11 @@ class Student(Kernel):
     def __init__(self, degrees_of_freedom: float, n_features: int):
         self.degrees_of_freedom = float(degrees_of_freedom)
         self.exponent = 0.5 * (self.degrees_of_freedom + n_features)
+        self.decay = 2.0 * self.exponent
 
     def log_normalizer(self, n_features):
-        # by the beta function, which does not cancel where nu is large
-        nu, half = self.degrees_of_freedom, 0.5 * n_features
-        return betaln(0.5 * nu, half) - gammaln(half) + half * np.log(nu * np.pi)
+        half_nu, half = 0.5 * self.degrees_of_freedom, 0.5 * n_features
+        return half * np.log(2.0 * np.pi) - _log_gamma_ratio(half_nu, half)
 
     def variance(self, n_features):
         nu = self.degrees_of_freedom
@@ -42,28 +48,40 @@ class Student(Kernel):
         """Return ``((c + E) / (c + E_lowest))^-exponent`` with ``c = nu h^2``."""
         factor = column(-1.0 / (self._core_sq(h) + lowest), out)
         out = namespace(out).multiply(shifted, factor, out=out)
-        out += 1.0
+        if self.exponent < SERIES_FROM:
+            out += 1.0
         return self.values_from_product(out)
 
     def product_terms(self, lowest, h):
         core_sq = self._core_sq(h)
-        return -1.0 / (core_sq + lowest), -core_sq
+        reference = -core_sq if self.exponent < SERIES_FROM else lowest
+        return -1.0 / (core_sq + lowest), reference
 
     def values_from_product(self, product):
-        """Return values from ``(c + E) / (c + E_lowest)``, in place."""
+        """Return values from ``(c + E) / (c + E_lowest)``, in place.
+
+        From ``SERIES_FROM`` on it is that minus 1.
+        """
         xp = namespace(product)
-        product = xp.log(product, out=product)
+        if self.exponent < SERIES_FROM:
+            product = xp.log(product, out=product)
+        else:
+            product = product * (1.0 - product * (0.5 - product * (1.0 / 3.0)))
         product *= -self.exponent
         return xp.exp(product, out=product)
 
     def log_peak(self, lowest, bandwidths):
-        with np.errstate(over="ignore"):
-            ratio = np.multiply.outer(lowest, 1.0 / self._core_sq(bandwidths))
-        return -self.exponent * np.log1p(ratio)
+        core_sq = self._core_sq(bandwidths)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            ratio = np.multiply.outer(lowest, 1.0 / core_sq)
+            far_out = np.subtract.outer(np.log(lowest), np.log(core_sq))
+        return -self.exponent * np.where(np.isinf(ratio), far_out, np.log1p(ratio))
 
     def slopes(self, energy, values, h):
-        nu = self.degrees_of_freedom
-        return values * (2.0 * self.exponent) / (energy * number(1.0 / h**2, energy) + nu)
+        return values / (energy + number(self._core_sq(h), energy))
+
+    def slope_rate(self, h):
+        return 2.0 * self.exponent
 
     def radii(self, n_features, size, rng):
         nu = self.degrees_of_freedom
@@ -74,7 +92,8 @@ class Student(Kernel):
         # rounding may have left squared distances below zero
         core_sq, nearest_sq = self._core_sq(h), np.maximum(nearest_sq, 0.0)
         with np.errstate(over="ignore"):
-            return (core_sq + nearest_sq) * np.exp(margin / self.exponent) - core_sq
+            further = (core_sq + nearest_sq) * np.expm1(margin / self.exponent)
+            return nearest_sq + further
 
     def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
         core_sq = self._core_sq(np.min(bandwidths))
@@ -96,5 +115,23 @@ class Student(Kernel):
         return law.dimension(1.0) * ratio / (2.0 * self.exponent)
 
     def scaled_distance(self, log_factors, h):
-        sq_factor = np.exp(-log_factors / self.exponent)
-        return sq_factor, self._core_sq(h) * (sq_factor - 1.0)
+        growth = np.expm1(-log_factors / self.exponent)
+        return 1.0 + growth, self._core_sq(h) * growth
+
+
+def _log_gamma_ratio(x, step):
+    """Return ``log(Gamma(x + step) / (Gamma(x) x^step))``, which is small for large x.
+
+    By Stirling's series: the difference of two values of ``gammaln`` would cancel.
+    """
+    if x < STIRLING_FROM:
+        return gammaln(x + step) - gammaln(x) - step * np.log(x)
+    main = (x + step - 0.5) * np.log1p(step / x) - step
+    return main + _stirling_remainder(x + step) - _stirling_remainder(x)
+
+
+def _stirling_remainder(x):
+    """Return ``gammaln(x)`` minus ``(x - 1/2) log(x) - x + log(2 pi) / 2``."""
+    inverse_sq = 1.0 / (x * x)
+    coefficients = 1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360
+    return np.polynomial.polynomial.polyval(inverse_sq, coefficients) / x

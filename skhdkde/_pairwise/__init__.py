@@ -43,6 +43,7 @@ from skhdkde._pairwise.points import (
     TrainingPoints,
     distinct_rows,
     indistinct_sq,
+    largest_entry,
     power_of_two_scale,
     scale_for,
     useful_center,

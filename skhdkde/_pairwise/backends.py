@@ -161,7 +161,8 @@ def visit_pairs(device: Device, reduction, queries, points, options, leave_out, 
         rows, cols = task
         left = None if leave_out is None else leave_out[rows]
         block = QueryBlock(queries[rows], points, left, dtype)
-        state = _visit(reduction, block, points, cols, device, check)
+        with np.errstate(over="ignore"):  # so many bandwidths away values are 0
+            state = _visit(reduction, block, points, cols, device, check)
         if len(col_ranges) > 1:
             return state
         out[rows] = reduction.finish(state)

@@ -29,9 +29,9 @@ from skhdkde._pairwise.reductions import (
 from skhdkde._utils.arrays import beside, finite_or_zero, number, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar
 
-# Larger than any squared distance between training points (in scaled units), and finite:
-# KeOps makes NaN of infinite masks.
-LEFT_OUT = 1e30
+# Larger than any squared distance (in scaled units) that is not computed in float64 or
+# left out itself, and finite: KeOps makes NaN of infinite masks.
+MASKED = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e300}
 # Index of a point in digits to this base, so that float32 holds them.
 INDEX_BASE = 2**20
 # KeOps numbers the nearest points in the dtype of the formula.
@@ -127,7 +127,7 @@ class _Pairs:
     def __init__(self, exact, source, leave_out, n_threads, nearest_sq=None):
         self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
-        self._nearest_sq = nearest_sq
+        self._nearest_sq, self.masked = nearest_sq, MASKED[source.dtype]
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
         self.sq, self.sq_factor = self.x.sqdist(self.y), None
         if source.points.sq_factor is not None:
@@ -145,7 +145,7 @@ class _Pairs:
     def nearest_sq(self):
         """Smallest squared distances, float64, infinite where there are no points."""
         if self._nearest_sq is None:
-            sq = self.run(self.of_others(self.sq, LEFT_OUT), "min")[:, 0]
+            sq = self.run(self.of_others(self.sq, self.masked), "min")[:, 0]
             self._nearest_sq = self._distances(sq)
         return self._nearest_sq
 
@@ -164,7 +164,7 @@ class _Pairs:
     def smallest(self, k):
         """Return the ``k`` smallest squared distances, ascending, and whose they are."""
         most = min(k, len(self.source.exact))
-        found = self.run(self.of_others(self.sq, LEFT_OUT), "Kmin_argKmin", K=most)
+        found = self.run(self.of_others(self.sq, self.masked), "Kmin_argKmin", K=most)
         sq, cols = (array.reshape(len(self.queries), -1) for array in found)
         padding = (0, 0), (0, k - most)
         sq = np.pad(self._distances(sq), padding, constant_values=np.inf)
@@ -212,7 +212,7 @@ class _Pairs:
     def _distances(self, sq):
         """Return squared distances in float64, infinite for what is left out."""
         if self.other is not None:
-            sq = np.where(sq >= 0.5 * LEFT_OUT, np.inf, sq)
+            sq = np.where(sq >= 0.5 * self.masked, np.inf, sq)
         return sq.astype(np.float64)
 
 
@@ -246,7 +246,7 @@ def _(reduction: KernelGridSums, pairs):
     for setting in reduction.settings:
         kernel, h = setting.kernel, setting.bandwidth_scaled
         sq = pairs.shrunk_sq(setting, reduction.log_factors)
-        nearest_sq = pairs.run(pairs.of_others(sq, LEFT_OUT), "min")[:, 0]
+        nearest_sq = pairs.run(pairs.of_others(sq, pairs.masked), "min")[:, 0]
         lowest = kernel.energy(nearest_sq.astype(np.float64))
         shifted = kernel.shift(kernel.energy(sq), lowest)
         values = kernel.values(shifted, h, shifted, lowest)

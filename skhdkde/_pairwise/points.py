@@ -29,7 +29,8 @@ from skhdkde._utils.arrays import BLOCK_SIZE, DeviceArray, beside, row_batches, 
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.typing import AnyTile, FloatArray, IntArray, Rows
 
-# Scaled queries beyond this count as there: their squares would not be finite.
+# Scaled queries beyond this count as there: their squares would not be finite. Those of
+# a fitted density are brought into range before.
 LARGEST_QUERY = 1e145
 # Elements of a block that stays in the cache between two passes over it.
 SMALL_BLOCK_SIZE = 2**16
@@ -500,8 +501,13 @@ def distinct_rows(points: TrainingPoints) -> tuple[IntArray, IntArray]:
 
 def power_of_two_scale(X: FloatArray | DeviceArray) -> float:
     """Return the power of two that brings the entries of X to at most 1."""
+    return scale_for(largest_entry(X), X.dtype)
+
+
+def largest_entry(X: FloatArray | DeviceArray) -> float:
+    """Return the largest absolute value in X."""
     array: Any = getattr(X, "tensor", X)
-    return scale_for(max(float(array.max()), -float(array.min())), X.dtype)
+    return max(float(array.max()), -float(array.min()))
 
 
 def scale_for(largest: float, dtype: np.dtype) -> float:

@@ -261,8 +261,8 @@ class LogSumExp(KernelReduction):
 class Gradient(KernelReduction):
     """Gradient of ``log sum_j w_j k(|x - y_j| / h)``: a weighted mean of ``y_j - x``.
 
-    With ``g = -2 dk/d(r^2 / h^2)`` it is ``sum_j w_j g_j (y_j - x) / (h^2 sum_j w_j
-    k_j)``. The state is the lowest energy, the sum of ``w k`` and the sum of
+    With the slopes ``g_j`` of the kernel it is ``rate sum_j w_j g_j (y_j - x) / sum_j w_j
+    k_j``. The state is the lowest energy, the sum of ``w k`` and the sum of
     ``w g (y - x)``, of shapes (n_rows,), (n_rows, 1), (n_rows, n_features).
     """
 
@@ -270,6 +270,7 @@ class Gradient(KernelReduction):
         super().__init__(spec)
         self.width = self.n_features = spec.points.shape[1]
         self.scale, self.indistinct_sq = spec.points.scale, spec.points.indistinct_sq
+        self.rate = self.kernel.slope_rate(self.bandwidths[0])
 
     def suspect_rows(self, nearest_sq, delta):
         suspect = super().suspect_rows(nearest_sq, delta)
@@ -302,13 +303,14 @@ class Gradient(KernelReduction):
         values = self.kernel.values(shifted, h, shifted, reference)
         total = state[1] * factor + to_host(values @ tile.weights)[:, None]
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
-        steps = tile.weighted_differences(slopes, self.tol * h * total[:, 0])
+        allowed = self.tol / (h * self.rate) * total[:, 0]
+        steps = tile.weighted_differences(slopes, allowed)
         return lowest, total, state[2] * factor + steps
 
     def finish(self, state):
         """Return gradients, (n_rows, n_features), per data unit; NaN out of reach."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return state[2] / state[1] / self.bandwidths[0] ** 2 * self.scale
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return state[2] / state[1] * self.rate * self.scale
 
 
 class PartialGradient(Gradient):

@@ -155,7 +155,7 @@ class DeviceArray:
         return to_host(self.tensor[rows])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return to_host(self.tensor).astype(dtype or self.dtype, copy=False)
+        return to_host(self.tensor).astype(dtype or self.dtype, copy=copy is True)
 
     def __reduce__(self):  # a machine without a GPU loads it too
         return np.array, (to_host(self.tensor),)

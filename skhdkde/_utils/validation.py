@@ -15,9 +15,9 @@ from skhdkde._utils.typing import FloatArray
 
 # float32 stays float32; everything else becomes float64.
 FLOATS = [np.float64, np.float32]
-# Ratio of bandwidth and data beyond which squares leave the range of float64, or the
-# data themselves, once scaled, that of float32.
-LARGEST_RATIO = {np.dtype(np.float64): 1e140, np.dtype(np.float32): 1e30}
+# Ratios of bandwidth and data between which squares are in the range of float64, those of
+# far queries too, and the data themselves, once scaled, in that of float32.
+RATIOS = {np.dtype(np.float64): (1e-140, 1e100), np.dtype(np.float32): (1e-30, 1e30)}
 ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
 
 
@@ -122,12 +122,13 @@ def check_bandwidth(bandwidth: float, points: Any) -> float:
     if isinstance(bandwidth, bool):
         raise ValueError(f"bandwidth must be a number or a rule, got {bandwidth!r}.")
     bandwidth = float(bandwidth)
-    limit, ratio = LARGEST_RATIO[points.dtype], bandwidth * points.scale
-    if not 1.0 / limit < ratio < limit:
+    (least, most), ratio = RATIOS[points.dtype], bandwidth * points.scale
+    if not least < ratio < most:
         size = "small" if ratio < 1.0 else "large"
         raise ValueError(
             f"bandwidth={bandwidth!r} is too {size} for X with entries up to "
-            f"{1.0 / points.scale:.1e}: their ratio must be within {limit:.0e}."
+            f"{1.0 / points.scale:.1e}: their ratio must be between {least:.0e} and "
+            f"{most:.0e}."
         )
     return bandwidth
 

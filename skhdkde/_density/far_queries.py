@@ -1,0 +1,102 @@
+"""Queries so far away that squares of their distances leave the range of float64.
+
+Seen from there all training points are at one place: ``|x - y|`` is ``|x|`` to all
+digits, whatever the whitening, and so many bandwidths that log densities, error bars,
+thresholds and gradients are multiples of powers of it (of its logarithm, for the log
+density of a power law). Such a query is brought nearer by a power of two, and its
+results are taken back.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skhdkde._diagnosis import Diagnosing
+from skhdkde._pairwise import largest_entry
+from skhdkde._utils.arrays import row_batches
+
+# Power of two of the largest coordinate, in scaled units, that squares are in range of.
+FARTHEST = 480
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries in range, and by how many powers of two they are farther in truth.
+
+    ``exponents`` has the shape (n_queries,); None if none is.
+    """
+
+    X: Any
+    kernel: Any
+    exponents: np.ndarray | None = None
+
+    def log_density(self, values):
+        """Return log densities at the true queries."""
+        if self.exponents is None:
+            return values
+        steps = self.kernel.decay * np.log(2.0) * self.exponents
+        with np.errstate(over="ignore"):
+            return self._times(values, self.kernel.growth) - steps.astype(values.dtype)
+
+    def errors(self, values):
+        """Return errors of log densities, in nats, at the true queries."""
+        return self._times(values, self.kernel.growth)
+
+    def gradient(self, values):
+        """Return gradients at the true queries."""
+        return self._times(values, self.kernel.growth - 1)
+
+    def diagnosis(self, columns):
+        """Return columns of ``Diagnosing`` at the true queries; log sums are left out."""
+        if self.exponents is None:
+            return columns
+        growth, columns = self.kernel.growth, columns.copy()
+        powers = {"standard_error": growth, "tail_index": -growth, "h_g": 1, "h_clt": 1}
+        for name, power in powers.items():
+            column = Diagnosing.COLUMNS.index(name)
+            columns[:, column] = self._times(columns[:, column], power)
+        return columns
+
+    def _times(self, values, power):
+        """Return values at the true queries, if they are multiples of such a power."""
+        if self.exponents is None:
+            return values
+        exponents = power * self.exponents.reshape(-1, *[1] * (values.ndim - 1))
+        with np.errstate(over="ignore"):
+            return np.ldexp(values, exponents)
+
+
+def in_range(X: Any, density: Any) -> Queries:
+    """Return queries in data units, or None, brought into the range of a density."""
+    found = Queries(X, density.kernel)
+    if X is None or not len(X):
+        return found
+    largest = largest_entry(X)
+    bounds = (_bound(largest, *frame) for frame in density.frames)
+    if max(bounds) < 2.0**FARTHEST:
+        return found
+    X = np.array(X, dtype=np.float64)
+    exponents = np.zeros(len(X), dtype=int)
+    for rows in row_batches(*X.shape):
+        exponents[rows] = np.maximum(_exponents(X[rows], density.frames) - FARTHEST, 0)
+        X[rows] = np.ldexp(X[rows], -exponents[rows, None])
+    return dataclasses.replace(found, X=X, exponents=exponents)
+
+
+def _bound(largest, whitening, scale):
+    """Return a bound on scaled coordinates of queries with entries up to ``largest``."""
+    return (largest if whitening is None else whitening.bound(largest)) * scale
+
+
+def _exponents(X, frames: Iterable):
+    """Return powers of two that bound scaled coordinates of each query, in any frame."""
+    own = np.frexp(np.abs(X).max(axis=1))[1]
+    units = np.ldexp(X, -own[:, None])
+    found = []
+    for whitening, scale in frames:
+        Z = units if whitening is None else whitening.apply_scaled(units, own)
+        found.append(np.frexp(np.abs(Z).max(axis=1))[1] + np.frexp(scale)[1])
+    return own + np.max(found, axis=0)
