@@ -450,6 +450,16 @@ def test_local_scales_among_duplicates(kind, adaptive):
     assert_allclose(kde.score_samples(queries), expected, atol=1e-8)
 
 
+def goes_with(kernel, structure):
+    """Return whether a kernel works in a structure."""
+    if kernel == "epanechnikov":
+        return not structure.keys() & {"preserve_variance", "adaptive"} and (
+            structure.get("covariance_type") not in ("local", "auto")
+        )
+    local = structure.get("covariance_type") == "local" or "adaptive" in structure
+    return kernel != "exponential" or not local
+
+
 @pytest.mark.parametrize("kernel", ["gaussian", "student", "exponential", "epanechnikov"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
@@ -478,11 +488,11 @@ def test_the_integral_is_one(structure, kernel, weighted):
     if kernel == "student":
         parameters["degrees_of_freedom"] = 6.0
     kde = HighDimKernelDensity(random_state=0, **parameters)
-    try:
-        kde.fit(X, sample_weight=weights)
-    except ValueError as error:
-        assert "kernel" in str(error)  # it does not go with the structure
+    if not goes_with(kernel, structure):
+        with pytest.raises(ValueError, match="kernel"):
+            kde.fit(X, sample_weight=weights)
         return
+    kde.fit(X, sample_weight=weights)
     # a map of the square to the plane, of which the ends carry nothing
     t = np.linspace(-1.0, 1.0, 502)[1:-1]
     line, slope = 3.0 * np.tan(np.pi * t / 2), 1.5 * np.pi / np.cos(np.pi * t / 2) ** 2
