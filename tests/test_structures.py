@@ -483,7 +483,7 @@ def test_the_integral_is_one(structure, kernel, weighted):
     X = rng.standard_normal((60, 2)) @ np.array([[2.0, 0.7], [0.0, 0.4]]) + 1.0
     X[:25] += [4.0, -2.0]
     weights = rng.exponential(size=60) if weighted else None
-    bandwidth = "kl" if structure.get("covariance_type") == "auto" else 0.6
+    bandwidth = "kl" if structure.get("covariance_type") == "auto" else 0.5
     parameters = {"kernel": kernel, "bandwidth": bandwidth, **structure}
     if kernel == "student":
         parameters["degrees_of_freedom"] = 6.0
