@@ -74,8 +74,11 @@ class Student(Kernel):
         core_sq = self._core_sq(bandwidths)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             ratio = np.multiply.outer(lowest, 1.0 / core_sq)
-            far_out = np.subtract.outer(np.log(lowest), np.log(core_sq))
-        return -self.exponent * np.where(np.isinf(ratio), far_out, np.log1p(ratio))
+            logs = np.log1p(ratio)
+            if not np.isfinite(logs).all():  # so far out that the ratio is not finite
+                far_out = np.subtract.outer(np.log(lowest), np.log(core_sq))
+                logs = np.where(np.isinf(ratio), far_out, logs)
+        return -self.exponent * logs
 
     def slopes(self, energy, values, h):
         return values / (energy + number(self._core_sq(h), energy))

@@ -63,19 +63,24 @@ class Tile:
         return self.queries.weight_sums(weights, self.cols)
 
     def shrunk_sq(self, shrinkage: float) -> AnyTile:
-        """Return ``|x - a y|^2`` for a shrinkage ``a`` in a new array, scaled as ``sq``.
+        """Return ``|x - a y|^2`` for a shrinkage ``a``, scaled as ``sq``, in a buffer.
 
         ``|x - a y|^2 = a |x - y|^2 + (1 - a) (|x|^2 - a |y|^2)``: the product is shared.
+        The buffer is that of :meth:`scratch`.
         """
+        sq = self.scratch()
         if shrinkage == 1.0:
-            return self.sq * 1.0
-        factors = np.empty((len(self.nearest_sq), 2), dtype=self.queries.dtype)
-        factors[:, 0] = -shrinkage * (1.0 - shrinkage)
-        factors[:, 1] = (1.0 - shrinkage) * self.queries.sq_norms
-        sq = self.device.put(factors) @ self._block[:, -2:].T
+            sq[:] = self.sq
+            return sq
+        dtype, rest = self.queries.dtype, 1.0 - shrinkage
+        xp = namespace(sq)
         if shrinkage > 0.0:
-            sq += self.sq * shrinkage
-            namespace(sq).clip(sq, 0.0, None, out=sq)
+            xp.multiply(self.sq, shrinkage, out=sq)
+        else:  # without what is infinite
+            sq[:] = 0.0
+        sq += self.device.put((rest * self.queries.sq_norms).astype(dtype)[:, None])
+        sq -= self._block[:, -2] * (shrinkage * rest)
+        xp.clip(sq, 0.0, None, out=sq)
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
