@@ -406,7 +406,8 @@ def row_rounding(rows: FloatArray, sq_norms: FloatArray) -> RowRounding:
     pairs = _pairs_in_runs(equal)
     if share < 1.0:  # those of all features are hardly ever more
         pairs += 2.0 * np.sqrt(pairs) + 3.0
-    n_equal = np.minimum(1.0 + 2.0 * pairs / share**2 / n_terms, n_terms)
+    # a few pairs, as any row has, are within what the bound allows for
+    n_equal = np.clip(0.5 + 2.0 * pairs / share**2 / n_terms, 1.0, n_terms)
     # beside a few large terms all others may be lost, however large in the row itself
     most = 0.5 * digit[:, 0] * min(n_features, LONGEST_WALK)
     most *= np.clip(2.0 * (squares - 0.1), 0.0, 1.0)
@@ -423,7 +424,7 @@ def worst_rounding(n_features: int, sq_norms: FloatArray, dtype: Any) -> RowRoun
 @functools.lru_cache
 def _sampled_features(n_features):
     """Return so many features, at random, that few equal pairs stand for few in all."""
-    size = min(n_features, int(np.ceil(np.sqrt(20.0 * n_features))))
+    size = min(n_features, int(np.ceil(np.sqrt(80.0 * n_features))))
     return np.random.default_rng(0).permutation(n_features)[:size]
 
 

@@ -208,8 +208,8 @@ def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.i
         twice_inner = np.minimum(np.maximum(size - nearest_sq, reach_sq - size), size)
         walk = np.sqrt(min(points.shape[1], LONGEST_WALK))
         eps, bias = np.finfo(dtype).eps, rounding.bias
-        # of norms and last sums; float64 norms are themselves sums in float64
-        ends = 0.5 * bias + (4.0 if dtype == np.float32 else 10.0)
+        # of norms and last sums; norms in float64 are themselves sums in float64
+        ends = 0.5 * bias + 4.0 if dtype == np.float32 else 3.5 * bias + 3.5
         delta = (
             0.5 * eps * (ends * size + 0.8 * bias * walk * np.maximum(twice_inner, 0.0))
         )
