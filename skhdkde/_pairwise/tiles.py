@@ -78,7 +78,8 @@ class Tile:
             xp.multiply(self.sq, shrinkage, out=sq)
         else:  # without what is infinite
             sq[:] = 0.0
-        sq += self.device.put((rest * self.queries.sq_norms).astype(dtype)[:, None])
+        outside = self.device.put((rest * self.queries.sq_norms).astype(dtype)[:, None])
+        sq += outside if self.points.sq_factor is None else outside * self._block[:, -1]
         sq -= self._block[:, -2] * (shrinkage * rest)
         xp.clip(sq, 0.0, None, out=sq)
         self.queries.exclude(sq, self.cols, np.inf)
