@@ -5,6 +5,7 @@ suit a CPU. See README.md beside this file.
 """
 
 import argparse
+import functools
 import time
 
 import numpy as np
@@ -21,7 +22,15 @@ SIZES = [
     (20_000, 200_000, 768),
 ]
 SMALL = [(20_000, 4_000, 16), (20_000, 1_000, 128), (20_000, 250, 768)]
+# features at which the backends are compared, and points and queries each time
+DIMENSIONS, N_EACH = [2, 8, 32, 64, 100, 128, 200], 50_000
+SMALL_DIMENSIONS, SMALL_N = [8], 2_000
+# (points, features) of fits that choose the bandwidth
+FITS = [(50_000, 16), (50_000, 128), (20_000, 768)]
+SMALL_FITS = [(2_000, 16)]
 N_CHECKED = 50
+# numpy has so many times fewer queries, beside a GPU
+FEWER = 50
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -78,26 +87,62 @@ def rows(sizes, dtypes, backends, repeats):
             h = 1.0
             expected = direct(queries[:N_CHECKED], points, h)
             for backend in backends:
+                fewer = FEWER if backend == "numpy" and DEVICE == "cuda" else 1
+                asked = queries[: m // fewer]
                 announce(f"{backend}: n = {n}, m = {m}, d = {d}, {np.dtype(dtype)}")
                 kde = HighDimKernelDensity(bandwidth=h, backend=backend).fit(points)
                 if DEVICE == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 error = np.abs(kde.score_samples(queries[:N_CHECKED]) - expected).max()
-                taken = seconds(lambda kde=kde, x=queries: kde.score_samples(x), repeats)
+                taken = seconds(lambda kde=kde, x=asked: kde.score_samples(x), repeats)
                 peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
-                share = 2.0 * n * m * d / taken / rate
+                per_pair = taken / (n * len(asked))
+                share = 2.0 * d / per_pair / rate
                 extra = f"{(peak - points.nbytes) / 2**20:.0f}" if peak else "-"
-                numbers = f"{taken:.3g}", f"{taken / (n * m) * 1e12:.3g}", f"{share:.0%}"
+                numbers = (
+                    f"{taken:.3g}",
+                    f"{per_pair * 1e12:.3g}",
+                    f"{share:.0%}",
+                )
                 name = np.dtype(dtype).name
-                yield n, m, d, name, backend, *numbers, f"{error:.1e}", extra
+                yield n, len(asked), d, name, backend, *numbers, f"{error:.1e}", extra
+
+
+def crossings(dimensions, n, repeats):
+    """Seconds of torch and of KeOps by number of features."""
+    for d in dimensions:
+        for dtype in (np.float32, np.float64):
+            points = np.random.default_rng(0).standard_normal((2 * n, d), dtype=dtype)
+            taken = []
+            for backend in ("torch", "keops"):
+                announce(f"{backend}: n = m = {n}, d = {d}, {np.dtype(dtype)}")
+                kde = HighDimKernelDensity(bandwidth=1.0, backend=backend).fit(points[:n])
+                call = functools.partial(kde.score_samples, points[n:])
+                taken.append(seconds(call, repeats))
+            numbers = *(f"{value:.3g}" for value in taken), f"{taken[1] / taken[0]:.2f}"
+            yield d, np.dtype(dtype).name, *numbers
+
+
+def fits(sizes, backends):
+    """Seconds of a fit that chooses the bandwidth, the second one of two."""
+    for n, d in sizes:
+        points = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
+        taken = []
+        for backend in backends:
+            announce(f"{backend}: fit of n = {n}, d = {d}")
+            kde = HighDimKernelDensity(backend=backend)
+            taken.append(seconds(functools.partial(kde.fit, points), 1))
+        yield n, d, *(f"{value:.3g}" for value in taken)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--backends", default="torch,keops")
+    parser.add_argument("--backends", default="numpy,torch,keops")
+    parser.add_argument("--tables", default="densities,crossings,fits")
     options = parser.parse_args()
+    tables, backends = options.tables.split(","), options.backends.split(",")
     name = (
         torch.cuda.get_device_name() if DEVICE == "cuda" else "no GPU: torch on the CPU"
     )
@@ -107,20 +152,29 @@ def main():
         "dtype|matrix products (TFLOP/s)|exp (10^9/s)|memory (GB/s)",
         [limit_row("float32"), limit_row("float64")],
     )
-    write_table(
-        "Log densities, Gaussian kernel, N(0, I)",
-        "points|queries|features|dtype|backend|seconds|ps per pair|"
-        f"share of the matrix rate|largest error of {N_CHECKED} (nats)|"
-        "peak beside the points (MiB)",
-        list(
-            rows(
-                SMALL if options.small else SIZES,
-                [np.float32, np.float64],
-                options.backends.split(","),
-                options.repeats,
-            )
-        ),
-    )
+    sizes = SMALL if options.small else SIZES
+    if "densities" in tables:
+        write_table(
+            "Log densities, Gaussian kernel, N(0, I)",
+            "points|queries|features|dtype|backend|seconds|ps per pair|"
+            f"share of the matrix rate|largest error of {N_CHECKED} (nats)|"
+            "peak beside the points (MiB)",
+            list(rows(sizes, [np.float32, np.float64], backends, options.repeats)),
+        )
+    if "crossings" in tables:
+        small = SMALL_DIMENSIONS, SMALL_N
+        each = small if options.small else (DIMENSIONS, N_EACH)
+        write_table(
+            f"torch and KeOps by number of features, {each[1]} points and queries",
+            "features|dtype|torch (seconds)|KeOps (seconds)|KeOps / torch",
+            list(crossings(*each, options.repeats)),
+        )
+    if "fits" in tables:
+        write_table(
+            "Fits that choose the bandwidth, float32",
+            "|".join(["points", "features", *(f"{name} (seconds)" for name in backends)]),
+            list(fits(SMALL_FITS if options.small else FITS, backends)),
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 
+import skhdkde
+
 __all__ = ["announce", "describe_run", "time_in_turn", "write_table"]
 
 
@@ -28,7 +30,8 @@ def describe_run(*packages, remark=None):
     except (OSError, IndexError):
         pass
     versions = [f"Python {platform.python_version()}"]
-    for name in ("skhdkde", "numpy", *packages):
+    versions.append(f"skhdkde {skhdkde.__version__}")
+    for name in ("numpy", *packages):
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
