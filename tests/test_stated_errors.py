@@ -51,7 +51,7 @@ def points(rng, kind, n, d):
     if kind == "heavy tails":
         Z *= np.sqrt(5.0 / rng.chisquare(5.0, size=(2 * n, 1)))
     if kind == "plane":
-        Z = Z[:, :3] @ rng.standard_normal((3, d)) + 0.05 * Z
+        Z = Z[:, :2] @ rng.standard_normal((2, d)) + 0.05 * Z
     if kind != "white":
         Z = Z @ (np.diag(rng.uniform(0.5, 2.0, d)) @ rng.standard_normal((d, d)))
     return Z[:n], Z[n:]

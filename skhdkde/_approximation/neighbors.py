@@ -25,11 +25,11 @@ from skhdkde._utils.typing import IntArray, NeighborSearch
 
 # Below so many points comparing with all takes hardly longer than an index.
 FEWEST_INDEXED = 100_000
-# Axes of a projection for up to so many points, one less for each factor 2.7 of their
-# number, as a search among many takes longer; and points to find the axes from.
-MOST_AXES, FEWEST_AXES, N_FOR_ALL, N_FOR_AXES = 12, 4, 20_000, 2048
-# Relative error of distances in the projection, if it has all features and if not.
-ALL_TOL, SOME_TOL = 0.25, 1.0
+# Axes of a projection, and points to find them from.
+MOST_AXES, N_FOR_AXES = 20, 2048
+# How much farther points may be than the nearest there, relatively, for each axis: among
+# many, a search for the nearest takes as long as comparison with all points.
+TOL_PER_AXIS = 0.125
 # Scaled units beyond which all points are equally near.
 FARTHEST = 1e15
 
@@ -83,10 +83,9 @@ class ProjectedSearch(NeighborSearch):
 
     def __init__(self, points: TrainingPoints, seed: int):
         self.points, (self.most, n_features) = points, points.shape
-        surplus = np.log(max(self.most / N_FOR_ALL, 1.0))
-        n_axes = max(FEWEST_AXES, round(MOST_AXES - surplus))
-        self.tol = ALL_TOL if n_axes >= n_features else SOME_TOL
-        self.axes = _principal_axes(points, min(n_axes, n_features), seed)
+        n_axes = min(MOST_AXES, n_features)
+        self.tol = TOL_PER_AXIS * n_axes
+        self.axes = _principal_axes(points, n_axes, seed)
         batches = row_batches(self.most, n_features)
         there = [points.centered(rows) @ self.axes for rows in batches]
         self.tree = KDTree(np.vstack(there))

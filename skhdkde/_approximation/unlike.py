@@ -25,8 +25,9 @@ from skhdkde._utils.typing import FloatArray
 N_MOVED, A_LITTLE, MUCH = 128, (0.1, 0.3, 0.5), (3.0, 10.0)
 # Share of the training points that are far, and fewest far ones to measure errors on.
 FAR_SHARE, FEWEST_FAR = 0.02, 16
-# Share of the moved points whose errors are to be within twice the stated ones.
-HELD_AT = 0.98
+# Shares of the points moved a little, and much, whose errors are to be within twice the
+# stated ones. The former are like queries of no such kind, whose errors grow too.
+NEAR_HELD_AT, FAR_HELD_AT = 0.96, 0.98
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,15 @@ def measured(tried, points, typical, peak, steps, seed) -> Unlike:
             rates = np.where(over > 0.0, over / _depth(log_sums, peak), 0.0)
         away = found.is_far(log_sums)
         if step in A_LITTLE:
-            near.append(_held(np.where(felt(log_sums, peak) > stated, rates, 0.0)))
+            doubtful = np.where(felt(log_sums, peak) > stated, rates, 0.0)
+            near.append(_held(doubtful, NEAR_HELD_AT))
         elif np.count_nonzero(away) >= FEWEST_FAR:
-            far.append(_held(rates[away]))
+            far.append(_held(rates[away], FAR_HELD_AT))
     return dataclasses.replace(found, near=max(near), far=max(far))
 
 
-def _held(rates):
-    return float(np.quantile(rates, HELD_AT, method="higher"))
+def _held(rates, level):
+    return float(np.quantile(rates, level, method="higher"))
 
 
 def _moved(points, steps, rng):
