@@ -52,7 +52,8 @@ def test_stated_errors_hold(white, d, ratio):
         error = np.abs(found - exact)
         # of 500 queries: two standard errors below 95 %
         assert np.mean(error <= 2.0 * report.error) >= 0.93, algorithm
-        assert np.median(report.error) < max(20.0 * np.median(error), 1e-9), algorithm
+        largest = np.quantile(error, 0.9)  # "sampling" may find the nearest of half
+        assert np.median(report.error) < max(10.0 * largest, 1e-9), algorithm
         if algorithm == "auto":
             assert np.mean(error <= 0.01) >= 0.93
             assert (report.error <= 0.01).all()
@@ -162,13 +163,13 @@ def test_a_rare_group_far_away():
 
 def test_a_sample_with_no_point_in_reach_knows_nothing():
     rng = np.random.default_rng(0)
-    Y, X = rng.standard_normal((20_000, 10)), rng.standard_normal((300, 10))
-    params = {"kernel": "tophat", "bandwidth": 1.5}
+    Y, X = rng.standard_normal((20_000, 40)), rng.standard_normal((300, 40))
+    params = {"kernel": "tophat", "bandwidth": 5.5}
     exact = fit(Y, **params).score_samples(X)
     found, report = quiet(fit(Y, algorithm="sampling", **params), X)
     lost = np.isinf(found) & np.isfinite(exact)
     assert lost.any()
-    assert np.mean(np.isinf(report.error[lost])) >= 0.95
+    assert np.isposinf(report.error[lost]).all()
 
 
 def test_weights_that_rounding_would_lose():

@@ -10,12 +10,15 @@ within the tolerance:
 2. neighbours and a sample of the others;
 3. more of both;
 4. all points.
+
+``algorithm="sampling"`` takes a sample in any case, and, where a duplicate would be felt,
+also points that are found beside the query.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -26,17 +29,22 @@ from skhdkde._approximation.calibration import (
     differences,
     excess,
 )
-from skhdkde._approximation.near_far_sum import N_SAMPLED, rounding_error
+from skhdkde._approximation.near_far_sum import N_SAMPLED, SEEN, rounding_error
+from skhdkde._approximation.report import (
+    ALGORITHM,
+    ERROR,
+    EXACT,
+    N_EVALUATIONS,
+    NEIGHBORS,
+    SAMPLING,
+)
+from skhdkde._approximation.unlike import A_LITTLE, MUCH, Unlike, felt, measured
 from skhdkde._density import Density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._utils.threads import progress_bar
 from skhdkde._utils.typing import FloatArray
-from skhdkde._utils.warnings import warn_user
 
-# What was used for a query, by number; and columns of what is reported for each.
-ALGORITHMS = ("exact", "neighbors", "sampling")
-EXACT, NEIGHBORS, SAMPLING = range(3)
-ALGORITHM, ERROR, N_EVALUATIONS = range(3)
+TINY = np.finfo(float).tiny
 QUERIES_AT_ONCE = 4096
 # Growth of a sample that does not resolve a sum, and least growth of one that does.
 MORE, LEAST = 2.0, 1.2
@@ -46,69 +54,12 @@ LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
 # Training points on which samples are tried, and the share of them whose errors may be
 # above the one stated.
 N_TRIED, ABOVE = 512, 0.05
+# Points near a query that "sampling" sums one by one where they may matter.
+N_NEAR = 32
 # "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
 FEWEST_MET = 0.5
 # Factor of the size that a sample's variance calls for, as it is estimated.
 MARGIN = 1.1
-
-
-class Report:
-    """What was used for each query, and how wrong it may be.
-
-    Attributes
-    ----------
-    algorithm : ndarray of str of shape (n_queries,)
-        "neighbors", "sampling" or "exact".
-    error : ndarray of shape (n_queries,)
-        Stated error of the log density, in nats: over queries drawn like the training
-        points, about 95 % of the differences to the sum over all points are smaller than
-        theirs. For "exact" it is rounding.
-    n_evaluations : ndarray of int of shape (n_queries,)
-        Kernel evaluations, all attempts together; without those of a search.
-    tol : float
-        The error that is accepted.
-    """
-
-    def __init__(self, used: FloatArray, tol: float):
-        self.algorithm = np.array(ALGORITHMS)[used[:, ALGORITHM].astype(int)]
-        self.error = used[:, ERROR].copy()
-        self.n_evaluations = used[:, N_EVALUATIONS].astype(int)
-        self.tol = tol
-
-    @property
-    def over(self) -> float:
-        """Share of the queries whose stated error is above ``tol``."""
-        return self._n_over / len(self.error)
-
-    @property
-    def _n_over(self):
-        return np.count_nonzero(~(self.error <= self.tol))
-
-    def warn(self, algorithm: str) -> None:
-        """Warn if there are such queries, and say what to do about it."""
-        if not self._n_over:
-            return
-        advice = {
-            "neighbors": "A fit with a larger n_neighbors or algorithm='auto' takes more "
-            "points for them.",
-            "sampling": "A fit with algorithm='auto' takes more points for them.",
-            "auto": "Their sums are over all points: it is rounding.",
-        }
-        warn_user(
-            f"{self._n_over} of {len(self.error)} queries ({self.over:.2g} of all) have "
-            f"a stated error above tol={self.tol!r} nats, up to {self.error.max():.2g}. "
-            f"{advice[algorithm]}"
-        )
-
-    def __repr__(self):
-        counts = ", ".join(
-            f"{name} {np.count_nonzero(self.algorithm == name)}" for name in ALGORITHMS
-        )
-        return (
-            f"<Report: {len(self.error)} queries: {counts}; stated errors: median "
-            f"{np.median(self.error):.2g}, largest {self.error.max():.2g} nats, "
-            f"{self._n_over} above {self.tol:g}>"
-        )
 
 
 @dataclass(eq=False)
@@ -117,7 +68,8 @@ class Approximation:
 
     There is one of ``prepared`` for each component of the density. ``tol`` is the error
     of a log density that is accepted, in nats; ``surplus`` what :meth:`try_samples` finds
-    of errors of samples beyond those that they state.
+    of errors of samples beyond those that they state, and ``unlike``, for samples and for
+    neighbours, what :func:`~skhdkde._approximation.unlike.measured` does.
     """
 
     density: Density
@@ -125,11 +77,17 @@ class Approximation:
     algorithm: Literal["neighbors", "sampling", "auto"]
     tol: float
     surplus: float = 0.0
+    unlike: dict[int, Unlike] = field(default_factory=dict)
 
     @property
     def n_population(self) -> int:
         """Number of points from which samples are drawn, of all components."""
         return sum(len(p.near_far.population) for p in self.prepared)
+
+    @property
+    def largest_population(self) -> int:
+        """Number of those of the largest component."""
+        return max(len(p.near_far.population) for p in self.prepared)
 
     @property
     def kind(self) -> str | None:
@@ -140,6 +98,19 @@ class Approximation:
     def n_neighbors(self) -> int:
         """Neighbours at the first level, the most of all components."""
         return max(p.levels[0].n_neighbors for p in self.prepared)
+
+    @property
+    def peak(self) -> float:
+        """Log of what a point of the largest weight adds to the sum at its place."""
+        pairs = zip(self.prepared, self.density.components, strict=True)
+        return max(p.log_factor + c.log_det for p, c in pairs)
+
+    @property
+    def log_mass(self) -> float:
+        """Log of what the points would add at a place where all of them are."""
+        pairs = zip(self.prepared, self.density.components, strict=True)
+        logs = [np.log(p.near_far.mass) + p.log_factor + c.log_det for p, c in pairs]
+        return float(np.logaddexp.reduce(logs))
 
     def log_density(self, X, options: ComputeOptions) -> tuple[FloatArray, FloatArray]:
         """Return log densities at X, or at each training point left out if X is None.
@@ -163,11 +134,11 @@ class Approximation:
         """Find ``surplus``, and return the share of points that samples do not serve.
 
         Points that are like none of the sample, small clusters or a rare group far away,
-        do not show in its variance. They show in sums over all points.
+        do not show in its variance. They show in sums over all points. What is found for
+        queries that are unlike the training points is in ``unlike``.
         """
-        n, self.surplus = self.density.n_points, 0.0
-        rng = np.random.default_rng(self.prepared[0].near_far.seed)
-        rows = np.sort(rng.choice(n, min(n, N_TRIED), replace=False))
+        self.surplus, self.unlike = 0.0, {}
+        rows = np.sort(self._tried_rows())
         batch, served = _Batch(self, None, rows, options), np.ones(len(rows), dtype=bool)
         if self.algorithm == "auto":
             served[batch.by_samples(strict=True)] = False
@@ -181,7 +152,36 @@ class Approximation:
         if self.algorithm == "auto" and useless:
             self.surplus = np.inf
             return 1.0
+        if self.n_population > N_SAMPLED:
+            self._try_moved(SAMPLING, batch.log_sums, options)
         return 1.0 - float(np.mean(served))
+
+    def try_neighbors(self, options: ComputeOptions) -> None:
+        """Find ``unlike`` for neighbours, if these are to be used."""
+        if self.algorithm == "neighbors" or self.stages():
+            batch = _Batch(self, None, self._tried_rows(), options)
+            batch.by_first_neighbors()
+            self._try_moved(NEIGHBORS, batch.log_sums, options)
+
+    def _tried_rows(self):
+        """Return training points on which errors are measured, in random order."""
+        rng = np.random.default_rng(self.prepared[0].near_far.seed)
+        n = self.density.n_points
+        return rng.choice(n, min(n, N_TRIED), replace=False)
+
+    def _try_moved(self, algorithm, typical, options):
+        """Find ``unlike``; ``typical`` are log sums at training points left out."""
+        steps = A_LITTLE + MUCH if self.algorithm == "sampling" else MUCH
+
+        def tried(X):
+            batch = _Batch(self, X, np.arange(len(X)), options)
+            stated = batch.stated_by(algorithm)
+            exact = self.density.log_sums(X, batch.options)
+            return batch.log_sums, stated, differences(batch.log_sums, exact)
+
+        points = self.density.in_data_units(self._tried_rows())
+        seed = self.prepared[0].near_far.seed
+        self.unlike[algorithm] = measured(tried, points, typical, self.peak, steps, seed)
 
     def stages(self) -> list[list[Level]]:
         """Return the levels to try in turn, one for each component, that are worth it."""
@@ -212,26 +212,63 @@ class _Batch:
         self.dtype = np.result_type(self.density.dtype, *([] if X is None else [X.dtype]))
         self.log_sums = np.empty(len(rows))
         self.used = np.zeros((len(rows), 3))
+        self.sizes = np.zeros(len(rows), dtype=int)  # of the samples
 
     def run(self):
         """Find log sums by the algorithm of the approximation."""
-        todo = np.arange(len(self.rows))
         if self.of.algorithm == "neighbors":
-            self._by_neighbors(todo, [p.levels[0] for p in self.of.prepared])
+            self.by_first_neighbors()
         elif self.of.algorithm == "sampling":
             self.by_samples(strict=False)
         else:
+            todo = np.arange(len(self.rows))
             if self.of.surplus <= self.of.tol:
                 todo = self.by_samples(strict=True)
             for levels in self.of.stages():
                 todo = self._by_neighbors(todo, levels)
             self._by_all(todo)
 
+    def stated_by(self, algorithm):
+        """Find log sums by one of the algorithms; return stated errors.
+
+        They are infinite for queries that it leaves to the others.
+        """
+        if algorithm == NEIGHBORS:
+            self.by_first_neighbors()
+        elif self.of.algorithm == "sampling":
+            self.by_samples(strict=False)
+        else:
+            self.used[self.by_samples(strict=True), ERROR] = np.inf
+        return self.used[:, ERROR].copy()
+
+    def by_first_neighbors(self):
+        """Find log sums by neighbours at the first level."""
+        levels = [p.levels[0] for p in self.of.prepared]
+        self._by_neighbors(np.arange(len(self.rows)), levels)
+
     def _keep(self, todo, log_sums, errors, algorithm):
         """Note results; return those of ``todo`` whose errors are too large."""
         self.log_sums[todo], self.used[todo, ERROR] = log_sums, errors
         self.used[todo, ALGORITHM] = algorithm
         return todo[~(errors <= self.of.tol)]
+
+    def _unlike(self, algorithm, log_sums, errors, sizes):
+        """Return what is to be added to errors at queries unlike the training points.
+
+        ``sizes`` are those of the samples.
+        """
+        unlike, kernel = self.of.unlike.get(algorithm, Unlike()), self.density.kernel
+        beyond = unlike.beyond(log_sums, errors, self.of.peak)
+        if not kernel.compact:
+            return beyond
+        # a few far points may be out of reach when those of the sample are not
+        unseen = np.where(sizes < self.of.largest_population, SEEN / sizes, TINY)
+        there = np.where(np.isneginf(log_sums), np.inf, log_sums)
+        few = felt(there, self.of.log_mass + np.log(unseen))
+        # of a tophat the sums do not tell what is far
+        told = unlike.is_far(log_sums) | (kernel.name == "tophat")
+        known = np.where(np.isfinite(errors), errors, few)
+        return np.maximum(beyond, np.where(told, few - known, 0.0))
 
     def _by_all(self, todo):
         """Find log sums over all points."""
@@ -247,12 +284,15 @@ class _Batch:
             return todo
         terms, _ = self._terms(todo, levels)
         errors = self._stated(terms) + max(level.missed for level in levels)
+        size = min(level.n_sampled for level in levels)
+        errors += self._unlike(NEIGHBORS, terms.total(), errors, size)
         return self._keep(todo, terms.total(), errors, NEIGHBORS)
 
     def by_samples(self, strict):
         """Find log sums by growing samples; return which are not good enough.
 
-        With ``strict``, queries that a sample does not resolve are among these.
+        With ``strict``, queries that a sample does not resolve are among these. Without,
+        points beside the query are summed where the sample may lack some that matter.
         """
         largest = LARGEST_SAMPLE * self.of.n_population
         # queries by the size of the sample that they need, with their moments so far
@@ -268,6 +308,8 @@ class _Batch:
                     again = over[needed == larger]
                     smaller = [each.subset(again) for each in moments]
                     growing.setdefault(int(larger), []).append((todo[again], smaller))
+        if not strict:
+            self._look_beside()
         return np.sort(np.concatenate(rejected))
 
     def _sampled(self, todo, size, known, strict):
@@ -276,16 +318,21 @@ class _Batch:
         These are the places in ``todo`` that are not good enough, the moments of each
         component, and for each place the size of a sample that may be; infinite for none.
         """
+        self.sizes[todo] = size
         levels = [Level(0, size)] * len(self.of.prepared)
         terms, moments = self._terms(todo, levels, known)
+        total, errors = terms.total(), self._stated(terms)
+        errors[~terms.resolved] = np.inf  # larger samples may resolve them
+        stated = errors + self.of.surplus
         hopeless = np.full(len(todo), self.of.surplus >= self.of.tol)
         if strict:
             # a duplicate of the query, should there be one that the sample has not
-            peak = max(p.log_factor + c.log_det for p, c in self._components())
-            with np.errstate(over="ignore"):
-                hopeless |= np.log1p(np.exp(peak - terms.total())) > self.of.tol
-        errors = self._sampled_errors(todo, terms, size, strict, hopeless)
-        over = self._keep(todo, terms.total(), errors + self.of.surplus, SAMPLING)
+            hopeless |= felt(total, self.of.peak) > self.of.tol
+            unlike = self._unlike(SAMPLING, total, errors, self.sizes[todo])
+            hopeless |= unlike >= self.of.tol
+            stated += unlike
+            errors[hopeless] = stated[hopeless] = np.inf
+        over = self._keep(todo, total, stated, SAMPLING)
         over = np.flatnonzero(np.isin(todo, over))
         with np.errstate(over="ignore"):  # of far queries
             growth = np.maximum((errors[over] / self.of.tol) ** 2 * MARGIN, LEAST)
@@ -294,18 +341,20 @@ class _Batch:
         growth = np.where(hopeless[over], np.inf, growth)
         return over, moments, _rounded_up(size * growth)
 
-    def _sampled_errors(self, todo, terms, size, strict, hopeless):
-        """Return stated errors; infinite for sums that larger samples may resolve."""
-        errors = self._stated(terms)
-        errors[~terms.resolved] = np.inf
-        if strict:
-            errors[hopeless] = np.inf
-            return errors
-        last = size * MORE > LARGEST_SAMPLE * self.of.n_population
-        final = np.flatnonzero(~terms.resolved & (hopeless | last))
-        if len(final):
-            errors[final] = self._unresolved(todo[final], terms.subset(final), size)
-        return errors
+    def _look_beside(self):
+        """Sum points beside the queries one by one, where they may change the sums."""
+        doubtful = felt(self.log_sums, self.of.peak) > self.used[:, ERROR]
+        doubtful |= np.isinf(self.used[:, ERROR])
+        for size in np.unique(self.sizes[doubtful]):
+            todo = np.flatnonzero(doubtful & (self.sizes == size))
+            terms, _ = self._terms(todo, [Level(N_NEAR, size)] * len(self.of.prepared))
+            errors = self._stated(terms)
+            final = np.flatnonzero(~terms.resolved)
+            if len(final):
+                errors[final] = self._unresolved(todo[final], terms.subset(final), size)
+            self._keep(todo, terms.total(), errors + self.of.surplus, SAMPLING)
+        errors = self.used[:, ERROR]
+        errors += self._unlike(SAMPLING, self.log_sums, errors, self.sizes)
 
     def _unresolved(self, todo, terms, size):
         """Return stated errors of sums that the sample does not resolve."""
@@ -322,12 +371,11 @@ class _Batch:
     def _stated(self, terms):
         return terms.stated_error(self.density.n_points, self.dtype)
 
-    def _components(self):
-        return zip(self.of.prepared, self.density.components, strict=True)
-
     def _sums(self, todo, levels):
         """Yield the sums over each component."""
-        for (prepared, component), level in zip(self._components(), levels, strict=True):
+        for prepared, component, level in zip(
+            self.of.prepared, self.density.components, levels, strict=True
+        ):
             X, leave_out = self.density.queries(self.X, component, self.rows[todo])
             own, duplicates = np.full(len(todo), -1), np.zeros(len(todo))
             if leave_out is not None:
@@ -337,8 +385,9 @@ class _Batch:
             ids = prepared.neighbors(queries, own, level, options)
             spec = component.reduction_spec(queries.dtype)
             factor = prepared.log_factor + component.log_det
+            kind = prepared.search.kind if prepared.search is not None else None
             yield prepared.near_far.batch(
-                spec, queries, own, duplicates, ids, options, factor
+                spec, queries, own, duplicates, ids, options, factor, kind
             )
 
     def _terms(self, todo, levels, known=None):

@@ -214,7 +214,8 @@ class _Calibration:
 
     def _measured(self, level, exact_sums):
         """Return the level with what it misses, and how often it serves."""
-        terms = self._terms(self._neighbors(level), level.n_sampled)
+        ids, kind = self._neighbors(level), self.prepared.search.kind
+        terms = self._terms(ids, level.n_sampled, kind)
         stated = self._stated(terms)
         # a rare group far away, say, of which the sample has nothing
         over = excess(differences(terms.total(), exact_sums), stated, HELD_AT)
@@ -225,12 +226,10 @@ class _Calibration:
     def _neighbors(self, level):
         return self.prepared.neighbors(self.queries, self.own, level, self.options)
 
-    def _terms(self, ids, n_sampled=N_SAMPLED):
-        """Return the terms of the sums, with these neighbours."""
-        nothing = np.zeros(len(self.own))
-        sums = self.near_far.batch(
-            self.spec, self.queries, self.own, nothing, ids, self.options
-        )
+    def _terms(self, ids, n_sampled=N_SAMPLED, kind="exact"):
+        """Return the terms of the sums, with neighbours of a search of this kind."""
+        given = self.own, np.zeros(len(self.own)), ids, self.options
+        sums = self.near_far.batch(self.spec, self.queries, *given, kind=kind)
         return sums.terms(sums.moments(n_sampled))
 
     def _stated(self, terms):
@@ -240,7 +239,7 @@ class _Calibration:
         """Return how few neighbours leave out little enough; the most if none do."""
         for k in choice[:-1]:
             error = self._stated(self._terms(exact[:, :k]))
-            if np.quantile(error, HELD_AT) <= LEFT_OUT_SHARE * self.tol:
+            if np.quantile(error, HELD_AT, method="higher") <= LEFT_OUT_SHARE * self.tol:
                 return k
         return choice[-1]
 

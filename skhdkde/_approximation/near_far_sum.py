@@ -76,6 +76,7 @@ class SumTerms:
     deviation: FloatArray  # its standard deviation
     missed: FloatArray  # a bound on what both miss
     resolved: np.ndarray  # whether the sample resolves the far sum: trust its deviation
+    all_seen: np.ndarray  # whether no point can be nearer than those that were looked at
 
     def total(self) -> FloatArray:
         """Return the log of the estimated sum."""
@@ -85,14 +86,16 @@ class SumTerms:
         """Return the error, in nats, that about 95 % of the totals are within.
 
         It is of two standard deviations and the bound on what is missed, in squares, and
-        of rounding.
+        of rounding. Where nothing that was looked at is in reach, and points were left
+        out, nothing is known: it is infinite.
         """
         total = self.total()
         with np.errstate(invalid="ignore", over="ignore"):
             deviation = 2.0 * np.exp(self.deviation - total)
             error = np.log1p(np.hypot(deviation, np.exp(self.missed - total)))
         certain = np.isneginf(self.missed) & np.isneginf(self.deviation)
-        return np.where(certain, 0.0, error) + rounding_error(total, n_points, dtype)
+        error = np.where(certain, 0.0, error) + rounding_error(total, n_points, dtype)
+        return np.where(np.isneginf(total) & ~self.all_seen, np.inf, error)
 
     def subset(self, rows: Rows) -> SumTerms:
         """Return the terms at some of the queries."""
@@ -106,6 +109,7 @@ class SumTerms:
             0.5 * np.logaddexp(2.0 * self.deviation, 2.0 * other.deviation),
             np.logaddexp(self.missed, other.missed),
             self.resolved & other.resolved,
+            self.all_seen & other.all_seen,
         )
 
 
@@ -142,10 +146,13 @@ class NearFarSum:
         first = start == 0 and stop == N_SAMPLED
         return self._first_sample if first else self.sampler.draw(start, stop)
 
-    def batch(self, spec, queries, own, duplicates, ids, options, log_factor=0.0):
+    def batch(
+        self, spec, queries, own, duplicates, ids, options, log_factor=0.0, kind=None
+    ):
         """Return the sums at a batch of queries; see :class:`SumBatch`."""
         spec = dataclasses.replace(spec, points=self.points)
-        return SumBatch(self, spec, queries, own, duplicates, ids, options, log_factor)
+        given = spec, queries, own, duplicates, ids, options, log_factor, kind
+        return SumBatch(self, *given)
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,9 @@ class SumBatch:
     ids: IntArray  # (n_queries, n_neighbors), points summed one by one; -1 for none
     options: ComputeOptions
     log_factor: float  # log of what multiplies the sums
+    # of the search that found ``ids``: "exact" if they are the nearest points, None if
+    # they are only some near ones
+    kind: str | None
 
     def terms(self, moments: SampleMoments | None = None) -> SumTerms:
         """Return the terms of the sums, by a sample's moments; None for the first one."""
@@ -168,7 +178,8 @@ class SumBatch:
         far, deviation, resolved = self.far(moments)
         logs = self.near(), far, deviation, self.missed_bound(moments, resolved)
         near, far, deviation, missed = (log + self.log_factor for log in logs)
-        return SumTerms(near, far, deviation, missed, resolved)
+        all_seen = self._all_seen(moments.n_sampled)
+        return SumTerms(near, far, deviation, missed, resolved, all_seen)
 
     def moments(self, n_sampled: int, known: SampleMoments | None = None):
         """Return the moments over a sample; ``known`` are those over a smaller one."""
@@ -284,6 +295,18 @@ class SumBatch:
         resolved = (square_ratio >= RESOLVED) | everything | (mass <= 0.0)
         return far, deviation, resolved
 
+    def _all_seen(self, n_sampled):
+        """Return whether no far point can be nearer than those that were looked at."""
+        everything = n_sampled >= len(self.near_far.population)
+        nearest_known = self.kind == "exact" and self.ids.shape[1] > 0
+        return (self._n_far == 0) | everything | nearest_known
+
+    @functools.cached_property
+    def _n_far(self):
+        """Number of the far points."""
+        n_population = len(self.near_far.population)
+        return n_population - np.count_nonzero(self._hidden >= 0, axis=1)
+
     def missed_bound(self, moments: SampleMoments, resolved: np.ndarray) -> FloatArray:
         """Return the log of a bound on far points of which the sample has none.
 
@@ -295,8 +318,8 @@ class SumBatch:
         missed = np.full(len(sq), -np.inf)
         each = n_population / moments.n_sampled  # points that a sampled one stands for
         n_found = np.isfinite(sq).sum(axis=1)
-        n_far = n_population - np.count_nonzero(self._hidden >= 0, axis=1)
-        bounded = (n_found > 0) & (n_far > 0) & (each > 1.0)
+        n_far = self._n_far
+        bounded = (n_found > 0) & (n_far > 0) & (each > 1.0) & (self.kind is not None)
         for k in np.unique(n_found[bounded]):
             rows = np.flatnonzero(bounded & (n_found == k))
             most = min(k + n_far[rows].max(), PREDICTED * max(SEEN * each, k))

@@ -7,7 +7,9 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 from sklearn.base import clone
+from sklearn.utils.extmath import randomized_svd
 
 from skhdkde._approximation.faiss_index import FaissIndex, require_faiss
 from skhdkde._pairwise import (
@@ -23,6 +25,13 @@ from skhdkde._utils.typing import IntArray, NeighborSearch
 
 # Below so many points comparing with all takes hardly longer than an index.
 FEWEST_INDEXED = 100_000
+# Axes of a projection, and points to find them from.
+MOST_AXES, N_FOR_AXES = 20, 2048
+# How much farther points may be than the nearest there, relatively, for each axis: among
+# many, a search for the nearest takes as long as comparison with all points.
+TOL_PER_AXIS = 0.125
+# Scaled units beyond which all points are equally near.
+FARTHEST = 1e15
 
 
 class TileSearch(NeighborSearch):
@@ -54,12 +63,56 @@ class IndexSearch(NeighborSearch):
             with np.errstate(over="ignore"):
                 Z = (queries[rows] - self.points.center).astype(np.float32)
             # beyond its range all points are equally near: some will do
-            Z = np.clip(np.nan_to_num(Z), -1e15, 1e15)
+            Z = np.clip(np.nan_to_num(Z), -FARTHEST, FARTHEST)
             found = self.index.search(Z, min(k + 1, self.most), effort, n_threads)
             found = np.where(found >= 0, self.population[found], -1)
             found = first_found(np.where(found == own[rows, None], -1, found), k)
             ids[rows, : found.shape[1]] = found
         return ids
+
+
+class ProjectedSearch(NeighborSearch):
+    """Finds points that are near in a projection to the leading principal axes.
+
+    These are not always the nearest. But a point that is much nearer than others is near
+    in every projection, where a k-d tree finds it without comparison with all points.
+    """
+
+    kind = None
+    efforts = ()
+
+    def __init__(self, points: TrainingPoints, seed: int):
+        self.points, (self.most, n_features) = points, points.shape
+        n_axes = min(MOST_AXES, n_features)
+        self.tol = TOL_PER_AXIS * n_axes
+        self.axes = _principal_axes(points, n_axes, seed)
+        batches = row_batches(self.most, n_features)
+        there = [points.centered(rows) @ self.axes for rows in batches]
+        self.tree = KDTree(np.vstack(there))
+
+    def search(self, queries, own, k, effort, options):
+        ids, k = np.full((len(queries), k), -1), min(k, self.most - 1)
+        for rows in row_batches(len(queries), self.points.shape[1]):
+            Z = (queries[rows] - self.points.center) @ self.axes
+            found = self.tree.query(
+                np.clip(Z, -FARTHEST, FARTHEST),
+                np.arange(1, k + 2),
+                eps=self.tol,
+                workers=n_threads_for(options.n_jobs),
+            )[1]
+            found = np.where(found == own[rows, None], -1, found)
+            ids[rows, :k] = first_found(found, k)
+        return ids
+
+
+def _principal_axes(points, n_axes, seed):
+    """Return principal axes of points, (n_features, n_axes), that outliers do not set."""
+    rng, n_points = np.random.default_rng(seed), points.shape[0]
+    rows = np.sort(rng.choice(n_points, min(n_points, N_FOR_AXES), replace=False))
+    Z = points.centered(rows).astype(np.float64)
+    length = np.maximum(np.linalg.norm(Z, axis=1), np.finfo(float).tiny)
+    Z *= np.minimum(1.0, np.median(length) / length)[:, None]
+    return randomized_svd(Z, n_axes, random_state=seed)[2].T
 
 
 def first_found(ids: IntArray, k: int) -> IntArray:

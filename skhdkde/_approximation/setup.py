@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from skhdkde._approximation.approximation import Approximation
 from skhdkde._approximation.calibration import Prepared, calibrated, prepare
-from skhdkde._approximation.neighbors import FEWEST_INDEXED, wanted_index
+from skhdkde._approximation.near_far_sum import N_SAMPLED
+from skhdkde._approximation.neighbors import (
+    FEWEST_INDEXED,
+    ProjectedSearch,
+    wanted_index,
+)
 from skhdkde._density import Density
 from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.random import seed_from
@@ -32,6 +39,7 @@ def approximate(
     approximation = Approximation(density, found, algorithm, estimator.tol)
     if algorithm == "auto":
         approximation.try_samples(options)
+    approximation.try_neighbors(options)
     return approximation
 
 
@@ -45,7 +53,17 @@ def _by_samples(density, estimator, options):
     """Return an approximation without any index."""
     seed = seed_from(estimator.random_state)
     found = [prepare(c.points, None, seed, options) for c in density.components]
+    if estimator.algorithm == "sampling":
+        found = [_with_near_points(prepared, seed) for prepared in found]
     return Approximation(density, found, estimator.algorithm, estimator.tol)
+
+
+def _with_near_points(prepared, seed):
+    """Return points that have a search for those beside a query."""
+    points = prepared.near_far.points
+    if points.shape[0] <= N_SAMPLED:
+        return prepared  # a sample has all of them
+    return dataclasses.replace(prepared, search=ProjectedSearch(points, seed))
 
 
 def _calibrated(component, estimator, options, prepared):

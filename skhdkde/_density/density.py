@@ -292,6 +292,12 @@ class Density(BaseDensity):
         own[component.rows] = np.arange(len(component.rows))
         return self.training[rows], own[rows]
 
+    def in_data_units(self, rows):
+        """Return the training points ``rows`` as they were given."""
+        if self.training is not None:
+            return self.training[rows]
+        return self.components[0].points.in_data_units(rows)
+
     def finished(self, log_sums, X, rows=slice(None)):
         """Return log densities at the queries ``rows`` from logs of kernel sums."""
         if X is None:

@@ -72,7 +72,7 @@ class Points(Protocol):
 class NeighborSearch(Protocol):
     """How training points near a query are found."""
 
-    kind: str  # what the index is called
+    kind: str | None  # what the index is called; None if it finds only some near points
     efforts: tuple  # settings from fast to thorough; none for an exact search
     most: int  # the largest k
 
