@@ -57,16 +57,18 @@ def command():
 
 
 def write_table(title, columns, rows):
-    """Print a GitHub-markdown table, if it has rows; ``|`` separates ``columns``."""
-    if not rows:
-        return
-    columns = columns.split("|")
-    print(f"\n{title}\n")
-    print(f"| {' | '.join(columns)} |")
-    print(f"|{' --- |' * len(columns)}")
+    """Print a GitHub-markdown table, row by row, if it has any.
+
+    ``|`` separates ``columns``; ``rows`` may be an iterator.
+    """
+    columns, started = columns.split("|"), False
     for row in rows:
-        print(f"| {' | '.join(str(cell) for cell in row)} |")
-    sys.stdout.flush()
+        if not started:
+            print(f"\n{title}\n")
+            print(f"| {' | '.join(columns)} |")
+            print(f"|{' --- |' * len(columns)}")
+        started = True
+        print(f"| {' | '.join(str(cell) for cell in row)} |", flush=True)
 
 
 def announce(text):

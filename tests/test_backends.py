@@ -1,15 +1,17 @@
 """Which backend visits the pairs, and what each must leave as it was."""
 
+import itertools
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import backends
+from skhdkde._pairwise import backends, torch_backend
 from skhdkde._pairwise.torch_backend import SMALLEST_ROWS
 
 DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
@@ -166,6 +168,30 @@ def test_smaller_tiles_when_memory_runs_out(monkeypatch, failures):
     else:
         assert_allclose(kde.score_samples(X), expected, rtol=1e-12)
         assert sizes[failures] == sizes[0] // 2**failures
+
+
+@pytest.mark.parametrize("failures", [0, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_several_tasks_at_once_as_on_a_gpu(monkeypatch, dtype, failures):
+    """With many blocks of queries and with one; memory runs out in some of the tasks."""
+    torch = pytest.importorskip("torch")
+    X, Y = np.tile(DATA[1], (4, 1)).astype(dtype), DATA[0].astype(dtype)
+    calls, threads, matmul = itertools.count(), set(), torch.matmul
+
+    def fail_at_first(queries, points):
+        threads.add(threading.get_ident())
+        if next(calls) < failures:
+            raise torch.OutOfMemoryError("no memory left")
+        return matmul(queries, points)
+
+    kde = HighDimKernelDensity(bandwidth=0.3, backend="torch", n_jobs=4).fit(Y)
+    few, many = kde.score_samples(X[:20]), kde.score_samples(X)
+    monkeypatch.setattr(torch_backend, "ON_CPU", (128, 128, 2**12, 4))
+    monkeypatch.setattr(torch, "matmul", fail_at_first)
+    tolerance = {"rtol": 1e-12 if dtype == np.float64 else 1e-6}
+    assert_allclose(kde.score_samples(X), many, **tolerance)
+    assert_allclose(kde.score_samples(X[:20]), few, **tolerance)
+    assert len(threads) > 1
 
 
 def test_pickles_move_between_machines(machine, tmp_path):

@@ -204,7 +204,7 @@ def _tile_cols(cols, queries, points, device):
     step = device.tile_cols
     converted = queries.dtype != points.dtype or points.sq_factor is not None
     if converted:  # made block by block, within the memory of a block
-        step = min(step, max(16, BLOCK_SIZE // points.shape[1]))
+        step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
 
 
@@ -222,7 +222,7 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
 def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -> tuple:
     """Return ranges of queries and of points, enough to keep every thread busy."""
     n_points, n_features = points_shape
-    step = min(device.tile_rows, max(1, BLOCK_SIZE // 2 // (n_features + 2)))
+    step = min(device.tile_rows, max(1, device.block_size // 2 // (n_features + 2)))
     rows = slices(n_queries, step)
     n_ranges = 1
     if n_threads > 1 and len(rows) < 4 * n_threads:
@@ -241,6 +241,7 @@ class NumpyDevice(Device):
 
     tile_rows = 256
     tile_cols = 2048
+    block_size = BLOCK_SIZE
 
     def __init__(self):
         self._buffers = threading.local()

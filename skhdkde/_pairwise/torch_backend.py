@@ -11,26 +11,29 @@ from skhdkde._pairwise.points import augment_on_gpu
 from skhdkde._utils.threads import n_threads_for, openmp_threads
 from skhdkde._utils.typing import Device
 
+# Rows and columns of a tile, entries of a block of queries, and most tasks at once. On a
+# GPU a tile of float32 is 128 MiB, large enough to keep all of it busy, and while it
+# computes the tiles of one task, other threads prepare the queries of the next ones.
+ON_GPU = (4096, 8192, 2**22, 4)
+# On the CPU a tile stays in the shared cache, and torch's own threads work on each.
+ON_CPU = (1024, 2048, 2**20, 1)
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
 
 
 class TorchDevice(Device):
-    """Tiles by torch, on the device ``place``.
-
-    On a GPU a tile of float32 is 256 MiB: large enough to keep all of it busy. On the
-    CPU it stays in the shared cache, and torch's own threads work on each.
-    """
+    """Tiles by torch, on the device ``place``."""
 
     def __init__(self, place: Any):
         self.place = torch.device(place)
         on_gpu = self.place.type == "cuda"
-        self.tile_rows, self.tile_cols = (4096, 16384) if on_gpu else (1024, 2048)
+        shape = ON_GPU if on_gpu else ON_CPU
+        self.tile_rows, self.tile_cols, self.block_size, self._most_tasks = shape
         self._blocks: dict[tuple, Any] = {}
         self._keep = on_gpu
 
     def n_tasks(self, n_threads):
-        return 1  # torch divides the work within a tile
+        return min(n_threads, self._most_tasks)
 
     def put(self, array):
         return torch.as_tensor(array, device=self.place)
@@ -57,8 +60,9 @@ class TorchDevice(Device):
         return torch.matmul(self.put(queries), block.T)
 
     def shrink(self) -> None:
-        """Take smaller tiles, and keep no points: memory ran out."""
+        """Take smaller tiles, one at a time, and keep no points: memory ran out."""
         self.tile_rows, self.tile_cols = self.tile_rows // 2, self.tile_cols // 2
+        self._most_tasks = 1
         self._blocks, self._keep = {}, False
         torch.cuda.empty_cache()
 

@@ -23,6 +23,7 @@ class Device(Protocol):
 
     tile_rows: int
     tile_cols: int
+    block_size: int  # entries of a block of queries, or of points to convert, at most
 
     def n_tasks(self, n_threads: int) -> int:
         """Return how many tasks to run at once."""
