@@ -141,7 +141,7 @@ class HighDimKernelDensity(BaseKernelDensity):
           use, which takes seconds for each number of features
         - "torch": tiles of matrix products by torch, on the GPU if there is one
         - "auto": numpy, unless there is a CUDA GPU and one of the others is installed:
-          then keops up to 100 features, torch above
+          then keops up to 16 features, torch above
 
     n_jobs : int, default=None
         Number of threads. None means as many as the BLAS would use, which is all cores

@@ -70,9 +70,9 @@ def test_everything_as_on_the_cpu(backend, kernel):
 
 
 def test_auto_uses_the_gpu():
-    many = data(101)[1]
+    many = data(17)[1]
     assert HighDimKernelDensity(bandwidth=1.0).fit(many).backend_ == "torch"
-    few = data(100)[1]
+    few = data(16)[1]
     assert HighDimKernelDensity(bandwidth=1.0).fit(few).backend_ == "keops"
 
 

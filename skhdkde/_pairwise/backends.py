@@ -32,7 +32,7 @@ BACKENDS = ("auto", "numpy", "keops", "torch")
 INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
 # On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
 # beyond, matrix products are faster. benchmarks/gpu.py has the table.
-KEOPS_UP_TO = 100
+KEOPS_UP_TO = 16
 # Bandwidths below which exponents are not finite in float32.
 SMALLEST_BANDWIDTH = 1e-15
 # Relative to the largest; smaller ones, times a kernel value, underflow in float32.
