@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skhdkde._approximation import Report
+from skhdkde._density import columns_of, warn_of_constant_features
+from skhdkde._fit import sees_constant_features
 from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
 from skhdkde._selection import RULES
@@ -37,6 +39,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     n_neighbors_: int
     neighbors_index_: str | None
     approximation_: Report | None
+    constant_features_: np.ndarray
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -102,3 +105,11 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
+
+    def _set_apart(self, found):
+        """Record constant features; return them if the density is to be without them."""
+        self.constant_features_ = columns_of(found)
+        if found is None or sees_constant_features(self):
+            return None
+        warn_of_constant_features(found, getattr(self, "feature_names_in_", None))
+        return found

@@ -166,22 +166,27 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         check_distributed(self)
         fitted = copy.copy(self)
         X, weights = training_arrays(fitted, X, sample_weight)
-        blocks = fitted._training = DaskTraining(X, weights, self.verbose)
-        known = Blocks(
-            blocks.run,
-            X.shape[1],
-            float_dtype(X),
-            blocks.sizes(),
-            weights is not None,
-            self,
-        )
-        found = fit_density(known, self)
+        blocks = DaskTraining(X, weights, self.verbose)
+        known = self._look_at(blocks)
+        constant = fitted._set_apart(known.constant_features())
+        if constant is not None:
+            blocks = DaskTraining(constant.without(X), blocks.weights, self.verbose)
+            known = self._look_at(blocks)
+        fitted._training = blocks
+        found = fit_density(known, self, constant)
         fitted._density = found.density
         fitted.__dict__.update(found.attributes())
         fitted.backend_ = "+".join(sorted(known.backends))
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
         return self
+
+    def _look_at(self, blocks):
+        """Return what is known of blocks of training points."""
+        X, weighted = blocks.X, blocks.weights is not None
+        return Blocks(
+            blocks.run, X.shape[1], float_dtype(X), blocks.sizes(), weighted, self
+        )
 
     def score_samples(self, X: Any) -> Any:
         """Log density at each point.

@@ -150,6 +150,8 @@ class BandwidthDisplay:
             )
         if X is not None:
             X = local(check_data(kde, X, reset=False))
+            constant = kde._density.constant
+            X = X if constant is None else constant.without(X)
         queries = queries_of(kde._density, X, kde.random_state, kde._compute_options())
         h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
@@ -157,7 +159,9 @@ class BandwidthDisplay:
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
-            log_density = log_density - _truth(true_log_density, queries.X)[:, None]
+            log_density = (
+                log_density - _truth(true_log_density, _complete(kde, queries.X))[:, None]
+            )
             quantity, sign = "KL divergence", -1.0
         curve = BandwidthCurve()
         curve.add(bandwidths, log_density, queries.weights)
@@ -455,6 +459,12 @@ def _last_step(estimator, X):
         )
     check_is_fitted(estimator)
     return estimator, X
+
+
+def _complete(kde, X):
+    """Return points with the constant features that the density is without."""
+    constant = kde._density.constant
+    return X if constant is None else constant.complete(X)
 
 
 def _truth(true_log_density, X):

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
-from skhdkde._density import draw, in_range
+from skhdkde._density import draw, find_constant_features, in_range
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
@@ -303,8 +303,9 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        training = LocalTraining(X, weights, self, options)
-        found = fit_density(training, self)
+        constant = fitted._set_apart(find_constant_features(X))
+        X = X if constant is None else constant.without(X)
+        found = fit_density(LocalTraining(X, weights, self, options), self, constant)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._held_out = HeldOutScores(

@@ -34,6 +34,7 @@ from skhdkde._selection import (
     search_structures,
     standardized,
 )
+from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
 
@@ -95,18 +96,24 @@ class Training(abc.ABC):
     def density(self, structure, components, kernel, bandwidth):
         """Return the density; ``components`` are None for the textbook's."""
 
+    @abc.abstractmethod
+    def typical_deviation(self):
+        """Return the median of the standard deviations of the features, data units."""
+
     def approximation(self, density):
         """Return what makes the sums of a density cheaper, or None."""
         return None
 
 
-def fit_density(training, estimator):
+def fit_density(training, estimator, constant=None):
     """Fit the density that an estimator's parameters describe.
 
     Parameters
     ----------
     training : Training
     estimator : HighDimKernelDensity or DaskHighDimKernelDensity
+    constant : ConstantFeatures, default=None
+        Of the data; the training points are without them.
 
     Returns
     -------
@@ -132,6 +139,10 @@ def fit_density(training, estimator):
         largest = structure.largest_bandwidth(kernel, components[0])
         bandwidth = within(bandwidth, largest, search is not None, training.shape[0])
     density = training.density(structure, components, kernel, bandwidth)
+    if constant is not None:
+        spherical = structure.covariance_type == "spherical"
+        unit = 1.0 if spherical else training.typical_deviation()
+        density.constant = constant.with_kernel(kernel, bandwidth * unit)
     return Fitted(density, structure, search, training.approximation(density))
 
 
@@ -205,6 +216,10 @@ class LocalTraining(Training):
             return plain_density(self._plain_points, kernel, bandwidth)
         return structured_density(self._own, components, structure, kernel, bandwidth)
 
+    def typical_deviation(self):
+        variance = Moments.of(self._checked, self.weights).variance
+        return float(np.median(np.sqrt(variance)))
+
     def approximation(self, density):
         if self.estimator.algorithm == "exact":
             return None
@@ -250,6 +265,16 @@ def kernels_of(estimator, n_features):
         return [make_kernel("student", n_features, degrees)]
     several = [make_kernel("student", n_features, nu) for nu in DEGREES_OF_FREEDOM]
     return [KERNELS["gaussian"], *several] if automatic else several
+
+
+def sees_constant_features(estimator):
+    """Return whether constant features are features like others.
+
+    They are where nothing is chosen and no shape is taken from the data: the density is
+    the textbook's in the space of all features.
+    """
+    spherical = estimator.covariance_type == "spherical"
+    return spherical and not isinstance(estimator.bandwidth, str)
 
 
 def by_folds(estimator, structure, kernels):

@@ -232,18 +232,6 @@ def test_errors(parameters, message):
         kde.score_samples(np.zeros((1, 3)))
 
 
-def test_constant_features():
-    X = correlated(30, 3, seed=0)
-    X[:, 1] = 4.0
-    for covariance_type in ("diag", "full", "local"):
-        kde = HighDimKernelDensity(covariance_type=covariance_type)
-        with pytest.raises(ValueError, match="feature 1 is constant"):
-            kde.fit(X)
-    auto = HighDimKernelDensity(covariance_type="auto")
-    with pytest.raises(ValueError, match="feature 1 is constant"):
-        auto.fit(X)
-
-
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 @pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full", "auto"])
 def test_few_points(n, covariance_type):

@@ -25,6 +25,8 @@ from skhdkde._utils.threads import openmp_after_fork
 RIDGE = 1e-3
 # Least share of the identity: two points alone have a covariance of rank one.
 LEAST_SHRINKAGE = 1e-8
+# Variance of a standardised feature that is rounding.
+LEAST_VARIANCE = 1e-20
 # Deviation from a multiple of the least weight, relative, that is rounding; number of
 # repeated points, relative to that of points, up to which multiples are repeated.
 LARGEST_FRACTION, MOST_REPEATED = 1e-9, 4
@@ -104,29 +106,32 @@ def standardizing(moments, fallback=None):
     ----------
     moments : Moments
     fallback : Whitening, default=None
-        Serves for features that do not vary.
+        Serves for features that do not vary; without it they have the median scale of
+        the others.
 
     Raises
     ------
     ValueError
-        If a feature does not vary and there is no ``fallback``.
+        If there is no ``fallback`` and no feature varies.
     """
     if moments.n_points == 1:
         raise ValueError("a covariance needs at least two points in X, got n_samples=1.")
-    size = np.maximum(np.abs(moments.mean), moments.largest)
-    constant = ~(moments.variance > (1e-14 * size) ** 2)
-    if not constant.any():
+    varies = moments.varies
+    if varies.all():
         return Whitening(moments.mean, 1.0 / np.sqrt(moments.variance))
-    if fallback is None:
+    own = 1.0 / np.sqrt(moments.variance[varies])
+    if fallback is not None:
+        center, linear = np.where(varies, moments.mean, fallback.center), fallback.linear
+        linear = linear.copy()
+    elif varies.any():
+        center, linear = moments.mean, np.full(len(varies), np.median(own))
+    else:
         raise ValueError(
-            "a covariance needs features of X that vary; feature "
-            f"{np.flatnonzero(constant)[0]} is constant ({np.count_nonzero(constant)} of "
-            f"{len(size)} are). Leave out such features, or use "
-            "covariance_type='spherical'."
+            f"a covariance needs points in X that differ; all {moments.n_points} are "
+            "equal. Use covariance_type='spherical'."
         )
-    varies, linear = ~constant, fallback.linear.copy()
-    linear[varies] = 1.0 / np.sqrt(moments.variance[varies])
-    return Whitening(np.where(constant, fallback.center, moments.mean), linear)
+    linear[varies] = own
+    return Whitening(center, linear)
 
 
 def full_whitening(standardization, center, covariance):
@@ -164,9 +169,12 @@ def shrunk_covariance(Z, weights=None):
 def shrink(covariance, squared_error):
     """Shrink a sample covariance towards a multiple of the identity, in place.
 
+    A feature that does not vary has the variance of a standardised one.
+
     Parameters
     ----------
     covariance : ndarray of shape (n_features, n_features)
+        Of standardised features.
     squared_error : float
         Expected squared Frobenius error of `covariance`.
     """
@@ -174,8 +182,10 @@ def shrink(covariance, squared_error):
     mean = np.trace(covariance) / n_features
     distance = np.sum(covariance**2) - n_features * mean**2
     share = max(_shrinkage(distance, squared_error), LEAST_SHRINKAGE)
+    constant = np.diagonal(covariance) <= LEAST_VARIANCE
     covariance *= 1.0 - share
     covariance.flat[:: n_features + 1] += share * mean
+    covariance[constant, constant] = 1.0
     return covariance
 
 
@@ -265,11 +275,15 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
     else:
         fitted = mixture
     labels = fitted.predict(Z)
-    found = []
+    constant, found = Z.var(axis=0) <= LEAST_VARIANCE, []
     for c in np.unique(labels):
         linear = _precision_root(fitted, c, X.shape[1])
         scale = standardization.linear
         linear = linear * (scale if linear.ndim == 1 else scale[:, None])
+        if constant.any():
+            typical = standardizing(Moments.of(X, weights), fallback).linear[constant]
+            at = constant if linear.ndim == 1 else (constant, constant)
+            linear[at] = typical
         center = standardization.invert(fitted.means_[c])
         found.append((Whitening(center, linear), np.flatnonzero(labels == c)))
     return found
@@ -296,7 +310,10 @@ def _estimated(estimator, Z):
     """Return location and covariance as a scikit-learn estimator finds them."""
     fitted = clone(estimator).fit(Z, None)
     location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
-    covariance = np.asarray(fitted.covariance_, dtype=np.float64)
+    covariance = np.array(fitted.covariance_, dtype=np.float64)
+    constant = Z.var(axis=0) <= LEAST_VARIANCE
+    covariance[constant], covariance[:, constant] = 0.0, 0.0
+    covariance[constant, constant] = 1.0
     return np.ravel(location), covariance
 
 

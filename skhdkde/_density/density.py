@@ -122,7 +122,16 @@ class BaseDensity:
         Number of training points of positive weight, and of features.
     dtype : dtype
         Of the training points.
+
+    Attributes
+    ----------
+    constant : ConstantFeatures or None
+        Features that do not vary, which are not among those of the density: points and
+        queries are without them. :func:`~skhdkde._density.in_range` takes them from
+        queries, and adds what they add to results.
     """
+
+    constant: Any = None
 
     def __init__(self, kernel, bandwidth, shape, dtype):
         self.kernel, self.bandwidth = kernel, bandwidth

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from skhdkde._density.constant_features import ConstantFeatures
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._pairwise import largest_entry
 from skhdkde._utils.arrays import row_batches
@@ -26,15 +27,26 @@ FARTHEST = 480
 class Queries:
     """Queries in range, and by how many powers of two they are farther in truth.
 
-    ``exponents`` has the shape (n_queries,); None if none is.
+    ``exponents`` has the shape (n_queries,); None if none is. ``constant`` are features
+    that X is without, and ``given`` the queries with them, None for training points.
     """
 
     X: Any
     kernel: Any
     exponents: np.ndarray | None = None
+    constant: ConstantFeatures | None = None
+    given: Any = None
 
     def log_density(self, values):
         """Return log densities at the true queries."""
+        values = self._log_density(values)
+        if self.constant is None:
+            return values
+        more = self.constant.log_density(self.given)
+        with np.errstate(over="ignore"):
+            return (values + more).astype(values.dtype, copy=False)
+
+    def _log_density(self, values):
         if self.exponents is None:
             return values
         steps = self.kernel.decay * np.log(2.0) * self.exponents
@@ -47,7 +59,10 @@ class Queries:
 
     def gradient(self, values):
         """Return gradients at the true queries."""
-        return self._times(values, self.kernel.growth - 1)
+        values = self._times(values, self.kernel.growth - 1)
+        if self.constant is None:
+            return values
+        return self.constant.gradient(self.given, values)
 
     def diagnosis(self, columns):
         """Return columns of ``Diagnosing`` at the true queries; log sums are left out."""
@@ -69,9 +84,16 @@ class Queries:
             return np.ldexp(values, exponents)
 
 
-def in_range(X: Any, density: Any) -> Queries:
-    """Return queries in data units, or None, brought into the range of a density."""
-    found = Queries(X, density.kernel)
+def in_range(X: Any, density: Any, *, own: bool = False) -> Queries:
+    """Return queries in data units, or None, brought into the range of a density.
+
+    ``own`` says that they are training points as the density has them, without constant
+    features; so does None.
+    """
+    constant, given = density.constant, None
+    if constant is not None and X is not None and not own:
+        X, given = constant.without(X), X
+    found = Queries(X, density.kernel, constant=constant, given=given)
     if X is None or not len(X):
         return found
     largest = largest_entry(X)

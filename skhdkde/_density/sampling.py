@@ -59,7 +59,18 @@ def draw(density, n_samples, rng):
             own_rows = rows[batch][mine] - first[c]
             steps[mine] = density.components[c].moved(own_rows, steps[mine])
         X[batch] = steps
-    return X
+    return with_constant(density, X, rng)
+
+
+def with_constant(density, X, rng):
+    """Return random points with the constant features of a density, if it has any."""
+    constant = density.constant
+    if constant is None:
+        return X
+    shape = len(X), len(constant.values)
+    one = constant.density
+    steps = random_steps(one.kernel, one.bandwidth, (shape[0] * shape[1], 1), rng)
+    return constant.complete(X, steps.reshape(shape))
 
 
 def random_steps(kernel, bandwidth, shape, rng):

@@ -164,8 +164,8 @@ class DaskTraining:
         last_index = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, keys = (f"{name}-queries", i), []
-            checked = _checked_queries, (Q.name, i, 0), i, Q.shape[1], f"{name}-density"
-            graph[query] = checked
+            block = (Q.name, i, 0), i, Q.shape[1]
+            graph[query] = _checked_queries, *block, f"{name}-density", own is not None
             for j, block in enumerate(blocks):
                 keys.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
@@ -284,12 +284,12 @@ def _at_queries(task, j, X, weights, queries, *rows):
     return _of(task, j, X, weights, queries.X, *rows)
 
 
-def _checked_queries(Q, i, n_features, density):
+def _checked_queries(Q, i, n_features, density, own):
     """Return block ``i`` of the queries, in range, or raise an error that names it."""
     with _noted(f"in block {i} of the queries X"):
         if Q.shape[1:] != (n_features,):
             raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
-        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density)
+        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density, own=own)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skhdkde._density import BaseDensity, check_n_samples, random_steps
+from skhdkde._density import BaseDensity, check_n_samples, random_steps, with_constant
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
 from skhdkde._distributed.tasks import PairsTask, PointsLayout, SampleTask
 from skhdkde._pairwise import (
@@ -217,4 +217,4 @@ class BlockDensity(BaseDensity):
             steps += X[rows]
             whitening = self.layout.whitening
             X[rows] = steps if whitening is None else whitening.invert(steps)
-        return X
+        return with_constant(self, X, rng)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._density import Whitening, scatter_spectrum
+from skhdkde._density import Whitening, constant_at, scatter_spectrum
 from skhdkde._distributed.cross_validation import BlockFolds, whiten_blocks
 from skhdkde._distributed.density import BlockDensity, PointsSummary
 from skhdkde._distributed.tasks import (
@@ -182,6 +182,12 @@ class Blocks(Training):
         again = GatherTask(layout, distinct[chosen], len(chosen))
         return self.run(again, self._before).rows
 
+    def constant_features(self):
+        """Return the constant features; None if there are none, or all are."""
+        moments = self.moments
+        columns = np.flatnonzero(~moments.varies)
+        return constant_at(columns, moments.mean[columns], self.n_features)
+
     def folds(self):
         return BlockFolds(self)
 
@@ -207,6 +213,9 @@ class Blocks(Training):
         return queried_bandwidth(
             queries, rule, "bandwidth", N_BANDWIDTHS, queries.distinct
         )
+
+    def typical_deviation(self):
+        return float(np.median(np.sqrt(self.moments.variance)))
 
     def _spectrum(self, points):
         """Return the eigenvalues of the covariance, in squared scaled units."""

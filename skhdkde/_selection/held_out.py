@@ -54,8 +54,9 @@ class HeldOutScores:
 
     def _scores(self, options):
         """Return log densities, of points without weight too."""
-        density = self.density
-        zero, more = self.weightless or (None, None)
+        density, constant = self.density, self.density.constant
+        zero, given = self.weightless or (None, None)
+        more = given if constant is None or given is None else constant.without(given)
         if density.structure is None:
             own = density.log_density(None, options)
             of_more = None if more is None else density.log_density(more, options)
@@ -64,6 +65,10 @@ class HeldOutScores:
             X = X if more is None else np.vstack([X, more])
             scores = fold_scores(density, X, self.seed, options)
             own, of_more = np.split(scores, [density.n_points])
+        if constant is not None:
+            own = (own + constant.log_density(None)).astype(own.dtype)
+            if of_more is not None:
+                of_more = (of_more + constant.log_density(given)).astype(own.dtype)
         return own if zero is None else interleaved(zero, (own,), (of_more,))[0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from skhdkde._density import find_constant_features, warn_of_constant_features
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
@@ -165,6 +166,10 @@ def select_bandwidth(
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     if weights is not None:
         X, weights = select(X, weights > 0), weights[weights > 0]
+    constant = find_constant_features(X)
+    if constant is not None:
+        warn_of_constant_features(constant)
+        X = constant.without(X)
     points = TrainingPoints(X, weights)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:

@@ -7,6 +7,9 @@ import numpy as np
 
 from skhdkde._utils.typing import FloatArray
 
+# Standard deviation, relative to the size of a feature, that is rounding.
+ROUNDING = 1e-14
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -73,6 +76,12 @@ class Moments:
             squares=squares,
             largest=np.maximum(self.largest, other.largest),
         )
+
+    @property
+    def varies(self) -> np.ndarray:
+        """Which features vary by more than rounding."""
+        size = np.maximum(np.abs(self.mean), self.largest)
+        return self.variance > (ROUNDING * size) ** 2
 
     @property
     def variance(self) -> FloatArray:
