@@ -96,7 +96,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     Attributes
     ----------
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
-            bandwidth_search_, n_features_in_, feature_names_in_ : object
+            bandwidth_search_, constant_features_, n_features_in_, \
+            feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
         that ``bandwidth_search_`` states is an estimate above 65,536 points. There is
         no ``held_out_log_density_``.

@@ -174,6 +174,11 @@ class HighDimKernelDensity(BaseKernelDensity):
     preserve_variance_ : bool
         Whether the estimate has the covariance of the training points.
 
+    constant_features_ : ndarray of int of shape (n_constant,)
+        Columns that have one value in all training points. They have no part in choosing
+        anything, and a kernel of one feature each, but for a numeric bandwidth with
+        `covariance_type` "spherical".
+
     backend_ : {"numpy", "keops", "torch"}
         The backend in use.
 

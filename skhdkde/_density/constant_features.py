@@ -157,7 +157,8 @@ def warn_of_constant_features(found: ConstantFeatures, names: Any = None) -> Non
     shown = ", ".join(
         str(k) if names is None else f"{k} ({names[k]!r})" for k in some.tolist()
     )
-    dots = ", ..." if len(columns) > len(some) else ""
+    more = len(columns) - len(some)
+    dots = f" and {more} more" if more else ""
     noun = "feature" if len(columns) == 1 else "features"
     warn_user(
         f"X has {len(columns)} constant {noun} of {len(found.is_constant)}: column"
