@@ -104,6 +104,8 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
 class BlockFolds:
     """Splits of the distinct training points, with a few of each fold as queries."""
 
+    can_be_thinned = False  # a pass takes as long for few of them
+
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
         drawn = blocks.draw(lambda n_distinct: fold_ends(n_distinct)[-1])
@@ -130,6 +132,10 @@ class BlockFolds:
     def held_out(self, structure):
         """Return log densities of the folds for a structure fitted to other points."""
         return BlockHeldOut(self, structure)
+
+    def weights_of(self, every):
+        """Return the weights of all queries."""
+        return self.query_weights
 
 
 class BlockHeldOut(BaseHeldOut):
@@ -160,7 +166,7 @@ class BlockHeldOut(BaseHeldOut):
         pairs = zip(found, self.fitted, strict=True)
         return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
 
-    def log_density(self, trials):
+    def log_density(self, trials, every=1):
         return self._log_density(trials, self.folds.queries, self.folds.split)
 
     def pilot(self, trials):

@@ -22,6 +22,7 @@ from skhdkde._pairwise import KernelGridSums, KernelSetting, KSmallest, reduce_p
 from skhdkde._selection.curve import CUBIC, BandwidthCurve
 from skhdkde._selection.rules import FLOAT64_BELOW, N_PILOT
 from skhdkde._selection.search_result import BandwidthSearch, Candidate
+from skhdkde._utils.arrays import weighted_mean
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import sampling_ranks
 
@@ -43,6 +44,9 @@ FULL_LADDER = (1, 2, 4)
 # Points of a component with a full covariance, per feature, and cost of fitting one.
 POINTS_PER_FEATURE = 2
 LARGEST_FULL = 1e9
+# Held-out points on which all structures are compared, if there are so many of them, and
+# how many standard errors behind the best one is not looked at again.
+N_SCREENED, FEWEST_SCREENED, SURELY = 256, 1024, 3.0
 # Difference in log h below which a bandwidth counts as tried.
 TRIED_SPACING = 1e-3
 
@@ -80,6 +84,8 @@ class Folds:
     options : ComputeOptions
     """
 
+    can_be_thinned = True  # a pass over few of the queries is cheaper
+
     def __init__(self, X, weights, random_state, index, n_duplicates, options):
         self.X, self.weights, self.random_state = X, weights, random_state
         self.shape, self.n_duplicates = X.shape, n_duplicates
@@ -94,6 +100,16 @@ class Folds:
     def held_out(self, structure):
         """Return log densities of the folds for a structure fitted to other points."""
         return HeldOut(self, structure)
+
+    def thinned(self, every):
+        """Return every so manyth query of each fold."""
+        return [rows[::every] for rows in self.queries]
+
+    def weights_of(self, every):
+        """Return the weights of these."""
+        ends = np.cumsum([len(rows) for rows in self.queries])[:-1]
+        folds = np.split(self.query_weights, ends)
+        return np.concatenate([own[::every] for own in folds])
 
     def components(self, structure):
         """Return, for each fold, the components fitted to the points outside of it."""
@@ -138,8 +154,8 @@ class BaseHeldOut(abc.ABC):
         self.components = components
 
     @abc.abstractmethod
-    def log_density(self, trials: list[Trial]) -> np.ndarray:
-        """Return log densities at all queries, (n_queries, n_trials), nats."""
+    def log_density(self, trials: list[Trial], every: int = 1) -> np.ndarray:
+        """Return log densities at every so manyth query, (n_queries, n_trials), nats."""
 
     @abc.abstractmethod
     def pilot(self, trials: list[Trial]) -> np.ndarray:
@@ -210,8 +226,8 @@ class HeldOut(BaseHeldOut):
             self.components = [[c.as_float32() for c in f] for f in self.components]
         self._points = {}
 
-    def log_density(self, trials):
-        folds = zip(self.folds.queries, self.components, strict=True)
+    def log_density(self, trials, every=1):
+        folds = zip(self.folds.thinned(every), self.components, strict=True)
         return np.vstack([self._of_fold(rows, own, trials) for rows, own in folds])
 
     def pilot(self, trials):
@@ -283,6 +299,18 @@ class KernelCurve(BandwidthCurve):
     def __init__(self, kernel, center, largest):
         super().__init__()
         self.kernel, self.center, self.largest = kernel, center, largest
+        self.at_best = np.empty(0)  # log densities of the queries at the best bandwidth
+
+    def add(self, bandwidths, log_density, weights):
+        """Add bandwidths and the log densities there."""
+        highest = self.mean.max(initial=-np.inf)
+        super().add(bandwidths, log_density, weights)
+        if not len(self.at_best) or self.mean.max() > highest:
+            self.at_best = log_density[:, bandwidths == self.bandwidths[self.best]][:, 0]
+
+    def again(self):
+        """Return a new curve, centred at the peak of this one."""
+        return KernelCurve(self.kernel, self.peak(), self.largest)
 
     def wanted(self):
         """Return bandwidths to try next; none if the best is between others."""
@@ -308,6 +336,9 @@ class KernelCurve(BandwidthCurve):
 def search_structures(folds, structures, kernels):
     """Compare structures, kernels and bandwidths on held-out points.
 
+    Where there are many, all are compared on few of the points first, and those that
+    come close to the best on all.
+
     Parameters
     ----------
     folds : Folds or BlockFolds
@@ -321,27 +352,133 @@ def search_structures(folds, structures, kernels):
     kernel : Kernel
     search : BandwidthSearch
     """
-    curves: dict[KernelCurve, Any] = {}
+    race = Race(folds)
     best_means: dict[Any, list[float]] = {}
     for structure in structures:
         family = best_means.setdefault(_family(structure), [])
         if len(family) > 1 and family[-1] < family[-2]:
             continue  # more components would be worse still
-        compared = _compare_kernels(folds, structure, kernels)
-        curves.update({curve: structure for curve in compared})
-        family.append(max(curve.mean.max() for curve in compared))
-    best = max(curves, key=lambda curve: curve.mean.max())
+        family.append(race.enter(structure, kernels))
+    best, candidates = race.finish()
+    curve = best.curve
     search = BandwidthSearch(
-        bandwidth=best.peak(),
-        bandwidths=best.bandwidths,
-        mean_log_density=best.mean,
-        standard_error=best.standard_error,
-        n_out_of_reach=np.zeros(len(best.bandwidths), dtype=int),
+        bandwidth=curve.peak(),
+        bandwidths=curve.bandwidths,
+        mean_log_density=curve.mean,
+        standard_error=curve.standard_error,
+        n_out_of_reach=np.zeros(len(curve.bandwidths), dtype=int),
         n_queries=len(folds.query_weights),
         n_copies=folds.n_duplicates,
-        candidates=tuple(_candidate(curves[curve], curve) for curve in curves),
+        candidates=candidates,
     )
-    return curves[best], best.kernel, search
+    return best.structure, curve.kernel, search
+
+
+class Entrant:
+    """A structure and a kernel in a race.
+
+    Attributes
+    ----------
+    structure : Structure
+    held_out : BaseHeldOut or None
+        None once it is out of the race.
+    curve : KernelCurve
+    """
+
+    def __init__(self, structure, held_out, curve):
+        self.structure, self.held_out, self.curve = structure, held_out, curve
+
+    @property
+    def mean(self):
+        """The largest mean log density, in nats."""
+        return self.curve.mean[self.curve.best]
+
+    def behind(self, other, weights):
+        """Return mean and standard error of what it lacks to another, in nats."""
+        lack = other.curve.at_best - self.curve.at_best
+        mean, error = weighted_mean(lack[:, None], weights)
+        return float(mean[0]), float(error[0])
+
+    def candidate(self, mean_log_density, standard_error):
+        """Return the record of it, at its best bandwidth."""
+        return Candidate(
+            covariance_type=self.structure.covariance_type,
+            mixture=self.structure.mixture,
+            preserve_variance=self.structure.preserve_variance,
+            kernel=self.curve.kernel.name,
+            degrees_of_freedom=self.curve.kernel.degrees_of_freedom,
+            bandwidth=self.curve.peak(),
+            mean_log_density=float(mean_log_density),
+            standard_error=float(standard_error),
+        )
+
+
+class Race:
+    """Structures and kernels, of which those far behind are not looked at again.
+
+    All run at every so manyth held-out point. What is behind the first there by more
+    than ``SURELY`` standard errors of the difference, query by query, is out; it has its
+    difference on record. The others run at all points.
+    """
+
+    def __init__(self, folds):
+        self.folds, self.entrants = folds, []
+        n_queries = len(folds.query_weights)
+        self.every = 1
+        if folds.can_be_thinned and n_queries >= FEWEST_SCREENED:
+            self.every = n_queries // N_SCREENED
+
+    def enter(self, structure, kernels):
+        """Let the kernels of a structure run; return the largest mean, in nats."""
+        held_out = self.folds.held_out(structure)
+        curves = _pilot(held_out, kernels)
+        _run(held_out, curves, self.folds.weights_of(self.every), self.every)
+        self.entrants += [Entrant(structure, held_out, curve) for curve in curves]
+        mean = max(curve.mean.max() for curve in curves)
+        if self.every > 1:
+            self._send_out()
+        return mean
+
+    @property
+    def first(self):
+        """The one with the largest mean."""
+        return max(self.entrants, key=lambda entrant: entrant.mean)
+
+    def _send_out(self):
+        """Let go of what is needed to go on with those that are far behind."""
+        first, weights = self.first, self.folds.weights_of(self.every)
+        for entrant in self.entrants:
+            lack, error = entrant.behind(first, weights)
+            if entrant is not first and not lack <= SURELY * error:  # NaN for -inf too
+                entrant.held_out = None
+
+    def finish(self):
+        """Return the first of those left, at all points, and records of all."""
+        if self.every == 1:
+            records = [(e, e.mean, e.curve.standard_error[e.curve.best]) for e in self]
+            return self.first, tuple(e.candidate(*record) for e, *record in records)
+        screened, weights = self.first, self.folds.weights_of(self.every)
+        behind = {e: e.behind(screened, weights) for e in self}
+        left = [entrant for entrant in self if entrant.held_out is not None]
+        for held_out in {id(e.held_out): e.held_out for e in left}.values():
+            own = [entrant for entrant in left if entrant.held_out is held_out]
+            for entrant in own:
+                entrant.curve = entrant.curve.again()
+            _run(held_out, [e.curve for e in own], self.folds.query_weights)
+        best = max(left, key=lambda entrant: entrant.mean)
+        reference = screened.mean, screened.curve.standard_error[screened.curve.best]
+        candidates = []
+        for entrant in self:
+            curve = entrant.curve
+            mean, error = entrant.mean, curve.standard_error[curve.best]
+            if entrant not in left:
+                lack, error = behind[entrant]
+                mean, error = reference[0] - lack, np.hypot(reference[1], error)
+            candidates.append(entrant.candidate(mean, error))
+        return best, tuple(candidates)
+
+    def __iter__(self):
+        return iter(self.entrants)
 
 
 def _family(structure):
@@ -354,10 +491,8 @@ def _family(structure):
     return structure.covariance_type, mixture
 
 
-def _compare_kernels(folds, structure, kernels):
-    """Return the curve of each kernel for one structure."""
-    held_out = folds.held_out(structure)
-    curves = _pilot(held_out, kernels)
+def _run(held_out, curves, weights, every=1):
+    """Complete the curve of each kernel for one structure, at every so manyth query."""
     for _ in range(MAX_PASSES):
         wanted = [(curve, curve.wanted()) for curve in curves]
         trials = [
@@ -365,39 +500,39 @@ def _compare_kernels(folds, structure, kernels):
         ]
         if not trials:
             break
-        log_density, start = held_out.log_density(trials), 0
+        log_density, start = held_out.log_density(trials, every), 0
         for curve, bandwidths in wanted:
             columns = slice(start, start + len(bandwidths))
-            curve.add(bandwidths, log_density[:, columns], folds.query_weights)
+            curve.add(bandwidths, log_density[:, columns], weights)
             start = columns.stop
-    return curves
 
 
 def _pilot(held_out, kernels):
-    """Return a curve for each kernel, centred where a few queries have it highest."""
-    ranges = [held_out.bandwidth_range(kernel) for kernel in kernels]
+    """Return a curve for each kernel, centred where a few queries have it highest.
+
+    Of a family of Student kernels those of least and most degrees of freedom are tried;
+    the logarithm of the best bandwidth is about linear in ``1 / nu`` between.
+    """
+    tried = sorted({0, _heaviest_tail(kernels), len(kernels) - 1})
+    ranges = [held_out.bandwidth_range(kernels[k]) for k in tried]
     grids = [np.geomspace(low, high, N_COARSE) for low, high in ranges]
-    pairs = zip(kernels, grids, strict=True)
-    trials = [Trial(kernel, h) for kernel, grid in pairs for h in grid]
-    means = held_out.pilot(trials).mean(axis=0).reshape(len(kernels), N_COARSE)
+    pairs = zip(tried, grids, strict=True)
+    trials = [Trial(kernels[k], h) for k, grid in pairs for h in grid]
+    means = held_out.pilot(trials).mean(axis=0).reshape(len(tried), N_COARSE)
+    best = [g[np.argmax(m)] for g, m in zip(grids, means, strict=True)]
+    heaviness = [1.0 / kernel.degrees_of_freedom for kernel in kernels]
+    order = np.argsort([heaviness[k] for k in tried])
+    known = np.array([heaviness[k] for k in tried])[order], np.log(best)[order]
+    centers = np.exp(np.interp(heaviness, *known))
     return [
-        KernelCurve(k, float(grid[np.argmax(mean)]), held_out.largest_bandwidth(k))
-        for k, grid, mean in zip(kernels, grids, means, strict=True)
+        KernelCurve(kernel, float(center), held_out.largest_bandwidth(kernel))
+        for kernel, center in zip(kernels, centers, strict=True)
     ]
 
 
-def _candidate(structure, curve):
-    """Return the record of a kernel and structure at its best bandwidth."""
-    return Candidate(
-        covariance_type=structure.covariance_type,
-        mixture=structure.mixture,
-        preserve_variance=structure.preserve_variance,
-        kernel=curve.kernel.name,
-        degrees_of_freedom=curve.kernel.degrees_of_freedom,
-        bandwidth=curve.peak(),
-        mean_log_density=float(curve.mean[curve.best]),
-        standard_error=float(curve.standard_error[curve.best]),
-    )
+def _heaviest_tail(kernels):
+    """Return which of some kernels has the fewest degrees of freedom."""
+    return int(np.argmin([kernel.degrees_of_freedom for kernel in kernels]))
 
 
 def mixture_ladder(n_points, n_features):
