@@ -25,6 +25,7 @@ from skhdkde._utils.validation import (
     check_points,
     check_weights,
     relative_weights,
+    weighted_total,
 )
 
 # Results that are merged at once.
@@ -366,6 +367,19 @@ def _weights_beside(X, weights):
             "where their sizes are not known they must go together one by one."
         )
     return weights
+
+
+def total(values, sample_weight):
+    """Return the sum of values times weights, both of dask, not yet computed."""
+    if sample_weight is None:
+        return values.sum(dtype=np.float64)
+    weights = _weights_beside(values, _as_array(sample_weight))
+    totals = da.map_blocks(_total, values, weights, dtype=np.float64)
+    return totals.sum()
+
+
+def _total(values, weights):
+    return np.array([weighted_total(values, weights)])
 
 
 def _sent(array):

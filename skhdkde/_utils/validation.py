@@ -69,9 +69,6 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
     """
     if sample_weight is None:
         return None
-    if hasattr(sample_weight, "device"):
-        with _naming("sample_weight"):
-            sample_weight = np.asarray(local(sample_weight))
     weights = finite_weights(sample_weight, len(X))
     if not weights.max() > 0.0:
         raise ValueError(ALL_ZERO)
@@ -93,6 +90,8 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
     if isinstance(sample_weight, Real):
         sample_weight = np.full(n_samples, sample_weight)
     with _naming("sample_weight"):
+        if hasattr(sample_weight, "device"):
+            sample_weight = np.asarray(local(sample_weight))
         weights = check_array(
             sample_weight,
             dtype=np.float64,
@@ -112,6 +111,19 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
             f"{weights.argmin()}."
         )
     return weights
+
+
+def weighted_total(values: Any, sample_weight: Any) -> float:
+    """Return the sum of values times weights; None stands for weights of 1.
+
+    A weight of 0 leaves its value out, also an infinite one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if sample_weight is None:
+        return float(values.sum())
+    weights = finite_weights(sample_weight, len(values))
+    counted = weights > 0.0
+    return float(np.sum(weights[counted] * values[counted]))
 
 
 def check_bandwidth(bandwidth: float, points: Any) -> float:
