@@ -25,6 +25,7 @@ from skhdkde._utils.validation import (
     check_points,
     check_weights,
     relative_weights,
+    rows_are_points,
     weighted_total,
 )
 
@@ -402,7 +403,8 @@ def checked(estimator, X, *, reset):
         )
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported, got X of dtype {array.dtype}.")
-    validate_data(estimator, names, reset=reset, skip_check_array=True)
+    with rows_are_points(estimator, array):
+        validate_data(estimator, names, reset=reset, skip_check_array=True)
     if 0 in array.shape:
         raise ValueError(
             f"X has shape {array.shape}; at least one row and one feature are required."

@@ -42,9 +42,22 @@ def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
     with ``reset`` they are recorded there. An array of another library stays one, with
     scikit-learn's ``array_api_dispatch``.
     """
-    with _naming("X"):
+    with _naming("X"), rows_are_points(estimator, X):
         X = detached(X)
         return validate_data(estimator, X, dtype=_floats(X), reset=reset)
+
+
+@contextlib.contextmanager
+def rows_are_points(estimator: Any, X: Any) -> Iterator[None]:
+    """Add to errors that X must be transposed, if it then has the features of the fit."""
+    try:
+        yield
+    except ValueError as error:
+        expected = getattr(estimator, "n_features_in_", None)
+        shape: tuple = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[0] == expected != shape[1]:
+            error.args = (f"{error} X.T would fit: rows are points, columns features.",)
+        raise
 
 
 def check_points(X: Any) -> Any:
@@ -90,6 +103,7 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
     if isinstance(sample_weight, Real):
         sample_weight = np.full(n_samples, sample_weight)
     with _naming("sample_weight"):
+        sample_weight = detached(sample_weight)
         if hasattr(sample_weight, "device"):
             sample_weight = np.asarray(local(sample_weight))
         weights = check_array(
