@@ -134,5 +134,5 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
             raise
 
     def _validate_params(self):
-        with hinting(self._parameter_constraints, self.get_params(deep=False)):
+        with hinting(self._parameter_constraints, vars(self)):
             super()._validate_params()
