@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
@@ -15,6 +15,7 @@ from skhdkde._fit import sees_constant_features
 from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
 from skhdkde._selection import RULES
+from skhdkde._utils.hints import about_unknown, explained, hinting
 
 Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[
@@ -69,6 +70,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    @explained
     def __init__(
         self,
         *,
@@ -105,6 +107,38 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.random_state = random_state
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name; those of `mixture` and other estimators among them as
+            ``mixture__n_components``.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        try:
+            return super().set_params(**params)
+        except ValueError as error:
+            names = [name.partition("__")[0] for name in params]
+            kind = type(self).__name__
+            if unknown := about_unknown(kind, names, self._get_param_names()):
+                error.args = (f"{error} {unknown}",)
+            raise
+
+    def _validate_params(self):
+        with hinting(self._parameter_constraints, vars(self)):
+            super()._validate_params()
 
     def _set_apart(self, found):
         """Record constant features; return them if the density is to be without them."""

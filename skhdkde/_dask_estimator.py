@@ -20,10 +20,11 @@ from skhdkde._distributed.dask_graph import (
     float_dtype,
     from_memory,
     is_dask,
+    total,
     training_arrays,
 )
 from skhdkde._fit import check_combination, fit_density
-from skhdkde._utils.validation import check_data, check_n_jobs
+from skhdkde._utils.validation import check_data, check_n_jobs, weighted_total
 
 # Parameters that need all points in one place, and what they may be here.
 ALLOWED: dict[str, tuple] = {
@@ -232,7 +233,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             log_density, columns[:, 1:], self.bandwidth_, self.kernel_, None
         )
 
-    def score(self, X: Any, y: None = None) -> float:
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Total log density of the points, computed at once.
 
         Parameters
@@ -243,14 +244,20 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         y : None
             Ignored; present by convention.
 
+        sample_weight : dask array, dask Series or array-like of shape (n_queries,), \
+                default=None
+            Non-negative weights: a point of weight ``k`` counts as ``k`` points.
+
         Returns
         -------
         log_likelihood : float
-            Sum of :meth:`score_samples`, in nats.
+            Sum of :meth:`score_samples` times the weights, in nats.
         """
         log_density = self.score_samples(X)
-        total = log_density.sum(dtype=np.float64)
-        return float(self._compute(total, "score"))
+        if is_dask(log_density) and (sample_weight is None or is_dask(sample_weight)):
+            return float(self._compute(total(log_density, sample_weight), "score"))
+        log_density = self._compute(log_density, "score")
+        return weighted_total(log_density, self._compute(sample_weight, "score"))
 
     def log_density_gradient(self, X: Any) -> Any:
         """Gradient of the log density at each point.

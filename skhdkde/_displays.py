@@ -4,6 +4,7 @@ The only file that uses matplotlib, and only when something is plotted.
 """
 
 import numpy as np
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
@@ -12,6 +13,7 @@ from skhdkde._base import BaseKernelDensity
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._selection import PARABOLA, BandwidthCurve, bandwidth_grid, queries_of
 from skhdkde._utils.arrays import local
+from skhdkde._utils.hints import did_you_mean
 from skhdkde._utils.validation import check_data
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import REGIMES
@@ -103,8 +105,9 @@ class BandwidthDisplay:
 
         Parameters
         ----------
-        estimator : HighDimKernelDensity, or Pipeline that ends in one
-            Fitted.
+        estimator : HighDimKernelDensity, or Pipeline or search that ends in one
+            Fitted. Of a search, such as :class:`~sklearn.model_selection.GridSearchCV`,
+            its ``best_estimator_``.
 
         X : array-like of shape (n_queries, n_features), default=None
             Held-out points; training points would count themselves. None stands for the
@@ -307,8 +310,9 @@ class RegimeDisplay:
 
         Parameters
         ----------
-        estimator : HighDimKernelDensity, or Pipeline that ends in one
-            Fitted.
+        estimator : HighDimKernelDensity, or Pipeline or search that ends in one
+            Fitted. Of a search, such as :class:`~sklearn.model_selection.GridSearchCV`,
+            its ``best_estimator_``.
 
         X : array-like of shape (n_queries, n_features), default=None
             Queries. None stands for the training points, each without itself.
@@ -383,7 +387,10 @@ class RegimeDisplay:
             finite = np.isfinite(diagnosis.tail_index).any()
             y = "tail_index" if finite else "effective_sample_size"
         if y not in list(LABELS):
-            raise ValueError(f"y must be 'auto' or one of {sorted(LABELS)}, got {y!r}.")
+            raise ValueError(
+                f"y must be 'auto' or one of {sorted(LABELS)}, got {y!r}."
+                f"{did_you_mean(y, ['auto', *LABELS])}"
+            )
         return cls(diagnosis=diagnosis, y=y).plot(ax=ax, **scatter_kw)
 
     def plot(self, ax=None, **scatter_kw):
@@ -447,15 +454,20 @@ class RegimeDisplay:
 
 
 def _last_step(estimator, X):
-    """The density at the end of a pipeline, and X as it gets there."""
+    """The density at the end of searches and pipelines, and X as it gets there."""
+    if isinstance(estimator, BaseSearchCV):
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "best_estimator_"):
+            raise ValueError("a search with refit=False has no estimator to show.")
+        return _last_step(estimator.best_estimator_, X)
     if isinstance(estimator, Pipeline):
         if X is not None and len(estimator) > 1:
             X = estimator[:-1].transform(X)
-        estimator = estimator[-1]
+        return _last_step(estimator[-1], X)
     if not isinstance(estimator, BaseKernelDensity):
         raise TypeError(
-            "estimator must be a HighDimKernelDensity, or a Pipeline that ends in one "
-            f"(of a search, its best_estimator_), got {type(estimator).__name__}."
+            "estimator must be a HighDimKernelDensity, or a Pipeline or a search such as "
+            f"GridSearchCV that ends in one, got {type(estimator).__name__}."
         )
     check_is_fitted(estimator)
     return estimator, X

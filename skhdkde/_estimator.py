@@ -23,6 +23,7 @@ from skhdkde._utils.validation import (
     check_n_jobs,
     check_weights,
     interleaved,
+    weighted_total,
 )
 
 
@@ -432,7 +433,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         zero, X = self._weightless
         return interleaved(zero, left_out, method(X, options))
 
-    def score(self, X: Any, y: None = None) -> float:
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Total log density of the points.
 
         Parameters
@@ -443,13 +444,16 @@ class HighDimKernelDensity(BaseKernelDensity):
         y : None
             Ignored; present by convention.
 
+        sample_weight : array-like of shape (n_queries,), default=None
+            Non-negative weights: a point of weight ``k`` counts as ``k`` points.
+
         Returns
         -------
         log_likelihood : float
-            Sum of :meth:`score_samples`, in nats. It grows with the number of points;
-            :func:`kl_scorer` does not.
+            Sum of :meth:`score_samples` times the weights, in nats. It grows with the
+            number of points and with their weights; :func:`kl_scorer` does not.
         """
-        return float(np.sum(local(self.score_samples(X)), dtype=np.float64))
+        return weighted_total(local(self.score_samples(X)), sample_weight)
 
     def log_density_gradient(self, X: Any) -> np.ndarray:
         """Gradient of the log density at each point.

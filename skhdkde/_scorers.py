@@ -1,8 +1,11 @@
 """Scorers for model selection: mean held-out log density, and minus KL."""
 
 import numpy as np
+from sklearn import get_config
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from skhdkde._utils.arrays import local
+from skhdkde._utils.validation import check_weights
 
 # A log density below this counts as this much (nats). Model selection needs finite
 # scores, and at 1e9 a float64 still tells apart means that differ by 1e-6.
@@ -10,18 +13,48 @@ LOWEST_LOG_DENSITY = -1e9
 
 
 class _KLScorer:
-    """Mean held-out log density in nats, ``scorer(estimator, X, y=None)``.
+    """Mean held-out log density, ``scorer(estimator, X, y=None, *, sample_weight=None)``.
 
-    Minus the Kullback-Leibler divergence of the estimate, up to a constant of the data.
-    For ``GridSearchCV(..., scoring=kl_scorer)`` and others. A log density below -1e9
-    nats, such as -inf, counts as -1e9. See :func:`make_kl_scorer`.
+    In nats: minus the Kullback-Leibler divergence of the estimate, up to a constant of
+    the data. For ``GridSearchCV(..., scoring=kl_scorer)`` and others. A log density below
+    -1e9 nats, such as -inf, counts as -1e9. See :func:`make_kl_scorer`.
     """
 
     def __init__(self, log_density=None, per_dimension=False):
         self.log_density = log_density
         self.per_dimension = per_dimension
+        self._requested = None
 
-    def __call__(self, estimator, X, y=None):
+    def set_score_request(self, *, sample_weight):
+        """Say whether to use weights that are passed to a search; changes the scorer.
+
+        With scikit-learn's ``enable_metadata_routing``, without which this raises
+        RuntimeError. True is to use them, False not to, None to raise an error if they
+        are passed; a string is the name by which they are passed.
+        """
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "set_score_request is only available with metadata routing: call "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        self._request(sample_weight)
+        self._requested = sample_weight
+        return self
+
+    def get_metadata_routing(self):
+        """Return what is requested, as scikit-learn's routers ask for it."""
+        return self._request(self._requested)
+
+    def _request(self, sample_weight):
+        request = MetadataRequest(owner=repr(self))
+        request.score.add_request(param="sample_weight", alias=sample_weight)
+        return request
+
+    def _accept_sample_weight(self):
+        # asked by scikit-learn's searches where metadata routing is off
+        return True
+
+    def __call__(self, estimator, X, y=None, *, sample_weight=None):
         if not hasattr(estimator, "score_samples"):
             raise TypeError(
                 "kl_scorer needs an estimator with score_samples, got "
@@ -39,7 +72,7 @@ class _KLScorer:
             if np.isnan(truth).any():
                 raise ValueError("log_density(X) contains NaN.")
             log_density = log_density - truth
-        score = float(np.mean(log_density))
+        score = _mean(log_density, check_weights(sample_weight, log_density))
         return score / np.shape(X)[1] if self.per_dimension else score
 
     def __repr__(self):
@@ -49,6 +82,14 @@ class _KLScorer:
             f"make_kl_scorer(log_density={self.log_density!r}, "
             f"per_dimension={self.per_dimension!r})"
         )
+
+
+def _mean(values, weights):
+    """Return the mean; a weight of 0 leaves its value out, also an infinite one."""
+    if weights is None:
+        return float(np.mean(values))
+    counted = weights > 0.0
+    return float(np.average(values[counted], weights=weights[counted]))
 
 
 def make_kl_scorer(*, log_density=None, per_dimension=False):
@@ -72,9 +113,10 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, y=None) -> float`` for the ``scoring`` parameter of
-        :class:`~sklearn.model_selection.GridSearchCV` and others. The estimator, which
-        may be a :class:`~sklearn.pipeline.Pipeline`, must have ``score_samples``.
+        ``scorer(estimator, X, y=None, *, sample_weight=None) -> float`` for the
+        ``scoring`` parameter of :class:`~sklearn.model_selection.GridSearchCV` and
+        others. The estimator, which may be a :class:`~sklearn.pipeline.Pipeline`, must
+        have ``score_samples``. With weights the score is the weighted mean.
 
     Raises
     ------
@@ -98,6 +140,12 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
     density counts as -1e9 nats, as does anything below, so that means stay finite and
     the estimate that leaves more points out of reach scores lower.
 
+    ``GridSearchCV(..., scoring=scorer).fit(X, sample_weight=weights)`` passes the weights
+    of each fold on: those of the training points to the estimator, the others to the
+    scorer. If scikit-learn's metadata routing is on, both must ask for them:
+    ``estimator.set_fit_request(sample_weight=True)`` and
+    ``scorer.set_score_request(sample_weight=True)``, which changes the scorer in place.
+
     Examples
     --------
     >>> import numpy as np
@@ -110,6 +158,15 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
     ... )
     >>> round(-scorer(HighDimKernelDensity().fit(train), test), 3)  # KL per feature
     0.102
+
+    Weights count in the fits and in the scores:
+
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> weights = rng.integers(0, 3, size=500)
+    >>> search = GridSearchCV(HighDimKernelDensity(), {"bandwidth": [0.7, 0.9, 1.1]},
+    ...                       scoring=make_kl_scorer())
+    >>> search.fit(train, sample_weight=weights).best_params_
+    {'bandwidth': 0.9}
     """
     if log_density is not None and not callable(log_density):
         raise TypeError(f"log_density must be callable or None, got {log_density!r}.")

@@ -43,7 +43,7 @@ def exported(module, name):
 def methods(cls, name):
     """Public methods and properties that the package defines.
 
-    Others are scikit-learn's, and so is ``set_fit_request``, which it makes.
+    Others are scikit-learn's; so are ``set_fit_request`` and ``set_score_request``.
     """
     for attribute in inspect.classify_class_attrs(cls):
         found = attribute.object

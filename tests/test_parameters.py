@@ -77,6 +77,7 @@ CALLS = {
     "log_density_gradient": lambda kde: kde.log_density_gradient(BLOCKS).compute(),
     "sample": lambda kde: kde.sample(2),
     "set_fit_request": lambda kde: kde.set_fit_request,
+    "set_score_request": lambda kde: kde.set_score_request,
 }
 
 

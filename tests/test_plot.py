@@ -210,7 +210,7 @@ def test_true_log_density_of_another_shape():
 def test_what_is_not_a_diagnosis_or_an_estimator():
     with pytest.raises(TypeError, match=r"diagnosis must be what .* got list"):
         RegimeDisplay.from_diagnosis([1.0])
-    with pytest.raises(TypeError, match="best_estimator_"):
+    with pytest.raises(TypeError, match="GridSearchCV that ends in one, got ndarray"):
         RegimeDisplay.from_estimator(np.zeros(3))
 
 

@@ -25,6 +25,8 @@ from skhdkde._utils.validation import (
     check_points,
     check_weights,
     relative_weights,
+    rows_are_points,
+    weighted_total,
 )
 
 # Results that are merged at once.
@@ -368,6 +370,19 @@ def _weights_beside(X, weights):
     return weights
 
 
+def total(values, sample_weight):
+    """Return the sum of values times weights, both of dask, not yet computed."""
+    if sample_weight is None:
+        return values.sum(dtype=np.float64)
+    weights = _weights_beside(values, _as_array(sample_weight))
+    totals = da.map_blocks(_total, values, weights, dtype=np.float64)
+    return totals.sum()
+
+
+def _total(values, weights):
+    return np.array([weighted_total(values, weights)])
+
+
 def _sent(array):
     """Return an array in memory, sent to the workers once."""
     with dask.config.set(LARGE_GRAPHS):
@@ -388,7 +403,8 @@ def checked(estimator, X, *, reset):
         )
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported, got X of dtype {array.dtype}.")
-    validate_data(estimator, names, reset=reset, skip_check_array=True)
+    with rows_are_points(estimator, array):
+        validate_data(estimator, names, reset=reset, skip_check_array=True)
     if 0 in array.shape:
         raise ValueError(
             f"X has shape {array.shape}; at least one row and one feature are required."

@@ -11,6 +11,7 @@ from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
 from skhdkde._utils.arrays import local, select
+from skhdkde._utils.hints import hinted
 from skhdkde._utils.validation import (
     check_bandwidth,
     check_n_jobs,
@@ -19,6 +20,7 @@ from skhdkde._utils.validation import (
 )
 
 
+@hinted
 @validate_params(
     {
         "rule": [StrOptions(set(RULES))],

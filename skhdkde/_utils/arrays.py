@@ -183,8 +183,10 @@ def local(X: Any) -> Any:
 def detached(X: Any) -> Any:
     """Return X, without a record of how it came about if it is a tensor.
 
-    Sparse tensors are refused.
+    Sparse tensors are refused, and what has no values yet.
     """
+    if type(X).__name__ == "LazyFrame":  # of polars
+        raise TypeError("a LazyFrame has no values yet: call collect() on it.")
     if getattr(X, "is_sparse", False) is True:
         raise TypeError("Sparse tensors are not supported: pass X.to_dense().")
     return X.detach() if hasattr(X, "detach") else X

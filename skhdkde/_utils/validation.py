@@ -42,9 +42,22 @@ def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
     with ``reset`` they are recorded there. An array of another library stays one, with
     scikit-learn's ``array_api_dispatch``.
     """
-    with _naming("X"):
+    with _naming("X"), rows_are_points(estimator, X):
         X = detached(X)
         return validate_data(estimator, X, dtype=_floats(X), reset=reset)
+
+
+@contextlib.contextmanager
+def rows_are_points(estimator: Any, X: Any) -> Iterator[None]:
+    """Add to errors that X must be transposed, if it then has the features of the fit."""
+    try:
+        yield
+    except ValueError as error:
+        expected = getattr(estimator, "n_features_in_", None)
+        shape: tuple = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[0] == expected != shape[1]:
+            error.args = (f"{error} X.T would fit: rows are points, columns features.",)
+        raise
 
 
 def check_points(X: Any) -> Any:
@@ -69,9 +82,6 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
     """
     if sample_weight is None:
         return None
-    if hasattr(sample_weight, "device"):
-        with _naming("sample_weight"):
-            sample_weight = np.asarray(local(sample_weight))
     weights = finite_weights(sample_weight, len(X))
     if not weights.max() > 0.0:
         raise ValueError(ALL_ZERO)
@@ -93,6 +103,9 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
     if isinstance(sample_weight, Real):
         sample_weight = np.full(n_samples, sample_weight)
     with _naming("sample_weight"):
+        sample_weight = detached(sample_weight)
+        if hasattr(sample_weight, "device"):
+            sample_weight = np.asarray(local(sample_weight))
         weights = check_array(
             sample_weight,
             dtype=np.float64,
@@ -112,6 +125,19 @@ def finite_weights(sample_weight: Any, n_samples: int) -> FloatArray:
             f"{weights.argmin()}."
         )
     return weights
+
+
+def weighted_total(values: Any, sample_weight: Any) -> float:
+    """Return the sum of values times weights; None stands for weights of 1.
+
+    A weight of 0 leaves its value out, also an infinite one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if sample_weight is None:
+        return float(values.sum())
+    weights = finite_weights(sample_weight, len(values))
+    counted = weights > 0.0
+    return float(np.sum(weights[counted] * values[counted]))
 
 
 def check_bandwidth(bandwidth: float, points: Any) -> float:
