@@ -35,6 +35,7 @@ from skhdkde._selection import (
     HELD_OUT_TOL,
     N_NEIGHBORS,
     N_PILOT,
+    BaseFolds,
     BaseHeldOut,
     Distinct,
     fold_ends,
@@ -101,10 +102,8 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
     return found
 
 
-class BlockFolds:
+class BlockFolds(BaseFolds):
     """Splits of the distinct training points, with a few of each fold as queries."""
-
-    can_be_thinned = False  # a pass takes as long for few of them
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
@@ -132,10 +131,6 @@ class BlockFolds:
     def held_out(self, structure):
         """Return log densities of the folds for a structure fitted to other points."""
         return BlockHeldOut(self, structure)
-
-    def weights_of(self, every):
-        """Return the weights of all queries."""
-        return self.query_weights
 
 
 class BlockHeldOut(BaseHeldOut):
@@ -167,7 +162,7 @@ class BlockHeldOut(BaseHeldOut):
         return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
 
     def log_density(self, trials, every=1):
-        return self._log_density(trials, self.folds.queries, self.folds.split)
+        return self._log_density(trials, self.folds.thinned(every), self.folds.split)
 
     def pilot(self, trials):
         queries = [self.folds.queries[0][:N_PILOT]]

@@ -32,6 +32,7 @@ from skhdkde._selection.cross_validation import (
     DEGREES_OF_FREEDOM,
     HELD_OUT_NEAREST_TOL,
     HELD_OUT_TOL,
+    BaseFolds,
     BaseHeldOut,
     Folds,
     expand,

@@ -68,7 +68,31 @@ class Trial(NamedTuple):
     bandwidth: float
 
 
-class Folds:
+class BaseFolds:
+    """The queries of splits of the training points, wherever these are.
+
+    Attributes
+    ----------
+    queries : list of ndarray
+        Of each fold.
+    query_weights : ndarray of shape (n_queries,)
+    """
+
+    queries: list[np.ndarray]
+    query_weights: np.ndarray
+
+    def thinned(self, every):
+        """Return every so manyth query of each fold."""
+        return [rows[::every] for rows in self.queries]
+
+    def weights_of(self, every):
+        """Return the weights of these."""
+        ends = np.cumsum([len(rows) for rows in self.queries])[:-1]
+        folds = np.split(self.query_weights, ends)
+        return np.concatenate([own[::every] for own in folds])
+
+
+class Folds(BaseFolds):
     """Splits of the training points, with a few of each fold as queries.
 
     Parameters
@@ -84,8 +108,6 @@ class Folds:
     options : ComputeOptions
     """
 
-    can_be_thinned = True  # a pass over few of the queries is cheaper
-
     def __init__(self, X, weights, random_state, index, n_duplicates, options):
         self.X, self.weights, self.random_state = X, weights, random_state
         self.shape, self.n_duplicates = X.shape, n_duplicates
@@ -100,16 +122,6 @@ class Folds:
     def held_out(self, structure):
         """Return log densities of the folds for a structure fitted to other points."""
         return HeldOut(self, structure)
-
-    def thinned(self, every):
-        """Return every so manyth query of each fold."""
-        return [rows[::every] for rows in self.queries]
-
-    def weights_of(self, every):
-        """Return the weights of these."""
-        ends = np.cumsum([len(rows) for rows in self.queries])[:-1]
-        folds = np.split(self.query_weights, ends)
-        return np.concatenate([own[::every] for own in folds])
 
     def components(self, structure):
         """Return, for each fold, the components fitted to the points outside of it."""
@@ -425,7 +437,7 @@ class Race:
         self.folds, self.entrants = folds, []
         n_queries = len(folds.query_weights)
         self.every = 1
-        if folds.can_be_thinned and n_queries >= FEWEST_SCREENED:
+        if n_queries >= FEWEST_SCREENED:
             self.every = n_queries // N_SCREENED
 
     def enter(self, structure, kernels):
