@@ -30,15 +30,16 @@ from sklearn.neighbors import NearestNeighbors
 from skhdkde import HighDimKernelDensity
 
 images = load_digits().data
+inked = (images > 0).sum(axis=0) > 10  # the others, at the rim, are nearly always empty
 rng = np.random.default_rng(0)
-train, held_out = np.split(rng.permutation(images), [1000])
+train, held_out = np.split(rng.permutation(images)[:, inked], [1000])
 
 kde = HighDimKernelDensity().fit(train)
 h_g = np.median(kde.diagnose(held_out).h_g)
 print(f'bandwidth "kl" {kde.bandwidth_:.2f}, h_G of fresh images {h_g:.2f} pixel values')
 
 noise = np.append(np.geomspace(60.0, 0.5, 80), 0.0)
-x = train.mean(axis=0) + noise[0] * rng.normal(size=(300, 64))
+x = train.mean(axis=0) + noise[0] * rng.normal(size=(300, train.shape[1]))
 n_behind = []
 for sigma, lower in pairwise(noise):
     noisy = HighDimKernelDensity(bandwidth=sigma).fit(train)
@@ -158,7 +159,9 @@ for row, name in enumerate(["diffusion", "kernel density", "mixture of 400"]):
         above, below = panels[2 * row : 2 * row + 2, column]
         above.set_title(f"{share[i]:.1%}", fontsize=8)
         for panel, image in [(above, queries[i]), (below, sources[column])]:
-            panel.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
+            pixels = np.zeros(64)
+            pixels[inked] = image
+            panel.imshow(pixels.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
             panel.set(xticks=[], yticks=[])
     panels[2 * row, 0].set_ylabel(
         name.replace(" of", "\nof").replace(" d", "\nd"), fontsize=8
