@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from structured_oracle import make_oracle
 
 from skhdkde import HighDimKernelDensity, kl_scorer
+from skhdkde._selection import cross_validation
 
 DUPLICATES = "ignore:.*training points are exact duplicates:UserWarning"
 
@@ -276,3 +277,72 @@ def test_frozen_mixture_stays_as_it_is():
     queries = correlated(20, 4, seed=3)
     expected = oracle.log_density(queries)
     assert_allclose(found.score_samples(queries), expected, atol=1e-8)
+
+
+# Most are compared on few of the held-out points only.
+
+LAWS = {
+    "correlated": lambda seed: correlated(1500, 6, seed),
+    "heavy tails": lambda seed: correlated(1500, 6, seed, df=4.0),
+    "clusters": lambda seed: (
+        correlated(1500, 6, seed)
+        + 4.0 * np.eye(6)[np.random.default_rng(seed).integers(6, size=1500)]
+    ),
+    "skewed": lambda seed: np.exp(0.5 * correlated(1500, 6, seed)),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("law", LAWS)
+def test_comparison_on_few_points_first(monkeypatch, law, weighted):
+    """The choice is that of comparing all on all points, or as good on fresh points."""
+    X, fresh = LAWS[law](1), LAWS[law](2)
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, len(X)) if weighted else None
+    kde = HighDimKernelDensity(covariance_type="auto", random_state=0)
+    kde.fit(X, sample_weight=weights)
+    monkeypatch.setattr(cross_validation, "FEWEST_SCREENED", len(X) + 1)
+    every = HighDimKernelDensity(covariance_type="auto", random_state=0)
+    every.fit(X, sample_weight=weights)
+    assert kl_scorer(kde, fresh) == pytest.approx(kl_scorer(every, fresh), abs=0.01)
+    # what is on record of those that were not looked at again
+    known = {_key(c): c for c in every.bandwidth_search_.candidates}
+    found = kde.bandwidth_search_.candidates
+    best = max(found, key=lambda candidate: candidate.mean_log_density)
+    chosen = max(known.values(), key=lambda candidate: candidate.mean_log_density)
+    assert best.mean_log_density == pytest.approx(
+        kde.bandwidth_search_.mean_log_density.max()
+    )
+    for candidate in found:
+        other = known.get(_key(candidate))
+        if other is None:  # of a family that was given up
+            continue
+        lack = best.mean_log_density - candidate.mean_log_density
+        expected = chosen.mean_log_density - other.mean_log_density
+        assert lack == pytest.approx(expected, abs=0.1 + 0.35 * expected)
+
+
+def _key(candidate):
+    return (
+        candidate.covariance_type,
+        repr(candidate.mixture),
+        candidate.degrees_of_freedom,
+    )
+
+
+def test_what_is_far_behind_is_not_looked_at_again(monkeypatch):
+    """Most of the passes are over few of the points."""
+    sizes, log_density = [], cross_validation.HeldOut.log_density
+
+    def spy(self, trials, every=1):
+        found = log_density(self, trials, every)
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(cross_validation.HeldOut, "log_density", spy)
+    X = correlated(2000, 10, 1)
+    HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    screened = sum(sizes)
+    sizes.clear()
+    monkeypatch.setattr(cross_validation, "FEWEST_SCREENED", len(X) + 1)
+    HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
+    assert screened < 0.4 * sum(sizes)
