@@ -11,23 +11,16 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-density     `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
-components  `WhitenedPoints`: coordinates, local scales, shrinkage of centres
-whitening   `Whitening`, the map of a bandwidth matrix
-covariance  covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
-far_rows    the check for rows that decide means and variances
-sampling    random draws
-==========  ==========================================================================
-=======
-===========  =========================================================================
-density      `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
-components   `WhitenedPoints`: coordinates, local scales, shrinkage of centres
-whitening    `Whitening`, the map of a bandwidth matrix
-covariance   covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
-far_rows     the check for rows that decide means and variances
-far_queries  queries whose squared distances are out of range, brought nearer
-sampling     random draws
-===========  =========================================================================
+==============  ======================================================================
+density         `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
+components      `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+whitening       `Whitening`, the map of a bandwidth matrix
+covariance      covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are of
+kernel_widths   how wide kernels are in single features
+far_rows        the check for rows that decide means and variances
+far_queries     queries whose squared distances are out of range, brought nearer
+sampling        random draws
+==============  ======================================================================
 """
 
 from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
@@ -51,5 +44,6 @@ from skhdkde._density.density import (
 )
 from skhdkde._density.far_queries import in_range
 from skhdkde._density.far_rows import check_far_rows
+from skhdkde._density.kernel_widths import kernel_widths
 from skhdkde._density.sampling import check_n_samples, draw, random_steps
 from skhdkde._density.whitening import Whitening

@@ -1,0 +1,163 @@
+"""Single features: distinct values, the lattice they are on, codes for missing values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dpstrf
+
+from skhdkde._utils.typing import FloatArray, IntArray
+
+# Rounding of a value, in units of its last digit; least step of a lattice, in errors by
+# rounding, and in units of the smallest gap.
+ROUNDING, FEWEST_ERRORS, FINEST = 4.0, 100.0, 1e-3
+LARGEST_INTEGER = 2.0**53
+# How much farther from all others than these are from each other a code is, and how many
+# others there are at least; codes that are known by their name.
+FAR, FEWEST_OTHERS = 3.0, 3
+NINES = tuple(1.0 - 10.0**k for k in range(2, 10))
+# Share of the rows up to which a feature that varies there only is nearly constant.
+FEW = 0.01
+# Variance, of 1, that a feature must have beside what follows from others.
+SMALLEST_VARIANCE = 1e-6
+
+
+class Values(NamedTuple):
+    """The distinct values of a feature, ascending, and how often each occurs."""
+
+    values: FloatArray
+    counts: IntArray
+
+    @classmethod
+    def of(cls, column: FloatArray) -> Values:
+        """Return those of a feature, ``column`` being its values in all rows."""
+        return cls(*np.unique(column, return_counts=True))
+
+    def step(self, eps: float) -> float:
+        """Return the step of the lattice that the values are on; NaN if there is none.
+
+        Any few numbers are on some lattice, so that ties must show it: there are at most
+        half as many values as rows. ``eps`` is the resolution of their dtype.
+        """
+        if 2 * len(self.values) > self.counts.sum():
+            return np.nan
+        return common_step(self.values, eps)
+
+    def codes(self) -> FloatArray:
+        """Return the values that may be codes for missing ones.
+
+        Codes are smallest or largest values that occur more than once, either far from
+        all others or of the form -99, -999, ... where no other is negative.
+        """
+        low, high = 0, len(self.values)
+        while any(ends := self._far_ends(low, high)):
+            low, high = low + ends[0], high - ends[1]
+        if low == 0 and high > 1 and self.values[0] in NINES:
+            low = int(self.counts[0] > 1 and self.values[1] >= 0.0)
+        return np.concatenate([self.values[:low], self.values[high:]])
+
+    def _far_ends(self, low, high):
+        """Return how many values, at the low end and at the high one, are far codes."""
+        for at_low, at_high in ((1, 0), (0, 1), (1, 1)):
+            others = self.values[low + at_low : high - at_high]
+            if len(others) < FEWEST_OTHERS:
+                continue
+            reach = FAR * (others[-1] - others[0])
+            is_low = self.counts[low] > 1 and others[0] - self.values[low] > reach
+            top = high - 1
+            is_high = self.counts[top] > 1 and self.values[top] - others[-1] > reach
+            if (is_low or not at_low) and (is_high or not at_high):
+                return at_low, at_high
+        return 0, 0
+
+
+def common_step(values: FloatArray, eps: float) -> float:
+    """Return the greatest step of which all differences are multiples; NaN for none.
+
+    By Euclid's algorithm on the gaps between values, in floating point: what remains of
+    the gaps when a step is taken out is a smaller step, or rounding.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        Ascending.
+    eps : float
+        Relative error of each.
+    """
+    error = ROUNDING * eps * np.abs(values).max(initial=0.0)
+    gaps = np.diff(values)
+    gaps = np.unique(gaps[gaps > 2.0 * error])  # else they are one value
+    if not len(gaps):
+        return np.nan
+    if (values == np.rint(values)).all() and np.abs(values).max() < LARGEST_INTEGER:
+        return float(np.gcd.reduce(gaps.astype(np.int64)))
+    step, step_error = gaps[0], error
+    while step > max(FINEST * gaps[0], FEWEST_ERRORS * error):
+        n_steps = np.rint(gaps / step)
+        rest, rest_error = np.abs(gaps - n_steps * step), error + n_steps * step_error
+        more = rest > rest_error
+        if not more.any():
+            return _refined(values, step, error)
+        smallest = np.argmin(np.where(more, rest, np.inf))
+        step, step_error = rest[smallest], rest_error[smallest]
+    return np.nan
+
+
+def _refined(values, step, error):
+    """Return the step without its error; NaN if not all values are on its lattice."""
+    reach = values[-1] - values[0]
+    step = float(reach / np.rint(reach / step))
+    n_steps = (values - values[0]) / step
+    off = np.abs(n_steps - np.rint(n_steps)).max() * step
+    return step if off <= 2.0 * error else np.nan
+
+
+def spreads(columns: FloatArray) -> FloatArray:
+    """Return the median distance from the median, of the rows that are not at it.
+
+    Neither outliers nor a value that most rows share change it. NaN where a feature is
+    constant or nearly so.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_features, n_rows)
+        Each ascending.
+    """
+    n_rows = columns.shape[1]
+    distance = np.abs(columns - columns[:, [n_rows // 2]])
+    distance.sort(axis=1)
+    at_median = np.count_nonzero(distance == 0.0, axis=1)
+    nearly_constant = n_rows - at_median <= FEW * n_rows
+    middle = np.minimum(at_median + (n_rows - at_median) // 2, n_rows - 1)
+    spread = distance[np.arange(len(columns)), middle]
+    return np.where(nearly_constant, np.nan, spread)
+
+
+def widest_and_narrowest(spread: FloatArray) -> tuple[int, int, float] | None:
+    """Return the features of largest and smallest spread, and the ratio; None for none.
+
+    ``spread`` is NaN where a feature has none.
+    """
+    if np.isnan(spread).all():
+        return None
+    widest, narrowest = int(np.nanargmax(spread)), int(np.nanargmin(spread))
+    return widest, narrowest, float(spread[widest] / spread[narrowest])
+
+
+def redundant_features(X: FloatArray) -> np.ndarray:
+    """Return which features follow linearly from others, but for 1e-6 of their variance.
+
+    By a Cholesky factorisation of the correlations with pivots, which takes the feature
+    that follows least, again and again. Features that are constant are not among them.
+    """
+    found = np.zeros(X.shape[1], dtype=bool)
+    Z = X - X.mean(axis=0)
+    largest = np.abs(Z).max(axis=0)
+    varying = np.flatnonzero(np.ptp(X, axis=0) > 0.0)
+    Z = Z[:, varying] / largest[varying]
+    Z /= np.sqrt(np.mean(Z**2, axis=0))
+    if len(varying) > 1:
+        *_, pivots, rank, _ = dpstrf(Z.T @ Z / len(Z), tol=SMALLEST_VARIANCE)
+        found[varying[pivots[rank:] - 1]] = True
+    return found
