@@ -159,7 +159,11 @@ class DataReport:
             ("constant", np.flatnonzero(self.constant), None),
             ("vary in few rows", np.flatnonzero(rare), self._in_rows),
             ("discrete", np.flatnonzero(~np.isnan(self.step) & ~rare), self._steps),
-            ("codes for missing values?", [j for j, c in enumerate(codes) if c], self._codes),
+            (
+                "codes for missing values?",
+                [j for j, c in enumerate(codes) if c],
+                self._codes,
+            ),
             ("follow linearly from others", redundant, None),
         ]
         return [
