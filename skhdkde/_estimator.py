@@ -315,16 +315,21 @@ class HighDimKernelDensity(BaseKernelDensity):
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
-        names = getattr(fitted, "feature_names_in_", None)
-        n_merged = None if found.search is None else found.search.n_copies
-        fitted._table = Table(found.density, names, n_merged)
-        fitted._table.check(self.covariance_type, kernel_widths(found.density))
+        fitted._table = fitted._checked_table(found)
         fitted._held_out = HeldOutScores(
             found.density, fitted._weightless, self.random_state
         )
         fitted.approximation_, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
+
+    def _checked_table(self, found):
+        """Return the training points as a table, after a warning if they do harm."""
+        names = getattr(self, "feature_names_in_", None)
+        n_merged = None if found.search is None else found.search.n_copies
+        table = Table(found.density, names, n_merged)
+        table.check(self.covariance_type, kernel_widths(found.density))
+        return table
 
     @property
     def held_out_log_density_(self) -> np.ndarray:

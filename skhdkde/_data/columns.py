@@ -10,8 +10,9 @@ from scipy.linalg.lapack import dpstrf
 from skhdkde._utils.typing import FloatArray, IntArray
 
 # Rounding of a value, in units of its last digit; least step of a lattice, in errors by
-# rounding, and in units of the smallest gap.
-ROUNDING, FEWEST_ERRORS, FINEST = 4.0, 100.0, 1e-3
+# rounding; gaps that are looked at; parts of the smallest one that the step may be.
+ROUNDING, LEAST, N_GAPS = 4.0, 10.0, 64
+PARTS = np.arange(1.0, 9.0), np.arange(9.0, 1001.0)
 LARGEST_INTEGER = 2.0**53
 # How much farther from all others than these are from each other a code is, and how many
 # others there are at least; codes that are known by their name.
@@ -75,8 +76,8 @@ class Values(NamedTuple):
 def common_step(values: FloatArray, eps: float) -> float:
     """Return the greatest step of which all differences are multiples; NaN for none.
 
-    By Euclid's algorithm on the gaps between values, in floating point: what remains of
-    the gaps when a step is taken out is a smaller step, or rounding.
+    It is the smallest gap between values over a whole number, the first for which all
+    gaps are multiples, as far as rounding lets one say.
 
     Parameters
     ----------
@@ -85,30 +86,41 @@ def common_step(values: FloatArray, eps: float) -> float:
     eps : float
         Relative error of each.
     """
-    error = ROUNDING * eps * np.abs(values).max(initial=0.0)
+    largest = np.abs(values).max(initial=0.0)
+    if (values == np.rint(values)).all() and largest < LARGEST_INTEGER:
+        step = float(np.gcd.reduce(np.diff(values).astype(np.int64), initial=0))
+        return step if step > 0.0 else np.nan
+    exponent = np.frexp(largest)[1]  # so that no difference is out of range
+    step = _step_of_fractions(np.ldexp(values, -exponent), ROUNDING * eps)
+    return float(np.ldexp(step, exponent))
+
+
+def _step_of_fractions(values, error):
+    """Return the step of values up to 1 that are off by ``error``."""
     gaps = np.diff(values)
     gaps = np.unique(gaps[gaps > 2.0 * error])  # else they are one value
     if not len(gaps):
         return np.nan
-    if (values == np.rint(values)).all() and np.abs(values).max() < LARGEST_INTEGER:
-        return float(np.gcd.reduce(gaps.astype(np.int64)))
-    step, step_error = gaps[0], error
-    while step > max(FINEST * gaps[0], FEWEST_ERRORS * error):
-        n_steps = np.rint(gaps / step)
-        rest, rest_error = np.abs(gaps - n_steps * step), error + n_steps * step_error
-        more = rest > rest_error
-        if not more.any():
-            return _refined(values, step, error)
-        smallest = np.argmin(np.where(more, rest, np.inf))
-        step, step_error = rest[smallest], rest_error[smallest]
+    some = gaps[np.linspace(0, len(gaps) - 1, min(len(gaps), N_GAPS)).astype(int)]
+    ratio, error_of_ratio = some / gaps[0], error * (1.0 + some / gaps[0]) / gaps[0]
+    for parts in PARTS:
+        n_steps = parts[:, None] * ratio
+        fits = np.abs(n_steps - np.rint(n_steps)) <= parts[:, None] * error_of_ratio
+        found = np.flatnonzero(fits.all(axis=1))
+        if len(found):
+            step = float(gaps[0] / parts[found[0]])
+            return _refined(values, step, error) if step > LEAST * error else np.nan
     return np.nan
 
 
 def _refined(values, step, error):
     """Return the step without its error; NaN if not all values are on its lattice."""
-    reach = values[-1] - values[0]
-    step = float(reach / np.rint(reach / step))
-    n_steps = (values - values[0]) / step
+    distance = values - values[0]
+    n_doublings = np.ceil(np.log2(distance[-1] / step))
+    farther = np.searchsorted(distance, step * 2.0 ** np.arange(n_doublings))
+    for far in distance[[*farther, -1]]:  # each gives digits that the next one needs
+        step = float(far / np.rint(far / step))
+    n_steps = distance / step
     off = np.abs(n_steps - np.rint(n_steps)).max() * step
     return step if off <= 2.0 * error else np.nan
 

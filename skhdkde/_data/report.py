@@ -152,33 +152,29 @@ class DataReport:
 
     def _about_features(self):
         """Return pairs of what was found and of which features."""
-        share, codes = self.commonest_share, self.missing_codes
-        rare = ~self.constant & (share >= 1.0 - FEW)
-        redundant = [] if self.redundant is None else np.flatnonzero(self.redundant)
-        found = [
-            ("constant", np.flatnonzero(self.constant), None),
-            ("vary in few rows", np.flatnonzero(rare), self._in_rows),
-            ("discrete", np.flatnonzero(~np.isnan(self.step) & ~rare), self._steps),
-            (
-                "codes for missing values?",
-                [j for j, c in enumerate(codes) if c],
-                self._codes,
-            ),
+        rare = ~self.constant & (self.commonest_share >= 1.0 - FEW)
+        coded = np.array([len(codes) > 0 for codes in self.missing_codes])
+        discrete = ~np.isnan(self.step) & ~rare
+        redundant = np.zeros(0) if self.redundant is None else self.redundant
+        found: list = [
+            ("constant", self.constant, None),
+            ("vary in few rows", rare, self._in_rows),
+            ("discrete", discrete, self._steps),
+            ("codes for missing values?", coded, self._codes),
             ("follow linearly from others", redundant, None),
         ]
         return [
-            (f"{what} ({len(which)})", listed(self.feature_names, which, details))
+            (f"{what} ({np.count_nonzero(which)})", self._listed(which, details))
             for what, which, details in found
-            if len(which)
+            if which.any()
         ]
 
     def _about_all(self):
         """Return pairs of what was found of all rows or features, and how much."""
-        found = []
-        if self.spread_ratio > LARGEST_RATIO:
-            widest, narrowest, ratio = widest_and_narrowest(self.spread)
-            pair = listed(self.feature_names, [widest, narrowest], self._spread_of)
-            found.append(("scales apart by", f"{ratio:.3g}: {pair}"))
+        found, pair = [], widest_and_narrowest(self.spread)
+        if pair is not None and pair[2] > LARGEST_RATIO:
+            shown = listed(self.feature_names, pair[:2], self._spread_of)
+            found.append(("scales apart by", f"{pair[2]:.3g}: {shown}"))
         if self.n_duplicates:
             found.append(("duplicate rows", str(self.n_duplicates)))
         if self.n_near_duplicates:
@@ -186,6 +182,12 @@ class DataReport:
         if self.unit_norm:
             found.append(("norm of all rows", "1"))
         return found
+
+    def _listed(self, which, details):
+        """Return the first features of a mask, fewest values first, as text."""
+        found = np.flatnonzero(which)
+        found = found[np.argsort(self.n_distinct[found], kind="stable")]
+        return listed(self.feature_names, found, details)
 
     def _in_rows(self, j):
         return f"{self.n_varying[j]:.0f} rows"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -86,17 +85,13 @@ class Table:
         found = widest_and_narrowest(spread)
         if found is None or found[2] <= LARGEST_RATIO:
             return
-        widest, narrowest, ratio = found
-        shown = (
-            f"half of the rows are within {spread[j]:.3g} of the median in "
-            f"{label(self._names, j)}"
-            for j in (widest, narrowest)
-        )
+        far, near = (f"{spread[j]:.3g} in {label(self._names, j)}" for j in found[:2])
         warn_user(
-            f"Features of X are apart in scale by a factor of {ratio:.3g}: "
-            f"{', '.join(shown)}. covariance_type='spherical' has one bandwidth for all "
-            "features. Standardise X by StandardScaler in a pipeline, or pass "
-            "covariance_type='diag' or 'auto'. The fitted data_report_ has all features."
+            f"Features of X are apart in scale by a factor of {found[2]:.3g}: typical "
+            f"distances from the median are {far} and {near}. "
+            "covariance_type='spherical' has one bandwidth for all. Standardise X by "
+            "StandardScaler in a pipeline, or pass covariance_type='diag' or 'auto'. The "
+            "fitted data_report_ has all features."
         )
 
     def _check_lattices(self, columns, widths, covariance_type):
@@ -109,21 +104,21 @@ class Table:
             return
         first = found[np.argmin((widths / steps)[found])]
         warn_user(
-            f"{len(found)} of {len(columns)} features of X are discrete, and narrow kernels "
-            f"tell their values apart ({listed(self._names, found)}; widths down to "
-            f"{widths[first] / steps[first]:.2g} of a step): with "
-            f"covariance_type={covariance_type!r} log densities measure how narrow kernels "
-            "are, not how likely the values are. Leave such features out, add noise to "
-            "them, uniform over one step, or pass covariance_type='spherical'. The fitted "
-            "data_report_ has all features."
+            f"{len(found)} of {len(columns)} features of X are discrete, and kernels are "
+            f"so narrow, down to {widths[first] / steps[first]:.2g} of a step, that they "
+            f"tell values apart: {listed(self._names, found)}. With "
+            f"covariance_type={covariance_type!r} log densities then measure how narrow "
+            "kernels are, not how likely values are. Leave such features out, add noise "
+            "to them, uniform over one step, or pass covariance_type='spherical'. The "
+            "fitted data_report_ has all features."
         )
 
     @property
     def _eps(self):
         return float(np.finfo(self._density.dtype).eps)
 
-    @functools.cached_property
-    def _shape(self):
+    @property
+    def _shape(self) -> tuple[int, int]:
         return self._density.n_points, self._density.n_features
 
     @property
