@@ -80,12 +80,12 @@ class DataReport:
     >>> report = HighDimKernelDensity().fit(X).data_report_
     >>> report
     <DataReport: 500 rows, 3 features
-      discrete (1): feature 2 (9 values, step 1)
+      discrete (1): feature 2 (8 values, step 1)
       codes for missing values? (1): feature 2 (-999)>
     >>> report.n_distinct, report.step
-    (array([500., 500.,   9.]), array([nan, nan,  1.]))
+    (array([500., 500.,   8.]), array([nan, nan,  1.]))
     >>> float(report.to_frame().loc[2, "commonest_share"])  # by pandas
-    0.276
+    0.284
     """
 
     n_rows: int
