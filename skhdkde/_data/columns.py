@@ -18,8 +18,9 @@ LARGEST_INTEGER = 2.0**53
 # others there are at least; codes that are known by their name.
 FAR, FEWEST_OTHERS = 3.0, 3
 NINES = tuple(1.0 - 10.0**k for k in range(2, 10))
-# Share of the rows up to which a feature that varies there only is nearly constant.
-FEW = 0.01
+# Share of the rows, and number, up to which a feature that varies there only is nearly
+# constant: they tell little of its scale.
+FEW, FEWEST = 0.01, 10
 # Variance, of 1, that a feature must have beside what follows from others.
 SMALLEST_VARIANCE = 1e-6
 
@@ -44,6 +45,11 @@ class Values(NamedTuple):
         if 2 * len(self.values) > self.counts.sum():
             return np.nan
         return common_step(self.values, eps)
+
+    def nearly_constant(self) -> bool:
+        """Return whether most rows have the same value, and few another."""
+        n_rows = self.counts.sum()
+        return bool(n_rows - self.counts.max() <= fewest_varying(n_rows))
 
     def codes(self) -> FloatArray:
         """Return the values that may be codes for missing ones.
@@ -125,11 +131,16 @@ def _refined(values, step, error):
     return step if off <= 2.0 * error else np.nan
 
 
+def fewest_varying(n_rows: int) -> float:
+    """Return up to how many rows are too few to tell of a scale."""
+    return max(FEW * n_rows, FEWEST)
+
+
 def spreads(columns: FloatArray) -> FloatArray:
     """Return the median distance from the median, of the rows that are not at it.
 
     Neither outliers nor a value that most rows share change it. NaN where a feature is
-    constant or nearly so.
+    constant or nearly so, or where there are few rows.
 
     Parameters
     ----------
@@ -140,7 +151,7 @@ def spreads(columns: FloatArray) -> FloatArray:
     distance = np.abs(columns - columns[:, [n_rows // 2]])
     distance.sort(axis=1)
     at_median = np.count_nonzero(distance == 0.0, axis=1)
-    nearly_constant = n_rows - at_median <= FEW * n_rows
+    nearly_constant = n_rows - at_median <= fewest_varying(n_rows)
     middle = np.minimum(at_median + (n_rows - at_median) // 2, n_rows - 1)
     spread = distance[np.arange(len(columns)), middle]
     return np.where(nearly_constant, np.nan, spread)

@@ -32,7 +32,8 @@ class DataReport:
         With the weights.
     spread : ndarray
         Median distance from the median, of those of 2048 rows at most that are not at
-        it. NaN where all but a hundredth of the rows are. Outliers do not change it.
+        it. NaN where all but ten of the rows are, or all but a hundredth. Outliers do not
+        change it.
     n_distinct : ndarray
         Number of distinct values. NaN stands for many: in 2048 rows no two were equal.
     n_varying : ndarray

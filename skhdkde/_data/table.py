@@ -98,15 +98,17 @@ class Table:
         """Warn of discrete features whose values kernels tell apart."""
         steps = np.full(len(columns), np.nan)
         for j in np.flatnonzero(has_ties(columns)):
-            steps[j] = Values.of(columns[j]).step(self._eps)
-        found = np.flatnonzero(widths < NARROW * steps)
-        if not len(found):
+            found = Values.of(columns[j])
+            if not found.nearly_constant():
+                steps[j] = found.step(self._eps)
+        narrow = np.flatnonzero(widths < NARROW * steps)
+        if not len(narrow):
             return
-        first = found[np.argmin((widths / steps)[found])]
+        least = (widths / steps)[narrow].min()
         warn_user(
-            f"{len(found)} of {len(columns)} features of X are discrete, and kernels are "
-            f"so narrow, down to {widths[first] / steps[first]:.2g} of a step, that they "
-            f"tell values apart: {listed(self._names, found)}. With "
+            f"{len(narrow)} of {len(columns)} features of X are discrete, and kernels "
+            f"are so narrow, down to {least:.2g} of a step, that they tell values apart: "
+            f"{listed(self._names, narrow)}. With "
             f"covariance_type={covariance_type!r} log densities then measure how narrow "
             "kernels are, not how likely values are. Leave such features out, add noise "
             "to them, uniform over one step, or pass covariance_type='spherical'. The "
