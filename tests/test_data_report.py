@@ -326,6 +326,9 @@ def test_scales_apart_are_warned_of(bandwidth):
         np.column_stack([NORMAL, 1e-6 * (np.arange(400) < 3)]),
         np.vstack([NORMAL, [[0.0, 1e9, 0.0]]]),  # an outlier is no scale
         np.column_stack([NORMAL, 10.0 * (np.arange(400) < 12)]),  # rare, of one size
+        np.column_stack([NORMAL, 0.1 + 1e-16 * NORMAL[:, 0]]),  # constant, but rounded
+        np.hstack([NORMAL] * 20) * [1e-4, *np.ones(59)],  # one of many, nearly dead
+        NORMAL[:9] * [1.0, 1000.0, 1.0],  # too few rows to tell
     ],
 )
 def test_scales_that_are_not_apart(X):

@@ -21,6 +21,10 @@ NINES = tuple(1.0 - 10.0**k for k in range(2, 10))
 # Share of the rows, and number, up to which a feature that varies there only is nearly
 # constant: they tell little of its scale.
 FEW, FEWEST = 0.01, 10
+# How far from the median values are equal up to rounding, in units of its last digit.
+CONSTANT = 32.0
+# Share of the features whose spread may be smaller than the narrowest.
+FEW_FEATURES = 0.02
 # Variance, of 1, that a feature must have beside what follows from others.
 SMALLEST_VARIANCE = 1e-6
 
@@ -136,21 +140,25 @@ def fewest_varying(n_rows: int) -> float:
     return max(FEW * n_rows, FEWEST)
 
 
-def spreads(columns: FloatArray) -> FloatArray:
+def spreads(columns: FloatArray, eps: float) -> FloatArray:
     """Return the median distance from the median, of the rows that are not at it.
 
     Neither outliers nor a value that most rows share change it. NaN where a feature is
-    constant or nearly so, or where there are few rows.
+    constant, up to rounding or in most rows, or where there are few rows.
 
     Parameters
     ----------
     columns : ndarray of shape (n_features, n_rows)
         Each ascending.
+    eps : float
+        Resolution of their dtype.
     """
     n_rows = columns.shape[1]
-    distance = np.abs(columns - columns[:, [n_rows // 2]])
+    median = columns[:, [n_rows // 2]]
+    distance = np.abs(columns - median)
     distance.sort(axis=1)
-    at_median = np.count_nonzero(distance == 0.0, axis=1)
+    rounding = CONSTANT * eps * np.abs(median)
+    at_median = np.count_nonzero(distance <= rounding, axis=1)
     nearly_constant = n_rows - at_median <= fewest_varying(n_rows)
     middle = np.minimum(at_median + (n_rows - at_median) // 2, n_rows - 1)
     spread = distance[np.arange(len(columns)), middle]
@@ -160,11 +168,14 @@ def spreads(columns: FloatArray) -> FloatArray:
 def widest_and_narrowest(spread: FloatArray) -> tuple[int, int, float] | None:
     """Return the features of largest and smallest spread, and the ratio; None for none.
 
-    ``spread`` is NaN where a feature has none.
+    Of many features a few may be smaller still, as some outputs of a network are nearly
+    dead. ``spread`` is NaN where a feature has none.
     """
-    if np.isnan(spread).all():
+    known = np.count_nonzero(~np.isnan(spread))
+    if not known:
         return None
-    widest, narrowest = int(np.nanargmax(spread)), int(np.nanargmin(spread))
+    order = np.argsort(spread)
+    narrowest, widest = int(order[int(FEW_FEATURES * known)]), int(order[known - 1])
     return widest, narrowest, float(spread[widest] / spread[narrowest])
 
 

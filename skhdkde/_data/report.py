@@ -64,7 +64,8 @@ class DataReport:
         Number of redundant features: of directions, beside constant features, in which
         the points do not vary.
     spread_ratio : float
-        Largest spread over smallest: how far apart scales are.
+        Largest spread over smallest, but for a fiftieth of the features: how far apart
+        scales are.
 
     See Also
     --------
@@ -118,7 +119,7 @@ class DataReport:
 
     @property
     def spread_ratio(self) -> float:
-        """Largest spread of a feature over the smallest; 1 if none has one."""
+        """Largest spread over smallest, but for a fiftieth of features; 1 if none has."""
         found = widest_and_narrowest(self.spread)
         return 1.0 if found is None else found[2]
 

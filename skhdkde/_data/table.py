@@ -81,7 +81,7 @@ class Table:
 
     def _check_spreads(self, columns):
         """Warn of features so far apart in scale that no one bandwidth suits both."""
-        spread = spreads(columns)
+        spread = spreads(columns, self._eps)
         found = widest_and_narrowest(spread)
         if found is None or found[2] <= LARGEST_RATIO:
             return
@@ -162,7 +162,7 @@ class Table:
             minimum=low,
             maximum=high,
             standard_deviation=self._deviations(columns, low, high),
-            spread=spreads(columns),
+            spread=spreads(columns, self._eps),
             **self._ties(np.flatnonzero(unsure)),
             n_missing=np.zeros(n_features, dtype=int),
             redundant=redundant,
