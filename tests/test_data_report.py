@@ -55,7 +55,7 @@ def lattices(draw):
     return values, float(common)
 
 
-@examples(150)
+@examples(60)
 @given(lattices())
 def test_the_step_is_the_greatest_common_one(case):
     values, step = case
