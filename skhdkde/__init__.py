@@ -1,6 +1,7 @@
 """Kernel density estimation in high dimension, in scikit-learn's manner."""
 
 import skhdkde.regimes as regimes
+from skhdkde._data import DataReport
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._displays import BandwidthDisplay, RegimeDisplay
 from skhdkde._estimator import HighDimKernelDensity
@@ -12,6 +13,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BandwidthDisplay",
     "BandwidthSearch",
+    "DataReport",
     "Diagnosis",
     "HighDimKernelDensity",
     "RegimeDisplay",

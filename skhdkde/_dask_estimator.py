@@ -101,7 +101,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
         that ``bandwidth_search_`` states is an estimate above 65,536 points. There is
-        no ``held_out_log_density_``.
+        no ``held_out_log_density_`` and no ``data_report_``.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

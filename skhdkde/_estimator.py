@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
-from skhdkde._density import draw, find_constant_features, in_range
+from skhdkde._data import DataReport, Table
+from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
@@ -25,6 +26,9 @@ from skhdkde._utils.validation import (
     interleaved,
     weighted_total,
 )
+
+# Fitted attributes that are made when first asked for, and what makes them.
+MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
 class HighDimKernelDensity(BaseKernelDensity):
@@ -191,6 +195,10 @@ class HighDimKernelDensity(BaseKernelDensity):
         Log density of each training point by fits that did not see it, in nats: what to
         hold fresh points against. Made when first asked for, in a pass over all pairs.
 
+    data_report_ : DataReport
+        What the training points are: constant and discrete features, codes for missing
+        values, linear dependence, duplicates, scales. Made when first asked for.
+
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
 
@@ -314,12 +322,21 @@ class HighDimKernelDensity(BaseKernelDensity):
         found = fit_density(LocalTraining(X, weights, self, options), self, constant)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
-        fitted._held_out = HeldOutScores(
-            found.density, fitted._weightless, self.random_state
+        fitted._table, fitted._held_out = (
+            fitted._checked_table(found),
+            HeldOutScores(found.density, fitted._weightless, self.random_state),
         )
         fitted.approximation_, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
+
+    def _checked_table(self, found):
+        """Return the training points as a table, after a warning if they do harm."""
+        names = getattr(self, "feature_names_in_", None)
+        n_merged = None if found.search is None else found.search.n_copies
+        table = Table(found.density, names, n_merged)
+        table.check(self.covariance_type, kernel_widths(found.density))
+        return table
 
     @property
     def held_out_log_density_(self) -> np.ndarray:
@@ -337,6 +354,17 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         options = self._compute_options()
         return like(self._held_out.log_density(options), self._like)
+
+    @property
+    def data_report_(self) -> DataReport:
+        """What the training points are, feature by feature and as a whole.
+
+        Constant and discrete features, codes for missing values, linear dependence,
+        duplicates, scales: it is made from the training points when first asked for, and
+        kept. What harms the estimate has been warned of by :meth:`fit`.
+        """
+        self._check_fitted()
+        return self._table.report()
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density at each point.
@@ -511,13 +539,10 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def __dir__(self):
         # scikit-learn asks for all attributes that it lists, and its displays, too, for
-        # their values: the one that takes a pass is listed once it has been made
-        lazy = set() if self._has_held_out() else {"held_out_log_density_"}
+        # their values: those that take a pass are listed once they have been made
+        made = {name: vars(self).get(behind) for name, behind in MADE_LATER.items()}
+        lazy = {name for name, behind in made.items() if not (behind and behind.made)}
         return [n for n in object.__dir__(self) if n not in lazy and hasattr(self, n)]
-
-    def _has_held_out(self):
-        """Return whether held-out log densities have been made."""
-        return "_held_out" in vars(self) and self._held_out.made
 
     def _compute_options(self):
         """Return how pairs are visited, for the parameters as they are now.

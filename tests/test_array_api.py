@@ -123,8 +123,8 @@ def test_auto_is_torch_for_tensors_on_a_gpu(tensors_as_on_a_gpu):
 
 
 def test_fit_leaves_the_data_where_they_are(tensors_as_on_a_gpu, monkeypatch):
-    """Of data as on a GPU, what reaches the host in one piece is small."""
-    taken, to_numpy = [], torch.Tensor.numpy
+    """Of data as on a GPU, what reaches the host is small, with a sample of rows."""
+    sample, taken, to_numpy = 2048 * 8, [], torch.Tensor.numpy
 
     def spy(tensor, *args, **options):
         taken.append(tensor.numel())
@@ -133,12 +133,12 @@ def test_fit_leaves_the_data_where_they_are(tensors_as_on_a_gpu, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "numpy", spy)
     tensor = torch.as_tensor(np.random.default_rng(0).normal(size=(20_000, 8)))
     kde = HighDimKernelDensity(bandwidth=1.0, backend="torch").fit(tensor)
-    assert 0 < sum(taken) < 1000
+    assert 0 < sum(taken) < sample + 1000
     kde.score_samples(tensor[:100])  # with its queries, and some numbers for each
-    assert sum(taken) < 3000
+    assert sum(taken) < sample + 3000
     taken.clear()
     HighDimKernelDensity(bandwidth="scott", backend="torch").fit(tensor)
-    assert sum(taken) < 1000
+    assert sum(taken) < sample + 1000
 
 
 def test_pickles_hold_what_any_machine_can_load(backend):

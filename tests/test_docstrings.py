@@ -70,6 +70,7 @@ def test_collection_is_complete():
     assert set(TOP) >= DATA | {
         "skhdkde.BandwidthDisplay",
         "skhdkde.BandwidthSearch",
+        "skhdkde.DataReport",
         "skhdkde.Diagnosis",
         "skhdkde.HighDimKernelDensity",
         "skhdkde.RegimeDisplay",

@@ -134,6 +134,7 @@ LAWS = {
 
 
 @pytest.mark.filterwarnings("ignore:.*exact duplicates:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*apart in scale:UserWarning")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n, d", [(60, 2), (1000, 5), (3000, 20)])
 @pytest.mark.parametrize("law", LAWS)

@@ -15,7 +15,10 @@ from test_tiles import QUERIES, ROWS
 from skhdkde import HighDimKernelDensity
 from skhdkde.dask import DaskHighDimKernelDensity
 
-pytestmark = pytest.mark.usefixtures("in_this_thread")
+pytestmark = [
+    pytest.mark.usefixtures("in_this_thread"),
+    pytest.mark.filterwarnings("ignore:Features of X are apart in scale"),
+]
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 # Roundings of the result, where that is more.
@@ -123,5 +126,6 @@ def test_training_points(setting):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "Features of X are apart in scale")
         found = np.asarray(setting.fitted().score_samples(None))
     setting.assert_close(found[rows], expected)

@@ -35,6 +35,7 @@ DUPLICATES = "ignore:.*training points are exact duplicates:UserWarning"
     ]
 )
 @pytest.mark.filterwarnings(DUPLICATES)
+@pytest.mark.filterwarnings("ignore:.*features of X are discrete:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     if "array_api" in str(check):
         pytest.skip("in test_estimator, once is enough")

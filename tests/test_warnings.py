@@ -24,6 +24,7 @@ from skhdkde.dask import DaskHighDimKernelDensity
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((300, 4))
 DUPLICATES = np.vstack([X, X[:50]])
+ONE_HOT = np.column_stack([X, X[:, 0] > X[:, 1], X[:, 0] <= X[:, 1]])
 # In every fold of a search some points are duplicates of others.
 SHUFFLED = RNG.permutation(np.repeat(X[:100], 3, axis=0))
 
@@ -73,6 +74,14 @@ CALLS = {
         "blocks, folds": lambda: DaskHighDimKernelDensity(
             random_state=0, covariance_type="diag"
         ).fit(da.from_array(DUPLICATES, chunks=(100, 4))),
+    },
+    "apart in scale": {
+        "fit": lambda: fitted().fit(X * [1.0, 1.0, 1.0, 1000.0]),
+        "grid search": lambda: grid_search(fitted(), **GRID).fit(X * [1.0, 1, 1, 1000]),
+    },
+    "features of X are discrete": {
+        "fit": lambda: fitted(covariance_type="full").fit(ONE_HOT),
+        "pipeline": lambda: scaled(fitted(covariance_type="full")).fit(ONE_HOT),
     },
     "stated error above tol=": {
         "score_samples": lambda: sampling().fit(MANY).score_samples(X),

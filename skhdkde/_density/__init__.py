@@ -11,17 +11,7 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-=================  ===================================================================
-density            `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
-components         `WhitenedPoints`: coordinates, local scales, shrinkage of centres
-whitening          `Whitening`, the map of a bandwidth matrix
-covariance         covariances, mixtures, spectra: what whitenings are made of
-constant_features  features that do not vary, each with a kernel of its own
-far_rows           the check for rows that decide means and variances
-far_queries        queries whose squared distances are out of range, brought nearer
-sampling           random draws
-=================  ===================================================================
-"""
+=================  ============================================================"""
 
 from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
 from skhdkde._density.constant_features import (
@@ -51,6 +41,7 @@ from skhdkde._density.density import (
 )
 from skhdkde._density.far_queries import in_range
 from skhdkde._density.far_rows import check_far_rows
+from skhdkde._density.kernel_widths import kernel_widths
 from skhdkde._density.sampling import (
     check_n_samples,
     draw,

@@ -307,6 +307,17 @@ class Density(BaseDensity):
             return self.training[rows]
         return self.components[0].points.in_data_units(rows)
 
+    def given(self, rows):
+        """Return the training points ``rows`` with their constant features."""
+        X = self.in_data_units(rows)
+        return X if self.constant is None else self.constant.complete(X)
+
+    @property
+    def n_given(self):
+        """Number of features, constant ones too."""
+        constant = self.constant
+        return self.n_features if constant is None else len(constant.is_constant)
+
     def finished(self, log_sums, X, rows=slice(None)):
         """Return log densities at the queries ``rows`` from logs of kernel sums."""
         if X is None:

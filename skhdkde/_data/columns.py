@@ -1,0 +1,197 @@
+"""Single features: distinct values, the lattice they are on, codes for missing values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dpstrf
+
+from skhdkde._utils.typing import FloatArray, IntArray
+
+# Rounding of a value, in units of its last digit; least step of a lattice, in errors by
+# rounding; gaps that are looked at; parts of the smallest one that the step may be.
+ROUNDING, LEAST, N_GAPS = 4.0, 10.0, 64
+PARTS = np.arange(1.0, 9.0), np.arange(9.0, 1001.0)
+LARGEST_INTEGER = 2.0**53
+# How much farther from all others than these are from each other a code is, and how many
+# others there are at least; codes that are known by their name.
+FAR, FEWEST_OTHERS = 3.0, 3
+NINES = tuple(1.0 - 10.0**k for k in range(2, 10))
+# Share of the rows, and number, up to which a feature that varies there only is nearly
+# constant: they tell little of its scale.
+FEW, FEWEST = 0.01, 10
+# How far from the median values are equal up to rounding, in units of its last digit.
+CONSTANT = 32.0
+# Share of the features whose spread may be smaller than the narrowest.
+FEW_FEATURES = 0.02
+# Variance, of 1, that a feature must have beside what follows from others.
+SMALLEST_VARIANCE = 1e-6
+
+
+class Values(NamedTuple):
+    """The distinct values of a feature, ascending, and how often each occurs."""
+
+    values: FloatArray
+    counts: IntArray
+
+    @classmethod
+    def of(cls, column: FloatArray) -> Values:
+        """Return those of a feature, ``column`` being its values in all rows."""
+        return cls(*np.unique(column, return_counts=True))
+
+    def step(self, eps: float) -> float:
+        """Return the step of the lattice that the values are on; NaN if there is none.
+
+        Any few numbers are on some lattice, so that ties must show it: there are at most
+        half as many values as rows. ``eps`` is the resolution of their dtype.
+        """
+        if 2 * len(self.values) > self.counts.sum():
+            return np.nan
+        return common_step(self.values, eps)
+
+    def nearly_constant(self) -> bool:
+        """Return whether most rows have the same value, and few another."""
+        n_rows = self.counts.sum()
+        return bool(n_rows - self.counts.max() <= fewest_varying(n_rows))
+
+    def codes(self) -> FloatArray:
+        """Return the values that may be codes for missing ones.
+
+        Codes are smallest or largest values that occur more than once, either far from
+        all others or of the form -99, -999, ... where no other is negative.
+        """
+        low, high = 0, len(self.values)
+        while any(ends := self._far_ends(low, high)):
+            low, high = low + ends[0], high - ends[1]
+        if low == 0 and high > 1 and self.values[0] in NINES:
+            low = int(self.counts[0] > 1 and self.values[1] >= 0.0)
+        return np.concatenate([self.values[:low], self.values[high:]])
+
+    def _far_ends(self, low, high):
+        """Return how many values, at the low end and at the high one, are far codes."""
+        for at_low, at_high in ((1, 0), (0, 1), (1, 1)):
+            others = self.values[low + at_low : high - at_high]
+            if len(others) < FEWEST_OTHERS:
+                continue
+            reach = FAR * (others[-1] - others[0])
+            is_low = self.counts[low] > 1 and others[0] - self.values[low] > reach
+            top = high - 1
+            is_high = self.counts[top] > 1 and self.values[top] - others[-1] > reach
+            if (is_low or not at_low) and (is_high or not at_high):
+                return at_low, at_high
+        return 0, 0
+
+
+def common_step(values: FloatArray, eps: float) -> float:
+    """Return the greatest step of which all differences are multiples; NaN for none.
+
+    It is the smallest gap between values over a whole number, the first for which all
+    gaps are multiples, as far as rounding lets one say.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        Ascending.
+    eps : float
+        Relative error of each.
+    """
+    largest = np.abs(values).max(initial=0.0)
+    if (values == np.rint(values)).all() and largest < LARGEST_INTEGER:
+        step = float(np.gcd.reduce(np.diff(values).astype(np.int64), initial=0))
+        return step if step > 0.0 else np.nan
+    exponent = np.frexp(largest)[1]  # so that no difference is out of range
+    step = _step_of_fractions(np.ldexp(values, -exponent), ROUNDING * eps)
+    return float(np.ldexp(step, exponent))
+
+
+def _step_of_fractions(values, error):
+    """Return the step of values up to 1 that are off by ``error``."""
+    gaps = np.diff(values)
+    gaps = np.unique(gaps[gaps > 2.0 * error])  # else they are one value
+    if not len(gaps):
+        return np.nan
+    some = gaps[np.linspace(0, len(gaps) - 1, min(len(gaps), N_GAPS)).astype(int)]
+    ratio, error_of_ratio = some / gaps[0], error * (1.0 + some / gaps[0]) / gaps[0]
+    for parts in PARTS:
+        n_steps = parts[:, None] * ratio
+        fits = np.abs(n_steps - np.rint(n_steps)) <= parts[:, None] * error_of_ratio
+        found = np.flatnonzero(fits.all(axis=1))
+        if len(found):
+            step = float(gaps[0] / parts[found[0]])
+            return _refined(values, step, error) if step > LEAST * error else np.nan
+    return np.nan
+
+
+def _refined(values, step, error):
+    """Return the step without its error; NaN if not all values are on its lattice."""
+    distance = values - values[0]
+    n_doublings = np.ceil(np.log2(distance[-1] / step))
+    farther = np.searchsorted(distance, step * 2.0 ** np.arange(n_doublings))
+    for far in distance[[*farther, -1]]:  # each gives digits that the next one needs
+        step = float(far / np.rint(far / step))
+    n_steps = distance / step
+    off = np.abs(n_steps - np.rint(n_steps)).max() * step
+    return step if off <= 2.0 * error else np.nan
+
+
+def fewest_varying(n_rows: int) -> float:
+    """Return up to how many rows are too few to tell of a scale."""
+    return max(FEW * n_rows, FEWEST)
+
+
+def spreads(columns: FloatArray, eps: float) -> FloatArray:
+    """Return the median distance from the median, of the rows that are not at it.
+
+    Neither outliers nor a value that most rows share change it. NaN where a feature is
+    constant, up to rounding or in most rows, or where there are few rows.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_features, n_rows)
+        Each ascending.
+    eps : float
+        Resolution of their dtype.
+    """
+    n_rows = columns.shape[1]
+    median = columns[:, [n_rows // 2]]
+    distance = np.abs(columns - median)
+    distance.sort(axis=1)
+    rounding = CONSTANT * eps * np.abs(median)
+    at_median = np.count_nonzero(distance <= rounding, axis=1)
+    nearly_constant = n_rows - at_median <= fewest_varying(n_rows)
+    middle = np.minimum(at_median + (n_rows - at_median) // 2, n_rows - 1)
+    spread = distance[np.arange(len(columns)), middle]
+    return np.where(nearly_constant, np.nan, spread)
+
+
+def widest_and_narrowest(spread: FloatArray) -> tuple[int, int, float] | None:
+    """Return the features of largest and smallest spread, and the ratio; None for none.
+
+    Of many features a few may be smaller still, as some outputs of a network are nearly
+    dead. ``spread`` is NaN where a feature has none.
+    """
+    known = np.count_nonzero(~np.isnan(spread))
+    if not known:
+        return None
+    order = np.argsort(spread)
+    narrowest, widest = int(order[int(FEW_FEATURES * known)]), int(order[known - 1])
+    return widest, narrowest, float(spread[widest] / spread[narrowest])
+
+
+def redundant_features(X: FloatArray) -> np.ndarray:
+    """Return which features follow linearly from others, but for 1e-6 of their variance.
+
+    By a Cholesky factorisation of the correlations with pivots, which takes the feature
+    that follows least, again and again. Features that are constant are not among them.
+    """
+    found = np.zeros(X.shape[1], dtype=bool)
+    Z = X - X.mean(axis=0)
+    largest = np.abs(Z).max(axis=0)
+    varying = np.flatnonzero(np.ptp(X, axis=0) > 0.0)
+    Z = Z[:, varying] / largest[varying]
+    Z /= np.sqrt(np.mean(Z**2, axis=0))
+    if len(varying) > 1:
+        *_, pivots, rank, _ = dpstrf(Z.T @ Z / len(Z), tol=SMALLEST_VARIANCE)
+        found[varying[pivots[rank:] - 1]] = True
+    return found

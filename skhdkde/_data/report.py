@@ -1,0 +1,254 @@
+"""The public report on the training points, and how it is shown."""
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skhdkde._data.columns import FEW, widest_and_narrowest
+
+# Ratio of spreads from which one bandwidth does not suit all; features that a line shows.
+LARGEST_RATIO, SHOWN = 100.0, 4
+
+
+@dataclass(frozen=True, repr=False)
+class DataReport:
+    """What the training points are, feature by feature and as a whole.
+
+    The attribute ``data_report_`` of a fitted :class:`HighDimKernelDensity`. Rows of
+    weight zero do not count; others count once, whatever their weight. Arrays have the
+    shape (n_features,).
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of training points of positive weight.
+    feature_names : tuple of str or None
+        Names of features, if X had some.
+    minimum, maximum : ndarray
+        Of the values.
+    standard_deviation : ndarray
+        With the weights.
+    spread : ndarray
+        Median distance from the median, of those of 2048 rows at most that are not at
+        it. NaN where all but ten of the rows are, or all but a hundredth. Outliers do not
+        change it.
+    n_distinct : ndarray
+        Number of distinct values. NaN stands for many: in 2048 rows no two were equal.
+    n_varying : ndarray
+        Number of rows that differ from the commonest value; NaN as above.
+    commonest_share : ndarray
+        Share of the rows that have the commonest value; NaN as above.
+    step : ndarray
+        Greatest step of which all differences of values are multiples, 1 for most
+        integers. NaN where there is none, or values are more than half as many as rows.
+    missing_codes : tuple of tuple of float
+        Values that may be codes for missing ones, for each feature: they occur more than
+        once, and are far from all others, or -99, -999, ... where no other is negative.
+    n_missing : ndarray of int
+        Number of missing values. It is zero, since `fit` takes none.
+    redundant : ndarray of bool or None
+        Whether a feature follows linearly from others, but for 1e-6 of its variance, in
+        2048 rows at most. None with more than 512 features or no more rows than features.
+    n_duplicates : int
+        Number of rows that equal another one before them.
+    n_near_duplicates : int or None
+        Number of rows that the search for the bandwidth took for duplicates up to
+        rounding; None if there was no search.
+    unit_norm : bool
+        Whether all rows have a norm of 1, within 1e-3.
+    constant : ndarray of bool
+        Whether all values are equal.
+    n_null_directions : int or None
+        Number of redundant features: of directions, beside constant features, in which
+        the points do not vary.
+    spread_ratio : float
+        Largest spread over smallest, but for a fiftieth of the features: how far apart
+        scales are.
+
+    See Also
+    --------
+    HighDimKernelDensity : Has it as ``data_report_``.
+    Diagnosis : What stands behind log densities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde import HighDimKernelDensity
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.column_stack([rng.normal(size=(500, 2)), rng.poisson(2.0, 500)])
+    >>> X[:20, 2] = -999
+    >>> report = HighDimKernelDensity().fit(X).data_report_
+    >>> report
+    <DataReport: 500 rows, 3 features
+      discrete (1): feature 2 (8 values, step 1)
+      codes for missing values? (1): feature 2 (-999)>
+    >>> report.n_distinct, report.step
+    (array([500., 500.,   8.]), array([nan, nan,  1.]))
+    >>> float(report.to_frame().loc[2, "commonest_share"])  # by pandas
+    0.284
+    """
+
+    n_rows: int
+    feature_names: tuple | None
+    minimum: np.ndarray
+    maximum: np.ndarray
+    standard_deviation: np.ndarray
+    spread: np.ndarray
+    n_distinct: np.ndarray
+    n_varying: np.ndarray
+    commonest_share: np.ndarray
+    step: np.ndarray
+    missing_codes: tuple
+    n_missing: np.ndarray
+    redundant: np.ndarray | None
+    n_duplicates: int
+    n_near_duplicates: int | None
+    unit_norm: bool
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Whether all values of a feature are equal."""
+        return self.minimum == self.maximum
+
+    @property
+    def n_null_directions(self) -> int | None:
+        """Number of directions, beside constant features, without variance."""
+        return None if self.redundant is None else int(self.redundant.sum())
+
+    @property
+    def spread_ratio(self) -> float:
+        """Largest spread over smallest, but for a fiftieth of features; 1 if none has."""
+        found = widest_and_narrowest(self.spread)
+        return 1.0 if found is None else found[2]
+
+    def to_frame(self) -> Any:
+        """Make a table of what was found of each feature.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            A row for each feature, by its name if there is one. Columns are
+            the attributes that each feature has one of.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "DataReport.to_frame needs pandas: pip install pandas."
+            ) from error
+        columns = {name: getattr(self, name) for name in PER_FEATURE}
+        if self.redundant is None:
+            del columns["redundant"]
+        return pd.DataFrame(columns, index=self.feature_names)
+
+    def _heading(self):
+        """Return a line that says what it is about."""
+        return f"{self.n_rows} rows, {len(self.minimum)} features"
+
+    def _about_features(self):
+        """Return pairs of what was found and of which features."""
+        rare = ~self.constant & (self.commonest_share >= 1.0 - FEW)
+        coded = np.array([len(codes) > 0 for codes in self.missing_codes])
+        discrete = ~np.isnan(self.step) & ~rare
+        redundant = np.zeros(0) if self.redundant is None else self.redundant
+        found: list = [
+            ("constant", self.constant, None),
+            ("vary in few rows", rare, self._in_rows),
+            ("discrete", discrete, self._steps),
+            ("codes for missing values?", coded, self._codes),
+            ("follow linearly from others", redundant, None),
+        ]
+        return [
+            (f"{what} ({np.count_nonzero(which)})", self._listed(which, details))
+            for what, which, details in found
+            if which.any()
+        ]
+
+    def _about_all(self):
+        """Return pairs of what was found of all rows or features, and how much."""
+        found, pair = [], widest_and_narrowest(self.spread)
+        if pair is not None and pair[2] > LARGEST_RATIO:
+            shown = listed(self.feature_names, pair[:2], self._spread_of)
+            found.append(("scales apart by", f"{pair[2]:.3g}: {shown}"))
+        if self.n_duplicates:
+            found.append(("duplicate rows", str(self.n_duplicates)))
+        if self.n_near_duplicates:
+            found.append(("near-duplicate rows", str(self.n_near_duplicates)))
+        if self.unit_norm:
+            found.append(("norm of all rows", "1"))
+        return found
+
+    def _listed(self, which, details):
+        """Return the first features of a mask, fewest values first, as text."""
+        found = np.flatnonzero(which)
+        found = found[np.argsort(self.n_distinct[found], kind="stable")]
+        return listed(self.feature_names, found, details)
+
+    def _in_rows(self, j):
+        return f"{self.n_varying[j]:.0f} rows"
+
+    def _steps(self, j):
+        return f"{self.n_distinct[j]:.0f} values, step {self.step[j]:.6g}"
+
+    def _codes(self, j):
+        return ", ".join(f"{code:.10g}" for code in self.missing_codes[j])
+
+    def _spread_of(self, j):
+        return f"{self.spread[j]:.3g}"
+
+    def _notable(self):
+        """Return pairs of what was found, and where or how much."""
+        found = self._about_features() + self._about_all()
+        return found or [("notable", "nothing")]
+
+    def __repr__(self) -> str:
+        lines = [f"  {what}: {where}" for what, where in self._notable()]
+        return "\n".join([f"<DataReport: {self._heading()}", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(what)}</td><td>{html.escape(where)}</td></tr>"
+            for what, where in self._notable()
+        )
+        return (
+            f"<div><b>DataReport</b>: {self._heading()}"
+            f"<table><tbody>{rows}</tbody></table></div>"
+        )
+
+
+# Attributes with one entry for each feature.
+PER_FEATURE = (
+    "constant",
+    "n_varying",
+    "commonest_share",
+    "n_distinct",
+    "step",
+    "minimum",
+    "maximum",
+    "standard_deviation",
+    "spread",
+    "n_missing",
+    "missing_codes",
+    "redundant",
+)
+
+
+def label(names, j):
+    """Return what a message calls feature ``j``."""
+    return f"feature {j}" if names is None else f"feature {names[j]!r}"
+
+
+def listed(names, which, details=None):
+    """Return the first of some features, each with its details, as text."""
+    shown = []
+    for j in which[:SHOWN]:
+        name = label(names, j)
+        shown.append(name if details is None else f"{name} ({details(j)})")
+    return ", ".join(shown) + (", ..." if len(which) > SHOWN else "")
