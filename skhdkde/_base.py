@@ -41,6 +41,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     neighbors_index_: str | None
     approximation_: Report | None
     constant_features_: np.ndarray
+    discrete_features_: np.ndarray
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -54,6 +55,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         "covariance_type": [StrOptions({"spherical", "diag", "full", "local", "auto"})],
         "preserve_variance": ["boolean"],
         "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
+        "discrete_features": ["array-like", StrOptions({"auto"}), None],
         "covariance_estimator": [HasMethods(["fit"]), None],
         "mixture": [HasMethods(["fit", "predict"]), None],
         "algorithm": [StrOptions({"exact", "neighbors", "sampling", "auto"})],
@@ -80,6 +82,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         covariance_type: CovarianceType = "spherical",
         preserve_variance: bool = False,
         adaptive: bool | int = False,
+        discrete_features: Any = None,
         covariance_estimator: Any = None,
         mixture: Any = None,
         algorithm: Algorithm = "exact",
@@ -97,6 +100,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.covariance_type = covariance_type
         self.preserve_variance = preserve_variance
         self.adaptive = adaptive
+        self.discrete_features = discrete_features
         self.covariance_estimator = covariance_estimator
         self.mixture = mixture
         self.algorithm = algorithm

@@ -33,6 +33,7 @@ ALLOWED: dict[str, tuple] = {
     "covariance_estimator": (None,),
     "mixture": (None,),
     "adaptive": (False,),
+    "discrete_features": (None,),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
-from skhdkde._data import DataReport, Table
+from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype, select
+from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import (
     check_data,
     check_n_jobs,
@@ -94,6 +96,15 @@ class HighDimKernelDensity(BaseKernelDensity):
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th
         nearest neighbour, ``k`` being 5 if True; its factors have a mean square of 1.
+
+    discrete_features : None, "auto", or array-like, default=None
+        Features whose values are on a lattice, such as counts, booleans, codes of
+        categories or rounded numbers: a mask of shape (n_features,), indices, or names.
+        "auto" takes those whose values are multiples of a common step and at most half as
+        many as rows. Their training values are spread evenly over one step, so that a
+        log density is, up to smoothing, the log probability of the value, less the
+        log of the step. :meth:`sample` returns values on the lattice. Rows
+        that are equal count as different points if all features that vary are discrete.
 
     covariance_estimator : estimator, default=None
         Covariance estimator of scikit-learn for "full", fitted to standardised features.
@@ -183,6 +194,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         Columns that have one value in all training points. They have no part in choosing
         anything, and a kernel of one feature each, but for a numeric bandwidth with
         `covariance_type` "spherical".
+
+    discrete_features_ : ndarray of int of shape (n_discrete,)
+        Columns that were taken as discrete; constant ones are not among them.
 
     backend_ : {"numpy", "keops", "torch"}
         The backend in use.
@@ -317,9 +331,9 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
             X, weights = select(X, ~zero), weights[~zero]
-        constant = fitted._set_apart(find_constant_features(X))
-        X = X if constant is None else constant.without(X)
-        found = fit_density(LocalTraining(X, weights, self, options), self, constant)
+        X, spread, constant = fitted._kinds_apart(X)
+        training = LocalTraining(X, weights, self, options, spread)
+        found = fit_density(training, self, constant)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
@@ -330,12 +344,37 @@ class HighDimKernelDensity(BaseKernelDensity):
         self.__dict__ = fitted.__dict__
         return self
 
+    def _kinds_apart(self, X):
+        """Return points, what they were before discrete features were spread, constants.
+
+        The points are without constant features that are set apart. The others are None
+        if there are none.
+        """
+        spread = self._discrete = None
+        self.discrete_features_ = np.empty(0, dtype=int)
+        if self.discrete_features is not None:
+            X, names = np.asarray(X), getattr(self, "feature_names_in_", None)
+            self._discrete = find_discrete_features(X, self.discrete_features, names)
+        if self._discrete is not None:
+            self.discrete_features_ = self._discrete.columns
+            spread = self._discrete.before(X)
+            X = self._discrete.spread(X, seed_beside(self.random_state))
+        constant = self._set_apart(find_constant_features(X))
+        if constant is not None:
+            X = constant.without(X)
+            if spread is not None:
+                spread = replace(spread, given=constant.without(spread.given))
+        return X, spread, constant
+
     def _checked_table(self, found):
         """Return the training points as a table, after a warning if they do harm."""
         names = getattr(self, "feature_names_in_", None)
         n_merged = None if found.search is None else found.search.n_copies
         table = Table(found.density, names, n_merged)
-        table.check(self.covariance_type, kernel_widths(found.density))
+        widths = kernel_widths(found.density)
+        if widths is not None:
+            widths[self.discrete_features_] = np.inf  # spread over a step
+        table.check(self.covariance_type, widths)
         return table
 
     @property
@@ -525,7 +564,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         self._check_fitted()
         rng = check_random_state(random_state)
-        return like(draw(self._density, n_samples, rng), self._like)
+        X = draw(self._density, n_samples, rng)
+        X = X if self._discrete is None else self._discrete.rounded(X)
+        return like(X, self._like)
 
     def __getstate__(self):
         # a pickle is for any machine: without the device of the training points
@@ -562,7 +603,8 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
-        return [getattr(self, name) for name in self._parameter_constraints]
+        values = [getattr(self, name) for name in self._parameter_constraints]
+        return [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
 
     def _options(self, n_features, on_gpu, approximate):
         """Return how pairs are visited; approximations need a backend with tiles."""

@@ -100,6 +100,10 @@ class Training(abc.ABC):
     def typical_deviation(self):
         """Return the median of the standard deviations of the features, data units."""
 
+    def least_bandwidth(self):
+        """Return the bandwidth, data units, below which kernels see no data but draws."""
+        return 0.0
+
     def approximation(self, density):
         """Return what makes the sums of a density cheaper, or None."""
         return None
@@ -131,8 +135,7 @@ def fit_density(training, estimator, constant=None):
     components = None if structure.plain else training.whiten(structure)
     points = training.points(components and components[0])
     if isinstance(bandwidth, str):
-        bandwidth, search = training.by_rule(points, bandwidth, kernel)
-        search = in_data_units(search, points.whitening)
+        bandwidth, search = _by_rule(training, points, bandwidth, kernel)
     else:
         bandwidth = check_bandwidth(bandwidth, points)
     if components is not None:
@@ -146,6 +149,14 @@ def fit_density(training, estimator, constant=None):
     return Fitted(density, structure, search, training.approximation(density))
 
 
+def _by_rule(training, points, rule, kernel):
+    """Return the bandwidth of a rule for points, and the search if it made one."""
+    bandwidth, search = training.by_rule(points, rule, kernel)
+    if points.whitening is None:
+        bandwidth = max(bandwidth, training.least_bandwidth())
+    return bandwidth, in_data_units(search, points.whitening)
+
+
 class LocalTraining(Training):
     """Training points on this machine.
 
@@ -156,10 +167,13 @@ class LocalTraining(Training):
         Relative weights, positive.
     estimator : HighDimKernelDensity
     options : ComputeOptions
+    discrete : SpreadPoints, default=None
+        What is known of discrete features, which are spread in X.
     """
 
-    def __init__(self, X, weights, estimator, options):
+    def __init__(self, X, weights, estimator, options, discrete=None):
         self.X, self.weights, self.shape = X, weights, X.shape
+        self.discrete = discrete
         self.estimator, self.options = estimator, options
         self._prepared = None
 
@@ -213,8 +227,19 @@ class LocalTraining(Training):
 
     def density(self, structure, components, kernel, bandwidth):
         if components is None:
-            return plain_density(self._plain_points, kernel, bandwidth)
-        return structured_density(self._own, components, structure, kernel, bandwidth)
+            points = self._plain_points
+            if self.discrete is not None:
+                points.at_queries = points.as_queries(self.discrete.given)[:]
+            density = plain_density(points, kernel, bandwidth)
+        else:
+            density = structured_density(
+                self._own, components, structure, kernel, bandwidth
+            )
+        density.as_given = None if self.discrete is None else self.discrete.given
+        return density
+
+    def least_bandwidth(self):
+        return 0.0 if self.discrete is None else self.discrete.least_bandwidth
 
     def typical_deviation(self):
         variance = Moments.of(self._checked, self.weights).variance

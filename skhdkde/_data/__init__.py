@@ -10,8 +10,10 @@
 table    `Table`: reading, the warning, the pass over all rows
 report   `DataReport`, the public result, and how it is shown
 columns  single features: distinct values, lattices, codes for missing values
+discrete_features  values on lattices, spread over their cells: dequantisation
 =======  ===============================================================================
 """
 
+from skhdkde._data.discrete_features import find_discrete_features
 from skhdkde._data.report import DataReport
 from skhdkde._data.table import Table

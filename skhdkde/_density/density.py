@@ -174,8 +174,16 @@ class Density(BaseDensity):
         What the components were made of, if the density has a structure.
     structure : Structure, default=None
 
+    Attributes
+    ----------
+    as_given : ndarray of shape (n_points, n_features) or None
+        Training points with discrete features where they were given: as queries they are
+        there. In the sums these are spread.
+
     ``options``, for each method, are :class:`~skhdkde._pairwise.backends.ComputeOptions`.
     """
+
+    as_given: Any = None
 
     def __init__(self, components, training=None, whitened=None, structure=None):
         first = components[0]
@@ -299,10 +307,13 @@ class Density(BaseDensity):
             return None, np.arange(self.n_points)[rows]
         own = np.full(self.n_points, -1)
         own[component.rows] = np.arange(len(component.rows))
-        return self.training[rows], own[rows]
+        given = self.training if self.as_given is None else self.as_given
+        return given[rows], own[rows]
 
     def in_data_units(self, rows):
         """Return the training points ``rows`` as they were given."""
+        if self.as_given is not None:
+            return self.as_given[rows]
         if self.training is not None:
             return self.training[rows]
         return self.components[0].points.in_data_units(rows)

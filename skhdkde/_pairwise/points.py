@@ -95,7 +95,11 @@ class TrainingPoints:
     augmented : ndarray of shape (n_points, n_features + 2)
         ``(y, |y|^2, 1)`` of the centred points, in the dtype of X, without sq_factor and
         sq_offset.
+    at_queries : ndarray of shape (n_points, n_features) or None
+        Where the points are as queries, in scaled units, if not at ``exact``.
     """
+
+    at_queries: FloatArray | None = None
 
     def __init__(
         self,
@@ -187,6 +191,8 @@ class TrainingPoints:
         if self.sq_factor is not None and self.sq_offset is not None:
             subset.sq_factor = self.sq_factor[rows]
             subset.sq_offset = self.sq_offset[rows]
+        if self.at_queries is not None:
+            subset.at_queries = self.at_queries[rows]
         if weights is None and self.weights is not None:
             weights = self.weights[rows]
         subset._set_weights(weights)
@@ -266,7 +272,8 @@ class TrainingPoints:
 
     def rows_as_queries(self, rows: Rows) -> Queries:
         """Return the training points ``rows`` as queries."""
-        return Queries(self.exact, np.arange(len(self.exact))[rows], self.dtype, 1.0)
+        exact = self.exact if self.at_queries is None else self.at_queries
+        return Queries(exact, np.arange(len(exact))[rows], self.dtype, 1.0)
 
 
 class QueryBlock:

@@ -61,9 +61,11 @@ class HeldOutScores:
             own = density.log_density(None, options)
             of_more = None if more is None else density.log_density(more, options)
         else:
-            X = density.training
-            X = X if more is None else np.vstack([X, more])
-            scores = fold_scores(density, X, self.seed, options)
+            X, Q = density.training, density.as_given
+            Q = X if Q is None else Q
+            if more is not None:
+                X, Q = np.vstack([X, more]), np.vstack([Q, more])
+            scores = fold_scores(density, X, Q, self.seed, options)
             own, of_more = np.split(scores, [density.n_points])
         if constant is not None:
             own = (own + constant.log_density(None)).astype(own.dtype)
@@ -72,7 +74,7 @@ class HeldOutScores:
         return own if zero is None else interleaved(zero, (own,), (of_more,))[0]
 
 
-def fold_scores(density, X, seed, options):
+def fold_scores(density, X, Q, seed, options):
     """Return log densities of points by the setting of a density, fitted without them.
 
     Parameters
@@ -81,6 +83,8 @@ def fold_scores(density, X, seed, options):
         With a structure.
     X : ndarray of shape (n_points, n_features)
         The points that it was fitted to, then others that no fit is to see.
+    Q : ndarray of shape (n_points, n_features)
+        These as queries: where discrete features were given.
     seed : int
     options : ComputeOptions
     """
@@ -103,7 +107,7 @@ def fold_scores(density, X, seed, options):
         largest = structure.largest_bandwidth(kernel, components[0])
         bandwidth = min(density.bandwidth, largest)
         fitted = structured_density(X[others], components, structure, kernel, bandwidth)
-        scores[fold] = fitted.log_density(X[fold], options)
+        scores[fold] = fitted.log_density(Q[fold], options)
     return scores
 
 
