@@ -298,12 +298,12 @@ class HighDimKernelDensity(BaseKernelDensity):
         options = self._options(X.shape[1], on_gpu, approximate)
         fitted.backend_ = options.backend
         weights = check_weights(sample_weight, X)
-        fitted._weightless = None
+        fitted._weightless = row_numbers = None
         if weights is not None and not weights.all():
             zero = weights == 0.0
-            fitted._weightless = zero, X[zero]
+            fitted._weightless, row_numbers = (zero, X[zero]), np.flatnonzero(~zero)
             X, weights = select(X, ~zero), weights[~zero]
-        training = LocalTraining(X, weights, self, options)
+        training = LocalTraining(X, weights, self, options, row_numbers)
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
@@ -527,7 +527,8 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
-        return [getattr(self, name) for name in self._parameter_constraints]
+        values = (getattr(self, name) for name in self._parameter_constraints)
+        return [(type(value), value) for value in values]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate):
         """Return how pairs are visited; approximations need a backend with tiles."""

@@ -145,16 +145,19 @@ class LocalTraining(Training):
         Relative weights, positive.
     estimator : HighDimKernelDensity
     options : ComputeOptions
+    row_numbers : ndarray of int of shape (n_points,), default=None
+        Of the points in the user's X; None if they are all of its rows.
     """
 
-    def __init__(self, X, weights, estimator, options):
+    def __init__(self, X, weights, estimator, options, row_numbers=None):
         self.X, self.weights, self.shape = X, weights, X.shape
         self.estimator, self.options = estimator, options
+        self.row_numbers = row_numbers
         self._prepared = None
 
     @functools.cached_property
     def _plain_points(self):
-        return TrainingPoints(self.X, self.weights)
+        return TrainingPoints(self.X, self.weights, row_numbers=self.row_numbers)
 
     @functools.cached_property
     def _own(self):
@@ -165,7 +168,7 @@ class LocalTraining(Training):
     def _checked(self):
         """The points on the host, for what takes means and variances of them."""
         X = np.asarray(self.X)
-        check_far_rows(X)
+        check_far_rows(X, self.weights, self.row_numbers)
         return X
 
     def folds(self):

@@ -11,14 +11,6 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-density     `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
-components  `WhitenedPoints`: coordinates, local scales, shrinkage of centres
-whitening   `Whitening`, the map of a bandwidth matrix
-covariance  covariances (Ledoit-Wolf), mixtures, spectra: what whitenings are made of
-far_rows    the check for rows that decide means and variances
-sampling    random draws
-==========  ==========================================================================
-=======
 ===========  =========================================================================
 density      `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
 components   `WhitenedPoints`: coordinates, local scales, shrinkage of centres
@@ -50,6 +42,13 @@ from skhdkde._density.density import (
     structured_density,
 )
 from skhdkde._density.far_queries import in_range
-from skhdkde._density.far_rows import check_far_rows
+from skhdkde._density.far_rows import (
+    FEW,
+    MOST_OF_VARIANCE,
+    N_TYPICAL,
+    FarRows,
+    TypicalRows,
+    check_far_rows,
+)
 from skhdkde._density.sampling import check_n_samples, draw, random_steps
 from skhdkde._density.whitening import Whitening

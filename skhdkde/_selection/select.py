@@ -163,9 +163,11 @@ def select_bandwidth(
         ).ravel()
         if not (bandwidths > 0).all():
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
+    row_numbers = None
     if weights is not None:
+        row_numbers = np.flatnonzero(weights)
         X, weights = select(X, weights > 0), weights[weights > 0]
-    points = TrainingPoints(X, weights)
+    points = TrainingPoints(X, weights, row_numbers=row_numbers)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)
