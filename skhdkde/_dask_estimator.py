@@ -167,12 +167,13 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         fitted = copy.copy(self)
         X, weights = training_arrays(fitted, X, sample_weight)
         blocks = fitted._training = DaskTraining(X, weights, self.verbose)
+        sizes = blocks.sizes()
         known = Blocks(
             blocks.run,
             X.shape[1],
             float_dtype(X),
-            blocks.sizes(),
-            weights is not None,
+            sizes,
+            blocks.weighted,
             self,
         )
         found = fit_density(known, self)

@@ -17,12 +17,13 @@ from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
-from skhdkde._utils.arrays import like, local, prototype, select
+from skhdkde._utils.arrays import like, local, prototype
 from skhdkde._utils.validation import (
     check_data,
     check_n_jobs,
     check_weights,
     interleaved,
+    without_zeros,
 )
 
 
@@ -298,11 +299,11 @@ class HighDimKernelDensity(BaseKernelDensity):
         options = self._options(X.shape[1], on_gpu, approximate)
         fitted.backend_ = options.backend
         weights = check_weights(sample_weight, X)
-        fitted._weightless = row_numbers = None
+        fitted._weightless = None
         if weights is not None and not weights.all():
             zero = weights == 0.0
-            fitted._weightless, row_numbers = (zero, X[zero]), np.flatnonzero(~zero)
-            X, weights = select(X, ~zero), weights[~zero]
+            fitted._weightless = zero, X[zero]
+        X, weights, row_numbers = without_zeros(X, weights)
         training = LocalTraining(X, weights, self, options, row_numbers)
         found = fit_density(training, self)
         fitted._density, fitted._approximation = found.density, found.approximation

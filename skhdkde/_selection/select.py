@@ -9,12 +9,13 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
-from skhdkde._utils.arrays import local, select
+from skhdkde._utils.arrays import local
 from skhdkde._utils.validation import (
     check_bandwidth,
     check_n_jobs,
     check_points,
     check_weights,
+    without_zeros,
 )
 
 
@@ -163,10 +164,7 @@ def select_bandwidth(
         ).ravel()
         if not (bandwidths > 0).all():
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
-    row_numbers = None
-    if weights is not None:
-        row_numbers = np.flatnonzero(weights)
-        X, weights = select(X, weights > 0), weights[weights > 0]
+    X, weights, row_numbers = without_zeros(X, weights)
     points = TrainingPoints(X, weights, row_numbers=row_numbers)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
