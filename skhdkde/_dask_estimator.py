@@ -40,7 +40,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     For training points that do not fit one machine, or for which one is too slow. They
     are a dask array or DataFrame of which the cluster holds, or can read, one block of
-    rows after another. Results are those of the other class, for any blocks.
+    rows after another. Results are those of the other class, for any blocks; what
+    differs, above all with duplicates, is in the user guide.
 
     Parameters are those of the other class, with these restrictions: `algorithm` is
     "exact", `covariance_type` "spherical", "diag" or "full", `covariance_estimator` and
@@ -62,7 +63,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Shape of the kernel.
 
     preserve_variance : bool, default=False
-        Whether the estimate has the covariance of the training points.
+        Whether the estimate has the variances of the training points.
 
     adaptive : bool, default=False
         False.
@@ -98,8 +99,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
             bandwidth_search_, n_features_in_, feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
-        that ``bandwidth_search_`` states is an estimate above 65,536 points. There is
-        no ``held_out_log_density_``.
+        that ``bandwidth_search_`` states is an estimate above 65,536 points. There are
+        no ``held_out_log_density_``, and ``approximation_`` is None.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

@@ -109,10 +109,10 @@ def test_rows_are_numbered_as_in_x_by_other_searches(n_zero):
     options = {"algorithm": "neighbors", "neighbors_index": "hnsw"}
     said = fit(HighDimKernelDensity(random_state=0, **options), points, weights)
     assert any("(row 900)" in message for message in said)
-    with pytest.warns(UserWarning, match=r"\(row 900\)"):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*exact duplicates.*")
-            select_bandwidth(points, sample_weight=weights)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        select_bandwidth(points, sample_weight=weights)
+    assert any("(row 900)" in str(w.message) for w in caught)
 
 
 @pytest.mark.parametrize("weight, named", [(1e-9, False), (1.0, True)])
@@ -143,14 +143,21 @@ def test_a_cluster_says_the_same(parameters, table, weighted, size):
     expected = fit(HighDimKernelDensity(random_state=0, **parameters), points, weights)
     blocks = da.from_array(points, chunks=(size, -1))
     kde = DaskHighDimKernelDensity(random_state=0, **parameters)
-    assert fit(kde, blocks, weights) == expected
+    found = fit(kde, blocks, weights)
+    # a bound, which depends on the bandwidths tried
+    found, expected = (
+        [re.sub(r"at most about \S+ ", "", message) for message in said]
+        for said in (found, expected)
+    )
+    assert found == expected
 
 
 @pytest.mark.parametrize("law", ["normal", "student", "skewed", "clusters", "counts"])
 def test_a_cluster_says_nothing_of_ordinary_data(law):
     blocks = da.from_array(LAWS[law](3000, 5), chunks=(1100, -1))
     for parameters in ON_BLOCKS:
-        kde = DaskHighDimKernelDensity(random_state=0, **parameters)
+        small = {"bandwidth": 0.1} if "bandwidth" in parameters else {}
+        kde = DaskHighDimKernelDensity(random_state=0, **(parameters | small))
         said = fit(kde, blocks)
         assert not [m for m in said if "exact duplicates" not in m], parameters
 
