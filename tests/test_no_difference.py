@@ -13,11 +13,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import dask.array as da
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from equivariance import (
+    COMPACT,
     Change,
     Result,
     deviations,
@@ -29,9 +31,11 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
-from test_units import ON_DASK, QUICK, cases
+from sklearn.covariance import OAS
+from sklearn.mixture import GaussianMixture
+from test_units import ANY_ORDER, ON_DASK, QUICK, cases
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import HighDimKernelDensity, select_bandwidth
 from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = [
@@ -156,6 +160,52 @@ def test_calls_from_several_threads(source):
 # To the promised precision.
 
 
+@examples(6)
+@given(source=st.data())
+def test_random_state_without_draws(source):
+    """A bandwidth that is given or from a rule of few points, and fitted mixtures."""
+    case = with_parameters(source.draw(cases(ANY_ORDER)), random_state=0)
+    other = with_parameters(case, random_state=source.draw(st.sampled_from([1, None])))
+    before = outcome(HighDimKernelDensity, case)
+    after = outcome(HighDimKernelDensity, other)
+    if not case.plain:  # by folds
+        del before["held_out"], after["held_out"]
+    assert_same_bits(before, after)
+
+
+WITHOUT_EFFECT = {
+    "tol": 0.4,
+    "n_neighbors": 2,
+    "neighbors_index": "exact",
+    "verbose": 0,
+}
+
+
+@examples(6)
+@given(source=st.data())
+def test_parameters_without_effect(source):
+    case = with_parameters(source.draw(ANY_CASE), algorithm="exact")
+    idle, asked = dict(WITHOUT_EFFECT), case.parameters
+    kind = asked["covariance_type"]
+    if asked["kernel"] != "student" and kind != "auto":
+        idle["degrees_of_freedom"] = 2.5
+    if kind not in ("local", "auto"):
+        idle["mixture"] = GaussianMixture(3)
+    if kind not in ("full", "auto"):
+        idle["covariance_estimator"] = OAS()
+    before = outcome(HighDimKernelDensity, case)
+    assert_same_bits(before, outcome(HighDimKernelDensity, with_parameters(case, **idle)))
+
+
+@examples(4)
+@given(source=st.data())
+def test_parameters_without_effect_on_a_cluster(source):
+    case = source.draw(cases(ON_DASK))
+    before = outcome(DaskHighDimKernelDensity, case)
+    idle = with_parameters(case, **WITHOUT_EFFECT)
+    assert_same_bits(before, outcome(DaskHighDimKernelDensity, idle))
+
+
 LAYOUTS = {
     "columns": np.asfortranarray,
     "every other row": lambda X: np.repeat(X, 2, axis=0)[::2],
@@ -254,3 +304,71 @@ def test_a_cluster_or_one_machine(source):
     for found in (before, after):
         del found["backend_"]
     assert_same(before, after, case)
+
+
+# Units of single features, and rules by both names.
+
+ANY_UNITS = [
+    {"covariance_type": kind, **more}
+    for kind in ("diag", "full")
+    for more in (
+        {},
+        {"bandwidth": 0.5},
+        {"bandwidth": "nearest"},
+        {"bandwidth": "gaussian"},
+        {"bandwidth": "silverman", "kernel": "epanechnikov"},
+        {"preserve_variance": True, "kernel": "student"},
+    )
+]
+ON_ONE_MACHINE = [
+    {"covariance_type": "diag", "adaptive": True, "bandwidth": 0.5},
+    {"covariance_type": "full", "covariance_estimator": OAS()},
+    {"covariance_type": "local", "bandwidth": 0.5},
+    {"covariance_type": "full", "bandwidth": 1.5, "algorithm": "sampling"},
+]
+
+
+@examples(3)
+@given(seed=st.integers(0, 10**6), weighted=st.booleans())
+@pytest.mark.parametrize("parameters", [*ANY_UNITS, *ON_ONE_MACHINE], ids=str)
+def test_units_of_single_features(parameters, seed, weighted):
+    """Covariances and the default mixture do not depend on them."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((80, 3)) @ rng.standard_normal((3, 3)) + 1.0
+    queries, units = X[:5] + 0.1, 10.0 ** rng.uniform(-3.0, 3.0, size=3)
+    weights = rng.exponential(size=80) if weighted else None
+    kinds = [(HighDimKernelDensity, np.asarray)]
+    if parameters in ANY_UNITS:
+        kinds.append((DaskHighDimKernelDensity, lambda X: da.from_array(X, (30, -1))))
+    for make, collection in kinds:
+        before, after = (
+            make(random_state=0, **parameters).fit(
+                collection(each), sample_weight=weights
+            )
+            for each in (X, X * units)
+        )
+        assert after.bandwidth_ == pytest.approx(before.bandwidth_, rel=1e-5)
+        expected = before.score_samples(queries) - np.log(units).sum()
+        found = after.score_samples(queries * units)
+        np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott", "silverman"])
+@examples(5)
+@given(source=st.data())
+def test_rules_are_those_of_the_function(rule, source):
+    """Also on a cluster."""
+    kernels = ["gaussian", "exponential", *COMPACT]
+    kernel = source.draw(st.sampled_from(kernels))
+    case = source.draw(cases(ON_DASK))
+    parameters = {"bandwidth": rule, "kernel": kernel, "random_state": 0}
+    case = replace(case, parameters=parameters)
+    kde = fit(HighDimKernelDensity, replace(case, chunks=None))
+    found = select_bandwidth(
+        case.X, rule=rule, kernel=kernel, sample_weight=case.weights, random_state=0
+    )
+    assert found == kde.bandwidth_
+    rel = 1e-6 if case.X.dtype == np.float64 else 1e-3
+    if rule != "kl" or kernel not in COMPACT:
+        blocks = fit(DaskHighDimKernelDensity, case)
+        assert blocks.bandwidth_ == pytest.approx(found, rel=rel)
