@@ -42,7 +42,18 @@ pytestmark = [
     pytest.mark.usefixtures("in_this_thread"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
+
+
+def is_smooth(case):
+    """Return whether the curve of the bandwidth, if it is searched for, has no jumps."""
+    asked = case.parameters
+    return asked["bandwidth"] != "kl" or asked["kernel"] not in COMPACT
+
+
 ANY_CASE = st.sampled_from(QUICK).flatmap(cases)
+# Where rounding may matter; what is compared to the last bit may jump.
+SMOOTH = ANY_CASE.filter(is_smooth)
+SMOOTH_ON_DASK = cases(ON_DASK).filter(is_smooth)
 
 
 class Reordered(Change):
@@ -184,7 +195,7 @@ WITHOUT_EFFECT = {
 @examples(6)
 @given(source=st.data())
 def test_parameters_without_effect(source):
-    case = with_parameters(source.draw(ANY_CASE), algorithm="exact")
+    case = with_parameters(source.draw(SMOOTH), algorithm="exact")
     idle, asked = dict(WITHOUT_EFFECT), case.parameters
     kind = asked["covariance_type"]
     if asked["kernel"] != "student" and kind != "auto":
@@ -218,7 +229,7 @@ LAYOUTS = {
 @examples(5)
 @given(source=st.data())
 def test_layout_in_memory(source):
-    case = source.draw(ANY_CASE)
+    case = source.draw(SMOOTH)
     layout = LAYOUTS[source.draw(st.sampled_from(sorted(LAYOUTS)))]
     before = results(fit(HighDimKernelDensity, case), case.queries)
     kde = HighDimKernelDensity(**case.parameters)
@@ -236,7 +247,7 @@ def with_parameters(case, **parameters):
 @examples(5)
 @given(source=st.data())
 def test_number_of_threads(source):
-    case = with_parameters(source.draw(ANY_CASE), n_jobs=1)
+    case = with_parameters(source.draw(SMOOTH), n_jobs=1)
     n_jobs = source.draw(st.sampled_from([2, 3, -1, None]))
     before = outcome(HighDimKernelDensity, case)
     after = outcome(HighDimKernelDensity, with_parameters(case, n_jobs=n_jobs))
@@ -247,7 +258,7 @@ def test_number_of_threads(source):
 @given(source=st.data())
 def test_backend(source):
     pytest.importorskip("torch")
-    case = with_parameters(source.draw(ANY_CASE), backend="numpy")
+    case = with_parameters(source.draw(SMOOTH), backend="numpy")
     before = outcome(HighDimKernelDensity, case)
     after = outcome(HighDimKernelDensity, with_parameters(case, backend="torch"))
     after["backend_"] = Result("label", "numpy")
@@ -257,7 +268,7 @@ def test_backend(source):
 @examples(5)
 @given(source=st.data(), factor=st.sampled_from([1.0 / 3.0, 1e-300, 7e200]))
 def test_a_factor_of_all_weights(source, factor):
-    case = source.draw(ANY_CASE)
+    case = source.draw(SMOOTH)
     weights = np.ones(len(case.X)) if case.weights is None else case.weights
     case = replace(case, weights=weights)
     before = outcome(HighDimKernelDensity, case)
@@ -268,7 +279,7 @@ def test_a_factor_of_all_weights(source, factor):
 @examples(5)
 @given(source=st.data())
 def test_equal_weights_are_none(source):
-    case = replace(source.draw(ANY_CASE), weights=None)
+    case = replace(source.draw(SMOOTH), weights=None)
     before = outcome(HighDimKernelDensity, case)
     equal = replace(case, weights=np.full(len(case.X), 0.3))
     assert_same(before, outcome(HighDimKernelDensity, equal), case)
@@ -277,7 +288,7 @@ def test_equal_weights_are_none(source):
 @examples(5)
 @given(source=st.data())
 def test_queries_one_by_one(source):
-    case = source.draw(ANY_CASE)
+    case = source.draw(SMOOTH)
     kde = fit(HighDimKernelDensity, case)
     together = results(kde, case.queries)
     alone = {
@@ -295,7 +306,7 @@ def test_queries_one_by_one(source):
 @given(source=st.data())
 def test_a_cluster_or_one_machine(source):
     """For any blocks, weights, dtype and kind of data without near-duplicates."""
-    case = source.draw(cases(ON_DASK))
+    case = source.draw(SMOOTH_ON_DASK)
     after = outcome(DaskHighDimKernelDensity, case)
     before = outcome(HighDimKernelDensity, replace(case, chunks=None))
     for name in before.keys() - after.keys():
