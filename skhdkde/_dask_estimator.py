@@ -42,7 +42,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     For training points that do not fit one machine, or for which one is too slow. They
     are a dask array or DataFrame of which the cluster holds, or can read, one block of
-    rows after another. Results are those of the other class, for any blocks.
+    rows after another. Results are those of the other class, for any blocks; what
+    differs, above all with duplicates, is in the user guide.
 
     Parameters are those of the other class, with these restrictions: `algorithm` is
     "exact", `covariance_type` "spherical", "diag" or "full", `covariance_estimator` and
@@ -64,7 +65,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Shape of the kernel.
 
     preserve_variance : bool, default=False
-        Whether the estimate has the covariance of the training points.
+        Whether the estimate has the variances of the training points.
 
     adaptive : bool, default=False
         False.
@@ -101,8 +102,9 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             bandwidth_search_, constant_features_, n_features_in_, \
             feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
-        that ``bandwidth_search_`` states is an estimate above 65,536 points. There is
-        no ``held_out_log_density_`` and no ``data_report_``.
+        that ``bandwidth_search_`` states is an estimate above 65,536 points. There are
+        no ``held_out_log_density_`` and no ``data_report_``, and ``approximation_`` is
+        None.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.
@@ -186,9 +188,9 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     def _look_at(self, blocks):
         """Return what is known of blocks of training points."""
-        X, weighted = blocks.X, blocks.weights is not None
+        sizes, X = blocks.sizes(), blocks.X
         return Blocks(
-            blocks.run, X.shape[1], float_dtype(X), blocks.sizes(), weighted, self
+            blocks.run, X.shape[1], float_dtype(X), sizes, blocks.weighted, self
         )
 
     def score_samples(self, X: Any) -> Any:

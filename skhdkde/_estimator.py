@@ -19,7 +19,7 @@ from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
-from skhdkde._utils.arrays import like, local, prototype, select
+from skhdkde._utils.arrays import like, local, prototype
 from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import (
     check_data,
@@ -27,6 +27,7 @@ from skhdkde._utils.validation import (
     check_weights,
     interleaved,
     weighted_total,
+    without_zeros,
 )
 
 # Fitted attributes that are made when first asked for, and what makes them.
@@ -89,9 +90,11 @@ class HighDimKernelDensity(BaseKernelDensity):
     preserve_variance : bool, default=False
         Whether to shrink training points towards the mean (of their component, if
         "local") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
-        variance at ``h = 1``, so that the estimate has the covariance of the points. At
-        the largest ``h`` it is one kernel at the mean, or the mixture. For "spherical"
-        the mean variance of the features takes the place of 1. "auto" always does.
+        variance at ``h = 1``, so that the estimate has the variances of the points, and
+        their covariance as far as its kernels have it: "full" and "local" up to the
+        shrinkage of that covariance. At the largest ``h`` it is one kernel at the mean,
+        or the mixture. For "spherical" the mean variance of the features takes the place
+        of 1, and their sum is kept. "auto" always does.
 
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th
@@ -188,7 +191,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         The covariance in use.
 
     preserve_variance_ : bool
-        Whether the estimate has the covariance of the training points.
+        Whether the estimate has the variances of the training points.
 
     constant_features_ : ndarray of int of shape (n_constant,)
         Columns that have one value in all training points. They have no part in choosing
@@ -330,9 +333,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         if weights is not None and not weights.all():
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
-            X, weights = select(X, ~zero), weights[~zero]
+        X, weights, row_numbers = without_zeros(X, weights)
         X, spread, constant = fitted._kinds_apart(X)
-        training = LocalTraining(X, weights, self, options, spread)
+        training = LocalTraining(X, weights, self, options, row_numbers, spread)
         found = fit_density(training, self, constant)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
@@ -603,8 +606,9 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
-        values = [getattr(self, name) for name in self._parameter_constraints]
-        return [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+        values = (getattr(self, name) for name in self._parameter_constraints)
+        listed = (v.tolist() if isinstance(v, np.ndarray) else v for v in values)
+        return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate):
         """Return how pairs are visited; approximations need a backend with tiles."""

@@ -72,9 +72,12 @@ class Training(abc.ABC):
     ----------
     shape : tuple of int
         Number of points of positive weight, and of features.
+    feature_numbers : ndarray of int of shape (n_features,) or None
+        Of the features in the user's X; None if they are all of them.
     """
 
     shape: tuple
+    feature_numbers: Any = None
 
     @abc.abstractmethod
     def folds(self):
@@ -123,6 +126,8 @@ def fit_density(training, estimator, constant=None):
     -------
     Fitted
     """
+    if constant is not None:
+        training.feature_numbers = np.flatnonzero(~constant.is_constant)
     structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
     kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
     if by_folds(estimator, structure, kernels):
@@ -167,19 +172,22 @@ class LocalTraining(Training):
         Relative weights, positive.
     estimator : HighDimKernelDensity
     options : ComputeOptions
+    row_numbers : ndarray of int of shape (n_points,), default=None
+        Of the points in the user's X; None if they are all of its rows.
     discrete : SpreadPoints, default=None
         What is known of discrete features, which are spread in X.
     """
 
-    def __init__(self, X, weights, estimator, options, discrete=None):
+    def __init__(self, X, weights, estimator, options, row_numbers=None, discrete=None):
         self.X, self.weights, self.shape = X, weights, X.shape
         self.discrete = discrete
         self.estimator, self.options = estimator, options
+        self.row_numbers = row_numbers
         self._prepared = None
 
     @functools.cached_property
     def _plain_points(self):
-        return TrainingPoints(self.X, self.weights)
+        return TrainingPoints(self.X, self.weights, row_numbers=self.row_numbers)
 
     @functools.cached_property
     def _own(self):
@@ -190,7 +198,7 @@ class LocalTraining(Training):
     def _checked(self):
         """The points on the host, for what takes means and variances of them."""
         X = np.asarray(self.X)
-        check_far_rows(X)
+        check_far_rows(X, self.weights, self.row_numbers, self.feature_numbers)
         return X
 
     def folds(self):

@@ -13,6 +13,8 @@ from skhdkde import HighDimKernelDensity
 from skhdkde.regimes import extreme_spread, gaussian_thresholds
 
 N_SETS, N_QUERIES = 60, 40
+# "Within 10 % in the median", and what so few sets leave open.
+PROMISED = np.log(1.15)
 STUDENT = {"kernel": "student", "degrees_of_freedom": 5.0}
 
 
@@ -36,15 +38,13 @@ def median_ratios(draw, d, n, bandwidths, kernel="gaussian", column="standard_er
 def test_white_data(d, n):
     h_g = gaussian_thresholds(n, np.ones(d)).h_g
     ratios = median_ratios(sim.white, d, n, sim.RATIOS * h_g)
-    near = (sim.RATIOS <= 0.6) | (sim.RATIOS >= 2.0)
-    assert (np.abs(np.log(ratios)) < np.log(1.5)).all(), ratios
-    assert (np.abs(np.log(ratios[near])) < np.log(1.25)).all(), ratios
+    assert (np.abs(np.log(ratios)) < PROMISED).all(), ratios
 
 
 @pytest.mark.parametrize("draw, d, h_g", [(sim.mixture, 30, 1.07), (sim.sheet, 50, 0.85)])
 def test_data_that_are_not_gaussian(draw, d, h_g):
     ratios = median_ratios(draw, d, 5000, sim.RATIOS * h_g)
-    assert (np.abs(np.log(ratios)) < np.log(2.0)).all(), ratios
+    assert (np.abs(np.log(ratios)) < PROMISED).all(), ratios
 
 
 def test_central_limit_formula_would_fail():

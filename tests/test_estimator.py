@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skhdkde import HighDimKernelDensity
+from skhdkde.dask import DaskHighDimKernelDensity
 
 
 @parametrize_with_checks(
@@ -290,6 +292,80 @@ def test_bad_number_of_samples(n_samples, error, message):
     kde = HighDimKernelDensity(bandwidth=1.0).fit(GOOD)
     with pytest.raises(error, match=message):
         kde.sample(n_samples)
+
+
+CONSTANT = np.column_stack([GOOD, np.ones(10)])
+FAILING = [
+    ({"covariance_type": "diag"}, CONSTANT),
+    ({"covariance_type": "full"}, CONSTANT),
+    ({"covariance_type": "auto"}, CONSTANT),
+    ({"covariance_type": "diag"}, bad(1e30)),
+    ({"bandwidth": 9.0, "preserve_variance": True}, GOOD),
+    ({"bandwidth": 0.5, "preserve_variance": True}, np.ones((10, 2))),
+    ({"bandwidth": 0.5, "kernel": "student"}, GOOD),
+    ({"kernel": "tophat", "adaptive": True}, GOOD),
+    ({"covariance_type": "auto", "bandwidth": 0.5}, GOOD),
+    ({"kernel": "student"}, GOOD[:2]),
+    ({"bandwidth": 1e-200}, GOOD),
+    ({"n_jobs": 0}, GOOD),
+    ({"algorithm": "neighbors", "adaptive": True}, GOOD),
+]
+
+
+@pytest.mark.parametrize("make", [HighDimKernelDensity, DaskHighDimKernelDensity])
+@pytest.mark.parametrize("parameters, X", FAILING, ids=lambda value: str(value)[:60])
+def test_a_fit_that_fails_late_changes_nothing(parameters, X, make):
+    """In whatever step it fails."""
+    kde = make(bandwidth=0.7, random_state=0).fit(pd.DataFrame(GOOD, columns=list("abc")))
+    kde.set_params(**parameters)
+    before = dict(kde.__dict__)
+    with pytest.raises(ValueError):
+        kde.fit(X)
+    assert kde.__dict__ == before
+    kde.set_params(**{name: getattr(make(), name) for name in parameters})
+    names = pd.DataFrame(GOOD, columns=list("abc"))
+    fresh = make(bandwidth=0.7, random_state=0).fit(names)
+    assert_array_equal(kde.score_samples(names), fresh.score_samples(names))
+
+
+STRUCTURES = [
+    {},
+    {"covariance_type": "diag"},
+    {"covariance_type": "full", "preserve_variance": True},
+    {"covariance_type": "local", "mixture": GaussianMixture(2, random_state=0)},
+    {"adaptive": True},
+    {"kernel": "student", "degrees_of_freedom": 3.0},
+    {"kernel": "epanechnikov"},
+    {"algorithm": "sampling"},
+    {"algorithm": "neighbors"},
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*stated error:UserWarning")
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("parameters", STRUCTURES, ids=str)
+@pytest.mark.parametrize(
+    "train, queries, result",
+    [
+        (np.float32, np.float32, np.float32),
+        (np.float32, np.float64, np.float64),
+        (np.float64, np.float32, np.float64),
+        (np.float32, np.int64, np.float64),
+        (np.int32, np.float32, np.float64),
+        (np.float16, np.float16, np.float64),
+    ],
+)
+def test_float32_stays_float32(X, train, queries, result, parameters, backend):
+    """Everything else is float64."""
+    kde = HighDimKernelDensity(bandwidth=0.8, backend=backend, **parameters)
+    kde.fit((3.0 * X).astype(train))
+    Q, own = (3.0 * X[:4]).astype(queries), kde._density.dtype
+    assert own == (np.float32 if train == np.float32 else np.float64)
+    assert kde.score_samples(Q).dtype == result
+    assert kde.log_density_gradient(Q).dtype == result
+    assert kde.diagnose(Q).log_density.dtype == result
+    assert kde.sample(2).dtype == kde.score_samples(None).dtype == own
+    assert kde.held_out_log_density_.dtype == own
 
 
 def test_a_failed_fit_changes_nothing():

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import dask.array as da
 import numpy as np
 import pytest
 from fuzzing import examples
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import HighDimKernelDensity, select_bandwidth
+from skhdkde.dask import DaskHighDimKernelDensity
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")
 
@@ -33,12 +35,12 @@ def with_far_row(value, row=7, columns=slice(None), dtype=np.float64):
     return far
 
 
-def fit(kde, points):
+def fit(kde, points, weights=None):
     """Return what fit warned of, or the error it raised, as text."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            kde.fit(points)
+            kde.fit(points, sample_weight=weights)
         except ValueError as error:
             return [f"ValueError: {error}"]
     return [str(w.message) for w in caught]
@@ -74,6 +76,90 @@ def test_the_row_is_that_of_the_data_among_duplicates():
     points[300] = 1e4
     said = fit(HighDimKernelDensity(), points)
     assert any("(row 300)" in message for message in said)
+
+
+@st.composite
+def weighted_tables(draw):
+    """Points with a far row among rows without weight, and where it is."""
+    row = draw(st.integers(0, 499))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    weights = rng.uniform(0.5, 1.5, size=500) * (rng.uniform(size=500) < 0.7)
+    weights[row] = 1.0
+    value = 10.0 ** draw(st.floats(3.5, 20.0))
+    return with_far_row(value, row), weights, row
+
+
+@examples(4)
+@given(table=weighted_tables())
+@pytest.mark.parametrize("parameters", [{}, *BY_MEAN], ids=str)
+def test_rows_are_numbered_as_in_x(parameters, table):
+    """Rows without weight count."""
+    points, weights, row = table
+    said = fit(HighDimKernelDensity(random_state=0, **parameters), points, weights)
+    assert any(re.search(rf"\brow {row}\b", message) for message in said)
+
+
+@pytest.mark.parametrize("n_zero", [0, 50])
+def test_rows_are_numbered_as_in_x_by_other_searches(n_zero):
+    pytest.importorskip("faiss")
+    points = np.vstack([X[:100], X, X + 0.1])  # with duplicates
+    points[900] = 1e4
+    weights = np.ones(len(points))
+    weights[:n_zero] = 0.0
+    options = {"algorithm": "neighbors", "neighbors_index": "hnsw"}
+    said = fit(HighDimKernelDensity(random_state=0, **options), points, weights)
+    assert any("(row 900)" in message for message in said)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        select_bandwidth(points, sample_weight=weights)
+    assert any("(row 900)" in str(w.message) for w in caught)
+
+
+@pytest.mark.parametrize("weight, named", [(1e-9, False), (1.0, True)])
+def test_a_row_decides_by_its_weight(weight, named):
+    weights = np.ones(len(X))
+    weights[11] = weight
+    kde = HighDimKernelDensity(bandwidth=0.5, covariance_type="diag")
+    assert bool(fit(kde, with_far_row(1e3, row=11), weights)) == named
+
+
+def test_the_row_named_is_far_in_the_feature_named():
+    points = with_far_row(200.0, row=3, columns=2)
+    points[7, 0] = 1e6
+    (said,) = fit(HighDimKernelDensity(bandwidth=0.5, covariance_type="diag"), points)
+    assert "1e+06 in row 7, feature 0" in said
+    assert "(2 of 500: 3, 7)" in said
+
+
+ON_BLOCKS = [p for p in BY_MEAN if p.get("covariance_type") not in ("auto", "local")]
+
+
+@examples(5)
+@given(table=weighted_tables(), weighted=st.booleans(), size=st.integers(40, 500))
+@pytest.mark.parametrize("parameters", [{}, *ON_BLOCKS], ids=str)
+def test_a_cluster_says_the_same(parameters, table, weighted, size):
+    points, weights, _ = table
+    weights = weights if weighted else None
+    expected = fit(HighDimKernelDensity(random_state=0, **parameters), points, weights)
+    blocks = da.from_array(points, chunks=(size, -1))
+    kde = DaskHighDimKernelDensity(random_state=0, **parameters)
+    found = fit(kde, blocks, weights)
+    # a bound, which depends on the bandwidths tried
+    found, expected = (
+        [re.sub(r"at most about \S+ ", "", message) for message in said]
+        for said in (found, expected)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("law", ["normal", "student", "skewed", "clusters", "counts"])
+def test_a_cluster_says_nothing_of_ordinary_data(law):
+    blocks = da.from_array(LAWS[law](3000, 5), chunks=(1100, -1))
+    for parameters in ON_BLOCKS:
+        small = {"bandwidth": 0.1} if "bandwidth" in parameters else {}
+        kde = DaskHighDimKernelDensity(random_state=0, **(parameters | small))
+        said = fit(kde, blocks)
+        assert not [m for m in said if "exact duplicates" not in m], parameters
 
 
 @st.composite

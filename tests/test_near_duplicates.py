@@ -198,6 +198,26 @@ def test_none_are_found_in_fits(n, d):
         select_bandwidth(X, rule="nearest", n_queries=100, random_state=0)
 
 
+@examples(6)
+@given(seed=st.integers(0, 10**6), n_near=st.integers(9, 15))
+def test_neither_random_state_nor_order_decides(seed, n_near):
+    """So few are found only if some of them are among the points that are looked at.
+
+    Of up to 4096 points nothing is drawn for "kl".
+    """
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((1000, 5))
+    X = np.vstack([X, X[:n_near] * (1.0 + 1e-7)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = select_bandwidth(X, random_state=0)
+        for random_state in (1, 2, None):
+            assert select_bandwidth(X, random_state=random_state) == expected
+        for _ in range(3):
+            moved = rng.permutation(X)
+            assert select_bandwidth(moved) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("parameters", [{}, {"covariance_type": "diag"}], ids=str)
 def test_on_dask_there_is_a_warning(parameters):
     """Blocks are not merged: what is found out is said."""

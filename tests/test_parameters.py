@@ -54,6 +54,28 @@ def test_a_parameter_set_after_fit_is_checked(kind, method, parameters):
         np.testing.assert_array_equal(METHODS[method](kde), expected)
 
 
+# Values that are equal to valid ones, and of another type.
+EQUAL = [
+    ({"n_jobs": 1}, 1.0),
+    ({"adaptive": 3}, 3.0),
+    ({"preserve_variance": False}, 0),
+    ({"n_neighbors": 4}, 4.0),
+    ({"bandwidth": 0.5}, np.array([0.5, 0.5])),
+]
+
+
+@pytest.mark.parametrize("valid, equal", EQUAL, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_equal_value_of_another_type_is_checked(method, valid, equal):
+    kde = HighDimKernelDensity(**{"bandwidth": 0.5, **valid}).fit(X)
+    kde.set_params(**dict.fromkeys(valid, equal))
+    with pytest.raises(ValueError) as of_fit:
+        clone(kde).fit(X)
+    with pytest.raises(type(of_fit.value)) as of_method:
+        METHODS[method](kde)
+    assert str(of_method.value) == str(of_fit.value)
+
+
 @pytest.mark.parametrize("display", [BandwidthDisplay, RegimeDisplay])
 def test_displays_check_parameters_too(display):
     kde = HighDimKernelDensity(bandwidth=0.5).fit(X).set_params(n_jobs=0)

@@ -1,15 +1,20 @@
 """Densities with bandwidth matrices, shrunken means, heavy tails and local scales."""
 
+import dask.array as da
 import numpy as np
 import pytest
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, multivariate_t
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf, MinCovDet
 from sklearn.mixture import GaussianMixture
-from structured_oracle import make_oracle, moments, weighted_ledoit_wolf
+from structured_oracle import make_oracle, moments, variance, weighted_ledoit_wolf
 
 from skhdkde import HighDimKernelDensity
+from skhdkde.dask import DaskHighDimKernelDensity
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 TYPES = ("spherical", "diag", "full", "local")
@@ -257,6 +262,94 @@ def test_samples_have_the_covariance_of_the_data(options):
         assert_allclose(np.diag(found), expected, rtol=0.15)
     else:
         assert_allclose(found, expected, atol=0.04)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bandwidth": 0.7},
+        {"bandwidth": 0.5, "kernel": "student", "degrees_of_freedom": 7.0},
+        {"bandwidth": 0.3, "kernel": "exponential"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full"])
+def test_what_preserved_variance_preserves(covariance_type, options, weighted):
+    """The kernels' part of the covariance is that of a kernel, which may be shrunken."""
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((25, 4)) @ rng.standard_normal((4, 4))
+    Y /= Y.std()
+    weights = rng.exponential(size=25) if weighted else None
+    kde = HighDimKernelDensity(
+        covariance_type=covariance_type, preserve_variance=True, **options
+    ).fit(Y, sample_weight=weights)
+    found = np.cov(kde.sample(400_000, random_state=0).T)
+    expected = np.cov(Y.T, aweights=weights, bias=True)
+    spread = np.trace(expected)
+    assert np.trace(found) == pytest.approx(spread, rel=0.02)
+    if covariance_type != "spherical":
+        assert_allclose(np.diag(found), np.diag(expected), rtol=0.05)
+    _, of_kernel = moments(Y, covariance_type, weights)
+    size = 1.0 if covariance_type != "spherical" else spread / 4
+    kernel, nu = options.get("kernel", "gaussian"), options.get("degrees_of_freedom")
+    share = kde.bandwidth_**2 * variance(kernel, nu, 4) / size
+    mixed = (1.0 - share) * expected + share * size * of_kernel
+    assert_allclose(found, mixed, atol=0.02 * spread)
+
+
+@st.composite
+def random_settings(draw):
+    """Points, weights and the parameters of a structure."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    covariance_type = draw(st.sampled_from(TYPES))
+    n, d = draw(st.integers(20, 80)), draw(st.integers(2, 8))
+    Y = clusters(n, d, seed=draw(st.integers(0, 10**6)), dtype=dtype)
+    weights = draw(st.sampled_from([None, 1.0, 5.0]))
+    if weights is not None:
+        weights = np.exp(weights * rng.standard_normal(n))
+        weights /= weights.max()
+    options = dict(draw(st.sampled_from(OPTIONS)))
+    if covariance_type != "local" and not options.get("adaptive"):
+        options["kernel"] = draw(st.sampled_from([options.get("kernel"), "exponential"]))
+        options["kernel"] = options["kernel"] or "gaussian"
+    size = np.sqrt(variance(options.get("kernel", "gaussian"), 3.0, d))
+    h = draw(st.sampled_from([0.03, 0.2, 0.7])) / size
+    if covariance_type == "spherical":
+        mean = np.average(Y.astype(float), axis=0, weights=weights)
+        h *= np.sqrt(np.average(np.mean((Y - mean) ** 2, axis=1), weights=weights))
+    backend = draw(st.sampled_from(["numpy", "torch", "dask"]))
+    if covariance_type == "local" or options.get("adaptive"):
+        backend = draw(st.sampled_from(["numpy", "torch"]))
+    return Y, weights, covariance_type, options, float(h), backend
+
+
+@pytest.mark.usefixtures("in_this_thread")
+@examples(12)
+@given(setting=random_settings())
+def test_random_settings_against_direct_sums(setting):
+    """Whitened coordinates are rounded: what that may change depends on the bandwidth."""
+    Y, weights, covariance_type, options, h, backend = setting
+    X = clusters(5, Y.shape[1], seed=1, dtype=Y.dtype)
+    mixture = fit_mixture(Y) if covariance_type == "local" else None
+    parameters = {"bandwidth": h, "covariance_type": covariance_type, **options}
+    if backend == "dask":
+        points = da.from_array(Y, chunks=(17, -1))
+        kde = DaskHighDimKernelDensity(**parameters).fit(points, sample_weight=weights)
+    else:
+        kde = HighDimKernelDensity(mixture=mixture, backend=backend, **parameters)
+        kde.fit(Y, sample_weight=weights)
+    oracle = make_oracle(Y, covariance_type, mixture, h, options, weights)
+    atol = ATOL[Y.dtype.type]
+    expected = oracle.log_density(X.astype(float))
+    if covariance_type == "spherical" and not options.get("preserve_variance"):
+        rtol = 2e-15 if Y.dtype == np.float64 else 5e-7
+    else:  # squared distances in units of the bandwidth, to a few roundings
+        rtol = 1e-11 if Y.dtype == np.float64 else 2e-5
+    assert_allclose(kde.score_samples(X), expected, atol=atol, rtol=rtol)
+    left_out = oracle.log_density(Y.astype(float), leave_out=True)
+    assert_allclose(kde.score_samples(None), left_out, atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

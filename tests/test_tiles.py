@@ -1,5 +1,6 @@
 """The tile engine: same numbers however pairs are visited, and good manners."""
 
+import gc
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity
@@ -165,6 +167,46 @@ def test_extra_memory_is_bounded(n, m, d, dtype, kernel):
         tracemalloc.stop()
         # beside the result, a few float64 numbers per query from which it is made
         assert peak - result.nbytes - 40 * m <= 2 * 64 * 2**20
+
+
+SHAPES_OF_KERNELS = [
+    {},
+    {"covariance_type": "diag"},
+    {"covariance_type": "full", "preserve_variance": True},
+    {"covariance_type": "local", "mixture": GaussianMixture(3, random_state=0)},
+    {"adaptive": True},
+    {"kernel": "student", "degrees_of_freedom": 3.0},
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("parameters", SHAPES_OF_KERNELS, ids=str)
+def test_memory_of_every_method_is_bounded(parameters, dtype):
+    """64 MiB per thread for each method, two copies of the data kept, or three."""
+    rng = np.random.default_rng(0)
+    Y, X = (rng.standard_normal((n, 30)).astype(dtype) for n in (20_000, 3000))
+    weights = rng.exponential(size=len(Y))
+    kde = HighDimKernelDensity(bandwidth=0.5, random_state=0, n_jobs=2, **parameters)
+    tracemalloc.start()
+    kde.fit(Y, sample_weight=weights)
+    for method in (
+        lambda: kde.score_samples(X),
+        lambda: kde.log_density_gradient(X),
+        lambda: kde.diagnose(X[:500]),
+        lambda: kde.sample(100, random_state=0),
+    ):
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        result = method()
+        peak = tracemalloc.get_traced_memory()[1] - before
+        of_result = getattr(result, "nbytes", 0) + 40 * len(X)
+        assert peak - of_result <= 2 * 64 * 2**20
+    del result
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    n_copies = 2 if parameters in ({}, SHAPES_OF_KERNELS[-1]) else 3
+    assert kept <= n_copies * Y.nbytes * 32 / 30 + 100 * len(Y) + 2**20
 
 
 ROWS = {

@@ -11,7 +11,18 @@
 A `Whitening` is the linear map from data units to *whitened units*, in which kernels are
 spherical. Without one the two units are the same.
 
-=================  ============================================================"""
+=================  ===================================================================
+density            `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
+components         `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+whitening          `Whitening`, the map of a bandwidth matrix
+covariance         covariances, mixtures, spectra: what whitenings are made of
+constant_features  features that do not vary, each with a kernel of its own
+kernel_widths      how wide kernels are in single features
+far_rows           the check for rows that decide means and variances
+far_queries        queries whose squared distances are out of range, brought nearer
+sampling           random draws
+=================  ===================================================================
+"""
 
 from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
 from skhdkde._density.constant_features import (
@@ -40,7 +51,14 @@ from skhdkde._density.density import (
     structured_density,
 )
 from skhdkde._density.far_queries import in_range
-from skhdkde._density.far_rows import check_far_rows
+from skhdkde._density.far_rows import (
+    FEW,
+    MOST_OF_VARIANCE,
+    N_TYPICAL,
+    FarRows,
+    TypicalRows,
+    check_far_rows,
+)
 from skhdkde._density.kernel_widths import kernel_widths
 from skhdkde._density.sampling import (
     check_n_samples,

@@ -57,10 +57,17 @@ except ImportError as error:
 
 
 class DaskTraining:
-    """The blocks of training points and their weights, wherever they are."""
+    """The blocks of training points and their weights, wherever they are.
+
+    Attributes
+    ----------
+    weighted : bool
+        Whether positive weights differ, once the sizes of blocks have been asked for.
+    """
 
     def __init__(self, X, weights, verbose):
         self.X, self.weights, self.verbose = X, weights, verbose
+        self.weighted = weights is not None
         self._blocks = self._counted = None
 
     def __getstate__(self):
@@ -105,9 +112,13 @@ class DaskTraining:
         return self._counted
 
     def _count(self):
-        """Return the sizes of blocks, and make weights relative."""
+        """Return the sizes of blocks, and make weights relative; drop equal ones."""
         counts = self.run(CountTask())
         if not counts.heaviest:  # no weights, or none is positive
+            return counts.sizes
+        self.weighted = counts.lightest < counts.heaviest
+        if not self.weighted and (counts.sizes[:, 0] == counts.sizes[:, 1]).all():
+            self.weights = self._blocks = None
             return counts.sizes
         relative = functools.partial(relative_weights, heaviest=counts.heaviest)
         self.weights = self.weights.map_blocks(relative, dtype=np.float64)

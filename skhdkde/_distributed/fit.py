@@ -11,14 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._density import Whitening, constant_at, scatter_spectrum
+from skhdkde._density import (
+    FEW,
+    MOST_OF_VARIANCE,
+    N_TYPICAL,
+    TypicalRows,
+    Whitening,
+    constant_at,
+    scatter_spectrum,
+)
 from skhdkde._distributed.cross_validation import BlockFolds, whiten_blocks
 from skhdkde._distributed.density import BlockDensity, PointsSummary
 from skhdkde._distributed.tasks import (
+    FarRowsTask,
     FoldSplit,
     GatherTask,
     PairsTask,
     PointsLayout,
+    RowNumbersTask,
     ScatterTask,
     SummaryTask,
 )
@@ -37,7 +47,7 @@ from skhdkde._selection import (
     warn_of_near_duplicates,
 )
 from skhdkde._utils.hashing import find_hashes
-from skhdkde._utils.random import sampling_ranks, seed_from
+from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.validation import ALL_ZERO
 
 # From which random samples of the distinct points are taken.
@@ -89,6 +99,7 @@ class Blocks(Training):
     def __init__(self, run, n_features, dtype, sizes, weighted, estimator):
         self.run, self.n_features, self.dtype = run, n_features, np.dtype(dtype)
         self.sizes, self.weighted = sizes, weighted
+        self._far_rows_checked = False
         self.options = ComputeOptions(estimator.backend, estimator.n_jobs or 1)
         self._seed = seed_from(estimator.random_state)
         summary = self._summary(N_CANDIDATES)
@@ -127,6 +138,44 @@ class Blocks(Training):
     def _before(self):
         """Number of points in the blocks before each, as a task takes it."""
         return [(int(n),) for n in np.cumsum(self.sizes[:, 1]) - self.sizes[:, 1]]
+
+    @property
+    def _rows_before(self):
+        """Number of rows in the blocks before each."""
+        return np.cumsum(self.sizes[:, 0]) - self.sizes[:, 0]
+
+    def row_numbers(self, index):
+        """Return which rows of X some of the points of positive weight are."""
+        if (self.sizes[:, 0] == self.sizes[:, 1]).all():
+            return index
+        pairs = zip(self._before, self._rows_before.tolist(), strict=True)
+        found = self.run(RowNumbersTask(index), [(*b, rows) for b, rows in pairs])
+        return found[np.argsort(found[:, 0]), 1]
+
+    def check_far_rows(self):
+        """Warn of few rows that decide the variance of a feature, as on one machine.
+
+        Points are looked at only if their moments allow that there are such rows.
+        """
+        if self._far_rows_checked:
+            return
+        self._far_rows_checked = True
+        m, few = self.moments, max(FEW * self.n_points, 1.0)
+        farthest = m.largest + np.abs(m.mean) + np.sqrt(m.variance)  # from the median
+        possible = few * farthest**2 >= MOST_OF_VARIANCE * m.squares
+        if not (possible & (m.squares > 0.0)).any():
+            return
+        typical = TypicalRows.of(self._typical_sample())
+        before = [(int(n),) for n in self._rows_before]
+        found = self.run(FarRowsTask(typical, self.dtype), before)
+        found.warn(typical, self.feature_numbers)
+
+    def _typical_sample(self):
+        """Return a random sample of the points, with their duplicates."""
+        ranks, _, hashes = self._candidates
+        wanted, place = np.unique(hashes[lowest(ranks, N_TYPICAL)], return_inverse=True)
+        task = GatherTask(self._layout, wanted, len(wanted))
+        return self.run(task, self._before).rows[place]
 
     def draw(self, count, layout=None):
         """Draw distinct points at random.
@@ -189,9 +238,11 @@ class Blocks(Training):
         return constant_at(columns, moments.mean[columns], self.n_features)
 
     def folds(self):
+        self.check_far_rows()
         return BlockFolds(self)
 
     def whiten(self, structure):
+        self.check_far_rows()
         return whiten_blocks(self, structure, FoldSplit(), [self.moments])
 
     def points(self, component=None):
@@ -258,6 +309,9 @@ class BlockLeaveOneOut(LeaveOneOut):
         self._set(
             summary, kernel, rows, drawn.index, weights, drawn.others, blocks.options
         )
+
+    def row_numbers(self, which):
+        return self.blocks.row_numbers(self.index[which])
 
     def _neighbors_sq(self, rows, tol, dtype):
         # in the one pass that there is for the nearest point

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from skhdkde._density import FarRows, TypicalRows
 from skhdkde._pairwise import ComputeOptions, TrainingPoints, reduce_pairs
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.hashing import find_hashes, row_hashes
@@ -430,6 +431,48 @@ class ExtentTask(Task):
     def _merge_fold(result, other):
         """Return the extent of both sets of points."""
         return result[0].merge(other[0]), max(result[1], other[1])
+
+
+@dataclass(frozen=True)
+class FarRowsTask(Task):
+    """The rows that are far from the others.
+
+    ``of`` also takes the number of rows in earlier blocks.
+    """
+
+    typical: TypicalRows
+    dtype: np.dtype  # of the points
+
+    def of(self, X, weights, before):
+        found = [
+            FarRows.of(batch, own, before + index, self.typical)
+            for batch, own, index in batches(X, weights, self.dtype)
+        ]
+        return merged(self.merge, found)
+
+    def merge(self, result, other):
+        return result.merge(other)
+
+
+@dataclass(frozen=True)
+class RowNumbersTask(Task):
+    """Which rows of X some points are.
+
+    ``of`` also takes the numbers of points of positive weight, and of rows, in earlier
+    blocks. The result has a row for each point: which it is, and its row of X.
+    """
+
+    index: np.ndarray  # (n_wanted,), of each among the points of positive weight
+
+    def of(self, X, weights, before, rows_before):
+        positive = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
+        inside = (self.index >= before) & (self.index < before + len(positive))
+        which = np.flatnonzero(inside)
+        rows = rows_before + positive[self.index[which] - before]
+        return np.column_stack([which, rows])
+
+    def merge(self, result, other):
+        return np.concatenate([result, other])
 
 
 @dataclass(frozen=True)

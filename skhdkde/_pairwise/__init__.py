@@ -46,6 +46,7 @@ from skhdkde._pairwise.points import (
     largest_entry,
     power_of_two_scale,
     scale_for,
+    sorting_keys,
     useful_center,
 )
 from skhdkde._pairwise.reductions import (

@@ -82,6 +82,8 @@ class TrainingPoints:
         If not to be found from X.
     center : ndarray of shape (n_features,), default=None
         In scaled units; if not to be found from X, and X is in no whitening.
+    row_numbers : ndarray of int of shape (n_points,), default=None
+        Of the points in the user's X, for messages; None if they are all of its rows.
 
     Attributes
     ----------
@@ -111,8 +113,10 @@ class TrainingPoints:
         sq_offset: FloatArray | None = None,
         scale: float | None = None,
         center: FloatArray | None = None,
+        row_numbers: IntArray | None = None,
     ):
         self.whitening, self.sq_factor = whitening, sq_factor
+        self._row_numbers = row_numbers
         self.scale = power_of_two_scale(X) if scale is None else scale
         self.sq_offset = None if sq_offset is None else sq_offset * self.scale**2
         self.center: FloatArray = np.zeros(X.shape[1])
@@ -193,10 +197,17 @@ class TrainingPoints:
             subset.sq_offset = self.sq_offset[rows]
         if self.at_queries is not None:
             subset.at_queries = self.at_queries[rows]
+        subset._row_numbers = self.row_numbers(rows)
         if weights is None and self.weights is not None:
             weights = self.weights[rows]
         subset._set_weights(weights)
         return subset
+
+    def row_numbers(self, rows: Rows) -> IntArray:
+        """Return which rows of the user's X some of the points are."""
+        if self._row_numbers is None:
+            return np.arange(self.shape[0])[rows]
+        return self._row_numbers[rows]
 
     def weight_block(self, cols: slice, dtype: DTypeLike) -> FloatArray:
         """Return the weights of the points ``cols``."""
@@ -488,13 +499,17 @@ def indistinct_sq(largest_norm: float, dtype: np.dtype) -> float:
     return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
 
 
+def sorting_keys(points: TrainingPoints) -> FloatArray:
+    """Return a number for each point, equal for duplicates, whatever their order."""
+    return points.project(np.cos(np.arange(points.shape[1]) + 1.0))
+
+
 def distinct_rows(points: TrainingPoints) -> tuple[IntArray, IntArray]:
     """Return the first point of each group of duplicates, and the group of each point.
 
     Duplicates are equal to the last bit; the first are ascending.
     """
-    direction = np.cos(np.arange(points.shape[1]) + 1.0)
-    key = points.project(direction)  # equal for duplicates
+    key = sorting_keys(points)
     order = np.argsort(key, kind="stable")
     tied = np.flatnonzero(np.diff(key[order]) == 0)
     candidates = np.sort(order[np.unique(np.concatenate([tied, tied + 1]))])

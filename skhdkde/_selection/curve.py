@@ -240,7 +240,7 @@ class _RefinedCurve:
         if self.queries.kernel.compact or not best > LARGEST_SHARE * without:
             return
         scale = self.queries.points.scale
-        shown = ", ".join(str(self.queries.index[row]) for row in rows[:5])
+        shown = ", ".join(map(str, self.queries.row_numbers(rows[:5])))
         warn_user(
             f"the bandwidth, {best / scale:.3g}, is so large because of {len(rows)} of "
             f"{len(self.queries.rows)} training points that are far from all others (row "

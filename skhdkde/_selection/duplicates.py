@@ -21,7 +21,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
 
-from skhdkde._pairwise import Nearest, TrainingPoints, distinct_rows, reduce_pairs
+from skhdkde._pairwise import (
+    Nearest,
+    TrainingPoints,
+    distinct_rows,
+    reduce_pairs,
+    sorting_keys,
+)
 from skhdkde._utils.random import lowest, sampling_ranks, seed_beside
 from skhdkde._utils.warnings import warn_user
 
@@ -153,10 +159,14 @@ def _merged(points, first, group):
 def _near_duplicates(points, index, options, random_state):
     """Return the first near-duplicate of each point, and the largest distance.
 
-    (None, 0) if there are none. ``index`` is that of each point in the data, by which a
-    sample of them is drawn.
+    (None, 0) if there are none. ``index`` is that of each point in the data, by which
+    those whose near-duplicates are sought are drawn, if not all are.
     """
-    ranks = sampling_ranks(index, seed_beside(random_state))
+    # whether there are any is a property of the data: the same are looked at for every
+    # random state, and for every order of rows
+    place = np.empty(len(index), dtype=int)
+    place[np.argsort(sorting_keys(points))] = np.arange(len(index))
+    ranks = sampling_ranks(place, 0)
     # the sample is small; KeOps would compile a formula for it
     backend = "numpy" if options.backend == "keops" else options.backend
     options = dataclasses.replace(options, backend=backend).labelled("duplicates")
@@ -172,6 +182,7 @@ def _near_duplicates(points, index, options, random_state):
             break
     else:
         return None, 0.0
+    ranks = sampling_ranks(index, seed_beside(random_state))  # as queries are drawn
     rows = lowest(ranks, N_SEARCHED)
     distances, ids = _neighbors(points, rows, options)
     near = neighbor_ratios(distances) <= threshold

@@ -168,6 +168,10 @@ class LeaveOneOut:
         wide = kernel.compact or points.shape[1] < FLOAT64_BELOW
         self.dtype = np.dtype(np.float64) if wide else points.dtype
 
+    def row_numbers(self, which):
+        """Return which rows of X some of the queries are."""
+        return self.points.row_numbers(self.rows[which])
+
     def subset(self, which):
         """Return some of the queries."""
         subset = copy.copy(self)

@@ -10,13 +10,14 @@ from skhdkde._density import find_constant_features, warn_of_constant_features
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
 from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
-from skhdkde._utils.arrays import local, select
+from skhdkde._utils.arrays import local
 from skhdkde._utils.hints import hinted
 from skhdkde._utils.validation import (
     check_bandwidth,
     check_n_jobs,
     check_points,
     check_weights,
+    without_zeros,
 )
 
 
@@ -166,13 +167,12 @@ def select_bandwidth(
         ).ravel()
         if not (bandwidths > 0).all():
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
-    if weights is not None:
-        X, weights = select(X, weights > 0), weights[weights > 0]
+    X, weights, row_numbers = without_zeros(X, weights)
     constant = find_constant_features(X)
     if constant is not None:
         warn_of_constant_features(constant)
         X = constant.without(X)
-    points = TrainingPoints(X, weights)
+    points = TrainingPoints(X, weights, row_numbers=row_numbers)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)

@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import validate_data
 
-from skhdkde._utils.arrays import detached, local
+from skhdkde._utils.arrays import detached, local, select
 from skhdkde._utils.typing import FloatArray
 
 # float32 stays float32; everything else becomes float64.
@@ -86,6 +86,21 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
     if not weights.max() > 0.0:
         raise ValueError(ALL_ZERO)
     return relative_weights(weights, weights.max())
+
+
+def without_zeros(X: Any, weights: FloatArray | None) -> tuple:
+    """Return the points of positive weight, their weights and their rows in X.
+
+    Weights that are all equal are None, as are rows that are all of X.
+    """
+    rows = None
+    if weights is not None and not weights.all():
+        positive = weights > 0.0
+        rows = np.flatnonzero(positive)
+        X, weights = select(X, positive), weights[positive]
+    if weights is not None and (weights == 1.0).all():
+        weights = None
+    return X, weights, rows
 
 
 def relative_weights(weights: Any, heaviest: float) -> FloatArray:
