@@ -40,8 +40,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     n_neighbors_: int
     neighbors_index_: str | None
     approximation_: Report | None
-    constant_features_: np.ndarray
-    discrete_features_: np.ndarray
+    _constant_columns: tuple[int, ...]
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -144,9 +143,14 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         with hinting(self._parameter_constraints, vars(self)):
             super()._validate_params()
 
+    @property
+    def constant_features_(self) -> np.ndarray:
+        """Columns that have one value in all training points."""
+        return np.array(self._constant_columns, dtype=int)
+
     def _set_apart(self, found):
         """Record constant features; return them if the density is to be without them."""
-        self.constant_features_ = columns_of(found)
+        self._constant_columns = tuple(columns_of(found).tolist())
         if found is None or sees_constant_features(self):
             return None
         warn_of_constant_features(found, getattr(self, "feature_names_in_", None))

@@ -46,8 +46,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     differs, above all with duplicates, is in the user guide.
 
     Parameters are those of the other class, with these restrictions: `algorithm` is
-    "exact", `covariance_type` "spherical", "diag" or "full", `covariance_estimator` and
-    `mixture` None and `adaptive` False.
+    "exact", `covariance_type` "spherical", "diag" or "full", `discrete_features`,
+    `covariance_estimator` and `mixture` None and `adaptive` False.
 
     Parameters
     ----------
@@ -69,6 +69,9 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     adaptive : bool, default=False
         False.
+
+    discrete_features : None
+        None.
 
     covariance_estimator : None
         "full" takes the estimate of Ledoit and Wolf.

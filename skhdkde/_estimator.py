@@ -347,6 +347,13 @@ class HighDimKernelDensity(BaseKernelDensity):
         self.__dict__ = fitted.__dict__
         return self
 
+    @property
+    def discrete_features_(self) -> np.ndarray:
+        """Columns that were taken as discrete; constant ones are not among them."""
+        return (
+            np.empty(0, dtype=int) if self._discrete is None else self._discrete.columns
+        )
+
     def _kinds_apart(self, X):
         """Return points, what they were before discrete features were spread, constants.
 
@@ -354,12 +361,10 @@ class HighDimKernelDensity(BaseKernelDensity):
         if there are none.
         """
         spread = self._discrete = None
-        self.discrete_features_ = np.empty(0, dtype=int)
         if self.discrete_features is not None:
             X, names = np.asarray(X), getattr(self, "feature_names_in_", None)
             self._discrete = find_discrete_features(X, self.discrete_features, names)
         if self._discrete is not None:
-            self.discrete_features_ = self._discrete.columns
             spread = self._discrete.before(X)
             X = self._discrete.spread(X, seed_beside(self.random_state))
         constant = self._set_apart(find_constant_features(X))

@@ -148,10 +148,15 @@ def fit_density(training, estimator, constant=None):
         bandwidth = within(bandwidth, largest, search is not None, training.shape[0])
     density = training.density(structure, components, kernel, bandwidth)
     if constant is not None:
-        spherical = structure.covariance_type == "spherical"
-        unit = 1.0 if spherical else training.typical_deviation()
-        density.constant = constant.with_kernel(kernel, bandwidth * unit)
+        density.constant = _in_units(constant, density, structure, training)
     return Fitted(density, structure, search, training.approximation(density))
+
+
+def _in_units(constant, density, structure, training):
+    """Return constant features with kernels as wide as those of a typical feature."""
+    spherical = structure.covariance_type == "spherical"
+    unit = 1.0 if spherical else training.typical_deviation()
+    return constant.with_kernel(density.kernel, density.bandwidth * unit)
 
 
 def _by_rule(training, points, rule, kernel):

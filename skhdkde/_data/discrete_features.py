@@ -152,7 +152,7 @@ def columns_wanted(wanted: Any, n_features: int, names: Any) -> IntArray:
     if len(asked) and asked.dtype.kind not in "iu":
         raise ValueError(
             "discrete_features must be 'auto', a mask, indices or names, got "
-            f"{asked[0]!r} in it."
+            f"{asked.tolist()[0]!r} in it."
         )
     if len(asked) and not (-n_features <= asked.min() and asked.max() < n_features):
         raise ValueError(

@@ -110,9 +110,8 @@ class Table:
             f"are so narrow, down to {least:.2g} of a step, that they tell values apart: "
             f"{listed(self._names, narrow)}. With "
             f"covariance_type={covariance_type!r} log densities then measure how narrow "
-            "kernels are, not how likely values are. Leave such features out, add noise "
-            "to them, uniform over one step, or pass covariance_type='spherical'. The "
-            "fitted data_report_ has all features."
+            "kernels are, not how likely values are. Pass discrete_features='auto', or "
+            "leave such features out. The fitted data_report_ has all features."
         )
 
     @property

@@ -21,8 +21,9 @@ from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import Moments, Scatter, expected_squared_error
 from skhdkde._utils.threads import openmp_after_fork
 
-# Of the standardised features, added to the variances of a component.
-RIDGE = 1e-3
+# Of the standardised features, added to the variances of a component; and less, for
+# features that follow from others.
+RIDGE, SMALL_RIDGE = 1e-3, 1e-5
 # Least share of the identity: two points alone have a covariance of rank one.
 LEAST_SHRINKAGE = 1e-8
 # Variance of a standardised feature that is rounding.
@@ -38,16 +39,24 @@ class MixtureSpec:
 
     covariance_type: str
     n_components: int
+    ridge: float = RIDGE
 
     def __repr__(self):
-        return f"GaussianMixture({self.n_components}, {self.covariance_type!r})"
+        ridge = "" if self.ridge == RIDGE else f", reg_covar={self.ridge!r}"
+        return f"GaussianMixture({self.n_components}, {self.covariance_type!r}{ridge})"
+
+    def finer(self):
+        """Return the mixture with a small ridge; None if it has, or has no use of it."""
+        if self.covariance_type != "full" or self.ridge == SMALL_RIDGE:
+            return None
+        return MixtureSpec(self.covariance_type, self.n_components, SMALL_RIDGE)
 
     def fit(self, Z, random_state):
         """Return a mixture fitted to standardised points."""
         return GaussianMixture(
             self.n_components,
             covariance_type=self.covariance_type,
-            reg_covar=RIDGE,
+            reg_covar=self.ridge,
             random_state=random_state,
         ).fit(Z)
 
@@ -264,8 +273,9 @@ def _gram_spectrum(roots, shares):
 def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
     """Return the whitenings of a mixture; each row goes with its likeliest component."""
     standardization = Whitening(np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    moments = Moments.of(X, weights)
     if isinstance(mixture, MixtureSpec):
-        standardization = standardizing(Moments.of(X, weights), fallback)
+        standardization = standardizing(moments, fallback)
     Z = standardization.apply(X)
     if isinstance(mixture, MixtureSpec):
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
@@ -275,13 +285,13 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
     else:
         fitted = mixture
     labels = fitted.predict(Z)
-    constant, found = Z.var(axis=0) <= LEAST_VARIANCE, []
+    constant, found = ~moments.varies, []
     for c in np.unique(labels):
         linear = _precision_root(fitted, c, X.shape[1])
         scale = standardization.linear
         linear = linear * (scale if linear.ndim == 1 else scale[:, None])
         if constant.any():
-            typical = standardizing(Moments.of(X, weights), fallback).linear[constant]
+            typical = standardizing(moments, fallback).linear[constant]
             at = constant if linear.ndim == 1 else (constant, constant)
             linear[at] = typical
         center = standardization.invert(fitted.means_[c])

@@ -132,7 +132,8 @@ class FarRows:
             return
         feature = int(decided[0])
         number = feature if feature_numbers is None else feature_numbers[feature]
-        what = f"{self._said(feature, number, typical)} {len(decided)} of {len(share)} features"
+        of_all = f"{len(decided)} of {len(share)} features"
+        what = f"{self._said(feature, number, typical)} {of_all}"
         cure = (
             "If they are fill values or errors, remove them; if not, "
             "covariance_type='spherical' without preserve_variance takes no variances."

@@ -371,6 +371,10 @@ def search_structures(folds, structures, kernels):
         if len(family) > 1 and family[-1] < family[-2]:
             continue  # more components would be worse still
         family.append(race.enter(structure, kernels))
+    ahead = race.first.structure
+    finer = ahead.mixture.finer() if isinstance(ahead.mixture, MixtureSpec) else None
+    if finer is not None:
+        race.enter(replace(ahead, mixture=finer), kernels)
     best, candidates = race.finish()
     curve = best.curve
     search = BandwidthSearch(

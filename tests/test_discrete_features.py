@@ -1,0 +1,263 @@
+"""Discrete features: values on a lattice are spread over its cells, and come back.
+
+Log densities are held against the log probabilities of the laws that the data are from.
+"""
+
+import pickle
+import warnings
+
+import numpy as np
+import oracles
+import pandas as pd
+import pytest
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import binom, norm, poisson
+from sklearn.base import clone
+
+from skhdkde import HighDimKernelDensity
+from skhdkde._data import find_discrete_features
+
+
+def discrete(**params):
+    params = {"discrete_features": "auto", "random_state": 0} | params
+    return HighDimKernelDensity(**params)
+
+
+def counts(n=400, d=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.poisson([1.0, 3.0, 7.0, 2.0, 5.0][:d], size=(n, d)).astype(float)
+
+
+def spread(kde):
+    """Return the training points that the sums are over."""
+    return kde._density.components[0].points.in_data_units(slice(None))
+
+
+@pytest.mark.parametrize("d", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_log_probabilities_of_independent_counts(d):
+    rng = np.random.default_rng(0)
+    rate, n = rng.uniform(1.0, 8.0, size=d), 20_000 if d == 8 else 8_000
+    X, fresh = rng.poisson(rate, size=(n, d)), rng.poisson(rate, size=(4000, d))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows in the tails
+        kde = discrete(covariance_type="auto").fit(X.astype(float))
+    truth = poisson(rate).logpmf(fresh).sum(axis=1).mean()
+    assert_array_equal(kde.discrete_features_, np.arange(d))
+    assert abs(truth - kde.score_samples(fresh).mean()) < 0.02 * d
+
+
+@pytest.mark.filterwarnings("ignore:the bandwidth:UserWarning")
+@pytest.mark.parametrize("step, allowed", [(1.0, 0.003), (5.0, 0.012)])
+def test_rounded_normal_data(step, allowed):
+    """Mean over draws of what is lost to the best bandwidth for unrounded data."""
+    lost = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed + 1)
+        X, fresh = rng.normal(170.0, 10.0, size=(2, 10_000, 1))
+        of = [HighDimKernelDensity(bandwidth=h).fit(X) for h in (1.5, 2.0, 2.5)]
+        best = max(kde.score_samples(fresh).mean() for kde in of)
+        kde = discrete().fit(np.round(X / step) * step)
+        lost.append(best - kde.score_samples(fresh).mean())
+        assert 0.3 * step <= kde.bandwidth_ < 4.0
+    assert np.mean(lost) < allowed
+
+
+@pytest.mark.filterwarnings("ignore:the bandwidth:UserWarning")
+def test_a_binomial_law_and_its_sum():
+    rng = np.random.default_rng(0)
+    X = rng.binomial(20, 0.5, size=(10_000, 1)).astype(float)
+    kde, lattice = discrete().fit(X), np.arange(21.0)[:, None]
+    log_p = binom(20, 0.5).logpmf(lattice[:, 0])
+    found = kde.score_samples(lattice)
+    assert abs(np.sum(np.exp(log_p) * (log_p - found))) < 0.005
+    assert np.exp(found).sum() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:the bandwidth:UserWarning")
+def test_two_features_rounded_to_their_deviation():
+    rng = np.random.default_rng(0)
+    X, fresh = rng.standard_normal((2, 10_000, 2))
+    kde = discrete().fit(np.round(X))
+    truth = norm.logpdf(fresh).sum(axis=1).mean()
+    assert truth - kde.score_samples(fresh).mean() < 0.05
+
+
+@pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full", "local"])
+def test_samples_are_values_of_the_features(covariance_type):
+    rng = np.random.default_rng(0)
+    X = np.column_stack(
+        [
+            rng.standard_normal(500),
+            rng.integers(0, 2, 500),
+            10.0 + 0.25 * rng.integers(0, 9, 500),
+        ]
+    )
+    kde = discrete(covariance_type=covariance_type).fit(X)
+    drawn = kde.sample(2000, random_state=0)
+    assert set(np.unique(drawn[:, 1])) == {0.0, 1.0}
+    assert set(np.unique(drawn[:, 2])) <= set(np.unique(X[:, 2]))
+    assert len(np.unique(drawn[:, 0])) == 2000
+    assert drawn[:, 1].mean() == pytest.approx(X[:, 1].mean(), abs=0.07)
+
+
+def test_training_points_are_scored_where_they_were_given():
+    """Left out of the sum, which is over points that are spread."""
+    X = counts()
+    kde = discrete(bandwidth=0.7).fit(X)
+    Y = spread(kde)
+    expected = oracles.log_density(X, Y, 0.7, leave_out=np.arange(len(X)))
+    assert_allclose(kde.score_samples(None), expected.astype(float), rtol=1e-8)
+    assert_allclose(kde.diagnose().log_density, kde.score_samples(None))
+    assert_allclose(kde.held_out_log_density_, kde.score_samples(None))
+    expected = oracles.log_density(X[:20], Y, 0.7).astype(float)
+    assert_allclose(kde.score_samples(X[:20]), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("covariance_type", ["diag", "full", "local"])
+@pytest.mark.parametrize("algorithm", ["exact", "neighbors", "sampling"])
+def test_training_points_of_structures(covariance_type, algorithm):
+    """The own point, which is elsewhere in the cell, is left out."""
+    X = counts(600)
+    params = {"covariance_type": covariance_type, "algorithm": algorithm}
+    kde = discrete(bandwidth=0.4, **params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # stated errors
+        kde.fit(X)
+        own, all_points = kde.score_samples(None), kde.score_samples(X)
+    assert (own < all_points + 0.1).mean() > 0.95
+    assert np.corrcoef(own, all_points)[0, 1] > 0.7
+    assert abs(np.median(kde.held_out_log_density_ - own)) < 0.5
+
+
+def test_equal_rows_are_data_where_all_is_discrete():
+    X = np.random.default_rng(0).integers(0, 3, size=(500, 3)).astype(float)
+    kde = discrete().fit(X)  # no warning of duplicates
+    assert kde.bandwidth_search_.n_copies == 0
+    with pytest.warns(UserWarning, match="exact duplicates"):
+        HighDimKernelDensity().fit(X)
+
+
+def test_equal_rows_are_duplicates_where_another_feature_varies():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal(200), rng.integers(0, 3, 200)])
+    X = np.vstack([X, X[:50]])
+    with pytest.warns(UserWarning, match="50 of the 250 training points are exact"):
+        kde = discrete().fit(X)
+    assert kde.bandwidth_search_.n_copies == 50
+
+
+def test_rows_in_another_order():
+    X, Q = counts(), counts(20, seed=1)
+    order = np.random.default_rng(0).permutation(len(X))
+    one, other = (discrete(bandwidth=0.6).fit(rows) for rows in (X, X[order]))
+    assert_allclose(one.score_samples(Q), other.score_samples(Q), rtol=1e-12)
+    again = discrete(bandwidth=0.6, random_state=1).fit(X)
+    assert np.abs(one.score_samples(Q) - again.score_samples(Q)).max() > 1e-3
+
+
+def test_mask_indices_and_names():
+    frame = pd.DataFrame(counts(), columns=["a", "b", "c"])
+    expected = discrete(bandwidth=0.6, discrete_features=[0, 2]).fit(frame)
+    for wanted in ([True, False, True], np.array([2, 0]), ["c", "a"], (-1, 0)):
+        kde = discrete(bandwidth=0.6, discrete_features=wanted).fit(frame)
+        assert_array_equal(kde.discrete_features_, [0, 2])
+        assert_array_equal(kde.score_samples(frame), expected.score_samples(frame))
+        assert_array_equal(clone(kde).fit(frame).discrete_features_, [0, 2])
+    for nothing in (None, [], [False] * 3):
+        kde = discrete(bandwidth=0.6, discrete_features=nothing).fit(frame)
+        assert len(kde.discrete_features_) == 0
+
+
+@pytest.mark.parametrize(
+    "wanted, message",
+    [
+        ([True, False], r"mask of shape \(2,\), expected \(4,\)"),
+        ([0, 7], "index beyond the 4 features"),
+        (["a"], "names of features, which X has none of"),
+        ([0.5], "must be 'auto', a mask, indices or names, got 0.5"),
+        ([[0, 1]], "must be 1D"),
+        ([3], "feature 3, whose values are not on a lattice"),
+        ("all", "discrete_features"),
+    ],
+)
+def test_errors(wanted, message):
+    X = np.column_stack([counts(), np.random.default_rng(0).standard_normal(400)])
+    with pytest.raises(ValueError, match=message):
+        discrete(discrete_features=wanted).fit(X)
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="'e', which X has not"):
+        discrete(discrete_features=["a", "e"]).fit(frame)
+    with pytest.raises(ValueError, match="feature 'd', whose values"):
+        discrete(discrete_features=["d"]).fit(frame)
+
+
+def test_continuous_data_are_left_alone():
+    X = np.random.default_rng(0).standard_normal((300, 4))
+    X[:100, 3] = 0.0  # ties at one value are no lattice
+    kde = discrete().fit(X)
+    assert len(kde.discrete_features_) == 0
+    assert kde.bandwidth_ == HighDimKernelDensity(random_state=0).fit(X).bandwidth_
+
+
+def test_beside_constant_features_and_weights():
+    X = np.column_stack([np.full(400, 3.0), counts(), np.full(400, 0.5)])
+    weights = np.random.default_rng(0).integers(0, 3, 400).astype(float)
+    with pytest.warns(UserWarning, match="2 constant features of 5: columns 0, 4"):
+        kde = discrete(covariance_type="diag").fit(X, sample_weight=weights)
+    assert_array_equal(kde.discrete_features_, [1, 2, 3])
+    assert_array_equal(kde.constant_features_, [0, 4])
+    drawn = kde.sample(100, random_state=0)
+    assert_array_equal(drawn[:, 1:4], np.rint(drawn[:, 1:4]))
+    assert np.isfinite(kde.score_samples(None)).all()
+    assert np.isfinite(kde.held_out_log_density_).all()
+    again = pickle.loads(pickle.dumps(kde))
+    assert_array_equal(again.score_samples(X), kde.score_samples(X))
+
+
+def test_the_report_is_of_the_data_and_nothing_is_warned_of():
+    X = counts(800, 5)
+    kde = discrete(covariance_type="full", bandwidth=0.02)
+    kde.fit(X)
+    assert_array_equal(kde.data_report_.step, np.ones(5))
+    with pytest.warns(UserWarning, match="features of X are discrete"):
+        HighDimKernelDensity(covariance_type="full", bandwidth=0.02).fit(X)
+
+
+def test_not_on_dask():
+    from skhdkde.dask import DaskHighDimKernelDensity
+
+    kde = DaskHighDimKernelDensity(discrete_features="auto")
+    with pytest.raises(ValueError, match="discrete_features must be None"):
+        kde.fit(counts())
+
+
+@given(
+    st.sampled_from([1.0, 0.1, 0.25, 1e-3, 7.0, 1e6]),
+    st.floats(-1e3, 1e3),
+    st.integers(3, 60),
+    st.sampled_from([np.float64, np.float32]),
+    st.integers(0, 1000),
+)
+@examples(60)
+def test_values_are_spread_within_their_cells(step, offset, n_values, dtype, seed):
+    rng = np.random.default_rng(seed)
+    size = max(abs(offset), step)
+    if dtype == np.float32:  # a step of many digits
+        offset = np.float32(round(offset / step) * step)
+        if size / step > 1e3:
+            return
+    k = np.append(rng.integers(0, n_values, size=(400, 1)), [[0], [1]], axis=0)
+    X = (offset + step * k).astype(dtype)
+    if step < 1e6 * np.finfo(dtype).eps * size:
+        return
+    found = find_discrete_features(X, "auto", None)
+    assert_allclose(found.step, step, rtol=1e-3)
+    Y = found.spread(X, seed)
+    assert Y.dtype == dtype
+    assert np.abs(Y - X).max() <= 0.5001 * step
+    assert np.abs(Y - X).max() > 0.4 * step
+    assert np.mean(Y - X) == pytest.approx(0.0, abs=0.1 * step)
+    assert_allclose(found.rounded(Y), X, rtol=1e-5, atol=1e-3 * step)
