@@ -12,8 +12,8 @@ densities are log probabilities.
 # Counts of a known law
 # ---------------------
 #
-# Five counts in each of 3000 rows, from Poisson laws, so that the probability of every row
-# is known. ``covariance_type="auto"`` gives kernels the shape of the data, once with
+# Five counts in each of 3000 rows, from Poisson laws, so that the probability of every
+# row is known. ``covariance_type="auto"`` gives kernels the shape of the data, once with
 # values as they are and once as what they are.
 
 import warnings
@@ -53,9 +53,9 @@ for name, discrete_features in [("as they are", None), ("as counts", "auto")]:
 print(kde.data_report_)
 
 # %%
-# Where values are taken as they are, the log density depends on how many rows are the same
-# and on the width of kernels. As counts, it follows the log probability to within the error
-# bar of 3000 rows.
+# Where values are taken as they are, the log density depends on how many rows are the
+# same and on the width of kernels. As counts, it follows the log probability, as far as
+# 3000 rows tell it.
 
 figure, panels = plt.subplots(1, 2, figsize=(8, 4), sharex=True, layout="constrained")
 for axes, (name, log_density) in zip(panels, found.items(), strict=True):

@@ -119,7 +119,9 @@ def find_discrete_features(X: FloatArray, wanted: Any, names: Any):
         low, high = values.values[0], values.values[-1]
         if low == high:  # constant: that has a kernel of its own
             continue
-        step = values.step(eps) if automatic else common_step(values.values, eps)
+        step = (
+            _step_by_ties(values, eps) if automatic else common_step(values.values, eps)
+        )
         if not np.isnan(step):
             found.append((column, step, low, high))
         elif not automatic:
@@ -183,6 +185,17 @@ def occurrences(hashes: IntArray) -> IntArray:
     counts = np.empty(len(order), dtype=int)
     counts[order] = np.arange(len(order)) - starts
     return counts
+
+
+def _step_by_ties(values, eps):
+    """Return the step of a lattice that ties show, or NaN.
+
+    Few values beside one that nearly all rows have show no lattice, unless whole numbers.
+    """
+    whole = (values.values == np.rint(values.values)).all()
+    if values.nearly_constant() and not whole:
+        return np.nan
+    return values.step(eps)
 
 
 def _with_ties(X):

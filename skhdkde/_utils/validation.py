@@ -11,6 +11,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import validate_data
 
 from skhdkde._utils.arrays import detached, local, select
+from skhdkde._utils.frames import naming_columns
 from skhdkde._utils.typing import FloatArray
 
 # float32 stays float32; everything else becomes float64.
@@ -42,7 +43,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
     with ``reset`` they are recorded there. An array of another library stays one, with
     scikit-learn's ``array_api_dispatch``.
     """
-    with _naming("X"), rows_are_points(estimator, X):
+    with _naming("X"), rows_are_points(estimator, X), naming_columns(X):
         X = detached(X)
         return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
@@ -62,7 +63,7 @@ def rows_are_points(estimator: Any, X: Any) -> Iterator[None]:
 
 def check_points(X: Any) -> Any:
     """Return X as :func:`check_data` does, without an estimator."""
-    with _naming("X"):
+    with _naming("X"), naming_columns(X):
         X = detached(X)
         return check_array(X, dtype=_floats(X), input_name="X")
 

@@ -1,0 +1,70 @@
+"""What is said of single columns and entries of X that cannot be used."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+# How the types of dates and times, of pandas and polars, begin.
+TIMES = ("date", "time", "duration", "period")
+
+
+@contextlib.contextmanager
+def naming_columns(X: Any) -> Iterator[None]:
+    """Refuse dates, and add to errors which column or entry they come from."""
+    for name, dtype in _columns(X):
+        if str(dtype).lower().startswith(TIMES):
+            raise TypeError(
+                f"column {name!r} of X has dates or times ({dtype}): leave it out, or "
+                "pass numbers, such as days since a date."
+            )
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        where = _where_missing(X) if "NaN" in str(error) else _where_text(X)
+        if where:
+            error.args = (f"{error} {where}",)
+        raise
+
+
+def _columns(X):
+    """Return names and types of the columns of a data frame; nothing of other things."""
+    names, dtypes = getattr(X, "columns", None), getattr(X, "dtypes", None)
+    if names is None or dtypes is None or not hasattr(X, "__getitem__"):
+        return []
+    return list(zip(list(names), list(dtypes), strict=False))
+
+
+def _where_text(X):
+    """Return what is said of the first column that is not numeric, "" for none."""
+    for name, dtype in _columns(X):
+        values = np.asarray(X[name])
+        try:
+            values.astype(np.float64)
+        except (ValueError, TypeError):
+            first = next((v for v in values.tolist() if isinstance(v, str)), None)
+            shown = "" if first is None else f", such as {first!r}"
+            return (
+                f"Column {name!r} of X has {dtype}{shown}: leave it out, or make columns "
+                "of numbers of it, by OneHotEncoder or pandas.get_dummies."
+            )
+    return ""
+
+
+def _where_missing(X):
+    """Return which entry of X is the first that is missing, "" if that is not known."""
+    try:
+        values = np.asarray(X, dtype=np.float64)
+    except (ValueError, TypeError):
+        return ""
+    if values.ndim != 2 or not np.isnan(values).any():
+        return ""
+    row, column = np.argwhere(np.isnan(values))[0].tolist()
+    names = [name for name, _ in _columns(X)]
+    name = f" ({names[column]!r})" if names else ""
+    n_rows = int(np.isnan(values).any(axis=1).sum())
+    return (
+        f"The first NaN of {n_rows} rows with some is in row {row}, column "
+        f"{column}{name}."
+    )
