@@ -178,7 +178,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         known = self._look_at(blocks)
         constant = fitted._set_apart(known.constant_features())
         if constant is not None:
-            blocks = DaskTraining(constant.without(X), blocks.weights, self.verbose)
+            varying, weights = constant.without(X), blocks.weights
+            blocks = DaskTraining(varying, weights, self.verbose, given=X)
             known = self._look_at(blocks)
         fitted._training = blocks
         found = fit_density(known, self, constant)

@@ -611,8 +611,10 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
-        values = (getattr(self, name) for name in self._parameter_constraints)
-        listed = (v.tolist() if isinstance(v, np.ndarray) else v for v in values)
+        values = [getattr(self, name) for name in self._parameter_constraints]
+        arrays = (hasattr(v, "__array__") and not np.isscalar(v) for v in values)
+        pairs = zip(values, arrays, strict=True)
+        listed = (np.asarray(v).tolist() if array else v for v, array in pairs)
         return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate):

@@ -200,3 +200,13 @@ def test_a_tensor_with_a_gradient(backend):
     result = kde.fit(tensor).score_samples(tensor)
     assert not result.requires_grad
     assert (tensor.detach().numpy() == DATA[0]).all()
+
+
+@pytest.mark.parametrize("covariance_type", ["local", "auto"])
+def test_mixtures_with_dispatch(covariance_type):
+    """scikit-learn's do not work with it."""
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    kde = HighDimKernelDensity(covariance_type=covariance_type, random_state=0)
+    expected = kde.fit(X).score_samples(X)
+    with sklearn.config_context(array_api_dispatch=True):
+        assert_allclose(kde.fit(X).score_samples(X), expected)

@@ -291,7 +291,7 @@ def test_which_are_constant(kinds, n, dtype, seed):
     for k, kind in enumerate(kinds):
         X[:, k] = rng.choice([0.1, -7e5, 3e-9])
         if kind == "rounding":
-            X[rng.integers(n), k] *= 1.0 + 4e-15
+            X[rng.integers(n), k] *= 1.0 + 3e-16
         elif kind == "varies":
             X[:, k] = rng.standard_normal(n)
         elif kind == "one":
@@ -300,3 +300,57 @@ def test_which_are_constant(kinds, n, dtype, seed):
     kde = quiet(HighDimKernelDensity(bandwidth=1.0).fit, X)
     expected = constant if len(constant) < len(kinds) else []
     assert_array_equal(kde.constant_features_, expected)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "student"])
+@pytest.mark.parametrize("far", [1e100, 1e150, 1e200, 1e300])
+def test_far_queries_in_a_constant_feature(kernel, far):
+    """By the tail of the kernel of one feature."""
+    X = np.column_stack([data()[0][:, :1], np.ones(150)])
+    params = {"kernel": kernel, "bandwidth": 1.0, "covariance_type": "diag"}
+    kde = HighDimKernelDensity(degrees_of_freedom=3.0, **params)
+    quiet(kde.fit, X)
+    r = far / np.std(X[:, 0])
+    with np.errstate(over="ignore"):
+        expected = {
+            "gaussian": -0.5 * r * r,
+            "exponential": -r,
+            "student": -4.0 * np.log(r / np.sqrt(3.0)),
+        }[kernel]
+    at_value = kde.score_samples([[0.0, 1.0]])[0]
+    found = kde.score_samples([[0.0, far]])[0] - at_value
+    assert_allclose(found, expected, rtol=1e-6)
+    slope = {"gaussian": -r, "exponential": -1.0, "student": -4.0 / r}[kernel]
+    gradient = kde.log_density_gradient([[0.0, far]])[0, 1] * np.std(X[:, 0])
+    assert_allclose(gradient, slope, rtol=1e-6)
+
+
+def test_tiny_units_beside_a_constant_feature():
+    V, _ = data()
+    X = with_constant(V)
+    X[:, varying()] *= 1e-150
+    kde = quiet(HighDimKernelDensity().fit, X)
+    gradient = kde.log_density_gradient(X[:3])
+    assert np.isfinite(gradient).all()
+
+
+def test_large_offsets_are_no_constants():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([1e15 + rng.integers(0, 10, 200), rng.standard_normal(200)])
+    assert len(HighDimKernelDensity(bandwidth=1.0).fit(X).constant_features_) == 0
+
+
+@pytest.mark.usefixtures("in_this_thread")
+def test_points_without_weight_are_not_constant_on_dask():
+    rng = np.random.default_rng(0)
+    A = np.column_stack([rng.normal(size=300), np.full(300, 0.1), rng.normal(size=300)])
+    A[0], weights = [0.0, 5.0, 0.0], np.ones(300)
+    weights[0] = 0.0
+    params = {"bandwidth": 0.5, "covariance_type": "diag"}
+    one = quiet(HighDimKernelDensity(**params).fit, A, sample_weight=weights)
+    many = DaskHighDimKernelDensity(**params)
+    quiet(many.fit, da.from_array(A, chunks=(100, 3)), sample_weight=weights)
+    found = many.score_samples(None).compute()
+    assert_allclose(found, one.score_samples(None), rtol=1e-6)
+    diagnosis = many.diagnose().log_density
+    assert_allclose(diagnosis, one.diagnose().log_density, rtol=1e-6)

@@ -92,3 +92,21 @@ def test_missing_entries_are_said():
     kde = HighDimKernelDensity(bandwidth=1.0).fit(X.dropna())
     with pytest.raises(ValueError, match=message):
         kde.score_samples(X)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64"])
+def test_missing_entries_of_nullable_types(dtype):
+    X = frame()[["size", "flag"]].astype({"flag": "Int64"})
+    X.loc[7, "flag"] = pd.NA
+    X["flag"] = X["flag"].astype(dtype)
+    with pytest.raises(ValueError, match=r"first NaN .* row 7, column 1 \('flag'\)"):
+        HighDimKernelDensity(bandwidth=1.0).fit(X)
+
+
+def test_the_value_that_is_no_number_is_shown():
+    X = frame()[["size"]].assign(code=["1", "2", "x"] * 20)
+    with pytest.raises(ValueError, match="such as 'x'"):
+        HighDimKernelDensity().fit(X)
+    X["code"] = frame()["when"].dt.date
+    with pytest.raises((TypeError, ValueError), match="'code' of X has dates or times"):
+        HighDimKernelDensity().fit(X)

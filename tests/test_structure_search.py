@@ -334,8 +334,8 @@ def test_what_is_far_behind_is_not_looked_at_again(monkeypatch):
     """Most of the passes are over few of the points."""
     sizes, log_density = [], cross_validation.HeldOut.log_density
 
-    def spy(self, trials, every=1):
-        found = log_density(self, trials, every)
+    def spy(self, trials, places=None):
+        found = log_density(self, trials, places)
         sizes.append(found.size)
         return found
 
@@ -347,3 +347,34 @@ def test_what_is_far_behind_is_not_looked_at_again(monkeypatch):
     monkeypatch.setattr(cross_validation, "FEWEST_SCREENED", len(X) + 1)
     HighDimKernelDensity(covariance_type="auto", random_state=0).fit(X)
     assert screened < 0.4 * sum(sizes)
+
+
+@pytest.mark.filterwarnings("ignore:X has .* decide the variance:UserWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_rows_decide_the_tail(monkeypatch, seed):
+    """Which a few of the held-out points taken at random would miss."""
+    rng = np.random.default_rng([0, 8, 9][seed])
+    X = rng.normal(size=(1100, 8)) * np.where(rng.random((1100, 1)) < 0.002, 1e6, 1.0)
+    kde = HighDimKernelDensity(kernel="student", random_state=seed).fit(X)
+    monkeypatch.setattr(cross_validation, "FEWEST_SCREENED", 10**9)
+    every = HighDimKernelDensity(kernel="student", random_state=seed).fit(X)
+    found, best = (k.bandwidth_search_.mean_log_density.max() for k in (kde, every))
+    assert found == pytest.approx(best, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:X has .* decide the variance:UserWarning")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_search_goes_on_to_a_maximum(seed, weighted):
+    """However far it is from where a few queries have it."""
+    rng, weights = np.random.default_rng(seed), None
+    X = rng.normal(size=(1000, 3))
+    X[:2] *= 300.0
+    if weighted:
+        X[:2] /= 300.0
+        X[:10] *= 30.0
+        weights = np.where(np.arange(1000) < 10, 100.0, 1.0)
+    kde = HighDimKernelDensity(covariance_type="diag", random_state=0)
+    search = kde.fit(X, sample_weight=weights).bandwidth_search_
+    assert 0 < search.mean_log_density.argmax() < len(search.bandwidths) - 1
+    assert search.mean_log_density.max() > -25.0

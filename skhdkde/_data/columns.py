@@ -13,7 +13,6 @@ from skhdkde._utils.typing import FloatArray, IntArray
 # rounding; gaps that are looked at; parts of the smallest one that the step may be.
 ROUNDING, LEAST, N_GAPS = 4.0, 10.0, 64
 PARTS = np.arange(1.0, 9.0), np.arange(9.0, 1001.0)
-LARGEST_INTEGER = 2.0**53
 # How much farther from all others than these are from each other a code is, and how many
 # others there are at least; codes that are known by their name.
 FAR, FEWEST_OTHERS = 3.0, 3
@@ -97,7 +96,7 @@ def common_step(values: FloatArray, eps: float) -> float:
         Relative error of each.
     """
     largest = np.abs(values).max(initial=0.0)
-    if (values == np.rint(values)).all() and largest < LARGEST_INTEGER:
+    if (values == np.rint(values)).all() and largest <= 2.0 / eps:
         step = float(np.gcd.reduce(np.diff(values).astype(np.int64), initial=0))
         return step if step > 0.0 else np.nan
     exponent = np.frexp(largest)[1]  # so that no difference is out of range

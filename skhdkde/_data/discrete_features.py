@@ -16,11 +16,14 @@ import numpy as np
 
 from skhdkde._data.columns import Values, common_step
 from skhdkde._utils.hashing import row_hashes
+from skhdkde._utils.moments import is_constant
 from skhdkde._utils.random import STEP, mix_bits
 from skhdkde._utils.typing import FloatArray, IntArray
 
 # Bandwidth, in steps, below which kernels resolve what was drawn within a cell.
 LEAST_BANDWIDTH = 0.3
+# Numbers that there are in a cell, at least, once values are spread.
+FEWEST_PLACES = 1000.0
 # Rows among which ties are looked for first.
 N_SAMPLED = 2048
 
@@ -32,24 +35,37 @@ class DiscreteFeatures:
     Parameters
     ----------
     columns : ndarray of int of shape (n_discrete,)
-    step, least, most : ndarray of shape (n_discrete,)
-        Of their lattices, and smallest and largest value.
+    step : ndarray of shape (n_discrete,)
+        Of their lattices.
+    seen : list of ndarray
+        Values of each in the training points, ascending.
     """
 
     columns: IntArray
     step: FloatArray
-    least: FloatArray
-    most: FloatArray
+    seen: list[FloatArray]
+
+    @property
+    def least(self) -> FloatArray:
+        """Smallest values."""
+        return np.array([values[0] for values in self.seen])
+
+    @property
+    def most(self) -> FloatArray:
+        """Largest values."""
+        return np.array([values[-1] for values in self.seen])
 
     def spread(self, X: FloatArray, seed: int) -> FloatArray:
         """Return training points with values spread over the cells of the lattices.
 
-        What is added depends on the row and the seed. Equal rows are spread alike, and
-        remain duplicates, unless no other feature varies: then equal rows are what is to
-        be expected.
+        What is added depends on the seed and on what is in the row, but not on units.
+        Equal rows are spread alike, and remain duplicates, unless no other feature
+        varies: then equal rows are what is to be expected. Where float32 does not resolve
+        a cell, the points are float64.
         """
-        hashes, varying = row_hashes(X), np.flatnonzero(np.ptp(X, axis=0) > 0.0)
-        if not len(np.setdiff1d(varying, self.columns)):
+        X = self._resolving(X)
+        hashes, others = self._hashes(X)
+        if not others:
             hashes = mix_bits(hashes + occurrences(hashes).astype(np.uint64) * STEP)
         hashes = mix_bits(hashes ^ mix_bits(np.array([seed], dtype=np.uint64)))
         X = X.copy()
@@ -60,16 +76,39 @@ class DiscreteFeatures:
             X[:, column] += (step * uniform).astype(X.dtype)
         return X
 
+    def _hashes(self, X):
+        """Return hashes of rows, by the order of values, and whether others vary."""
+        varies = ~is_constant(X.min(axis=0), X.max(axis=0), X.dtype)
+        others = np.setdiff1d(np.flatnonzero(varies), self.columns)
+        columns = np.sort(np.concatenate([self.columns, others]))
+        places = [np.unique(X[:, k], return_inverse=True)[1].ravel() for k in columns]
+        return row_hashes(np.column_stack(places).astype(np.float64)), len(others) > 0
+
+    def _resolving(self, X):
+        """Return X in a dtype in which numbers are much denser than steps."""
+        pairs = zip(self.seen, self.step, strict=True)
+        fine = all(resolves(X.dtype, values, step) for values, step in pairs)
+        return X if fine else X.astype(np.float64)
+
     def before(self, X: FloatArray) -> SpreadPoints:
         """Return what is to be known of points X that are spread."""
         return SpreadPoints(X, LEAST_BANDWIDTH * float(self.step.min()))
 
     def rounded(self, X: FloatArray) -> FloatArray:
-        """Return points with these features on their lattices, in the range of values."""
+        """Return points with these features on their lattices, in the range of values.
+
+        Values that training points have are these, to the last bit.
+        """
         X = X.copy()
-        n_steps = np.rint((X[:, self.columns] - self.least) / self.step)
-        values = self.least + self.step * n_steps
-        X[:, self.columns] = np.clip(values, self.least, self.most)
+        for k, column in enumerate(self.columns):
+            step, seen = self.step[k], self.seen[k]
+            n_steps = np.rint((X[:, column] - self.least[k]) / step)
+            values = np.clip(self.least[k] + step * n_steps, seen[0], seen[-1])
+            place = np.searchsorted(seen, values - 0.5 * step)
+            nearest = seen[np.minimum(place, len(seen) - 1)]
+            X[:, column] = np.where(
+                np.abs(nearest - values) < 0.5 * step, nearest, values
+            )
         return X
 
 
@@ -116,30 +155,33 @@ def find_discrete_features(X: FloatArray, wanted: Any, names: Any):
     eps, found = float(np.finfo(X.dtype).eps), []
     for column in columns:
         values = Values.of(X[:, column].astype(np.float64))
-        low, high = values.values[0], values.values[-1]
-        if low == high:  # constant: that has a kernel of its own
-            continue
+        if is_constant(values.values[0], values.values[-1], X.dtype):
+            continue  # it has a kernel of its own
         step = (
             _step_by_ties(values, eps) if automatic else common_step(values.values, eps)
         )
-        if not np.isnan(step):
-            found.append((column, step, low, high))
+        fine = resolves(np.float64, values.values, step)  # not if the step is NaN
+        if fine:
+            found.append((column, step, values.values))
         elif not automatic:
             name = column if names is None else repr(names[column])
             raise ValueError(
                 f"discrete_features has feature {name}, whose values are not on a "
-                f"lattice: {values.values[:3].tolist()} and others have no common step. "
-                "Leave it out, or round it."
+                f"lattice: {values.values[:3].tolist()} and others have no common step, "
+                "or one that numbers of that size do not resolve. Leave it out, round "
+                "it, or subtract a number."
             )
     if not found:
         return None
-    which, *others = (np.array(own) for own in zip(*found, strict=True))
-    return DiscreteFeatures(which.astype(int), *others)
+    which, steps, seen = zip(*found, strict=True)
+    return DiscreteFeatures(np.array(which, dtype=int), np.array(steps), list(seen))
 
 
 def columns_wanted(wanted: Any, n_features: int, names: Any) -> IntArray:
     """Return the columns of a mask, of indices or of names."""
     asked = np.asarray(wanted)
+    if asked.dtype.kind in "OT" and asked.ndim == 1:  # of some other kind of list
+        asked = np.array(asked.tolist())
     if asked.dtype == bool:
         if asked.shape != (n_features,):
             raise ValueError(
@@ -175,6 +217,11 @@ def _named(asked, names):
     if missing:
         raise ValueError(f"discrete_features has {missing[0]!r}, which X has not.")
     return np.unique([places[name] for name in asked])
+
+
+def resolves(dtype: Any, values: FloatArray, step: float) -> bool:
+    """Return whether numbers of a dtype are much denser than a lattice."""
+    return bool(np.finfo(dtype).eps * np.abs(values).max() <= step / FEWEST_PLACES)
 
 
 def occurrences(hashes: IntArray) -> IntArray:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from skhdkde._density.density import plain_density
+from skhdkde._density.far_queries import in_range
 from skhdkde._kernels import KERNELS, make_kernel
 from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.arrays import DeviceArray, row_batches
-from skhdkde._utils.moments import ROUNDING
+from skhdkde._utils.moments import is_constant
 from skhdkde._utils.typing import FloatArray
 from skhdkde._utils.warnings import warn_user
 
@@ -56,7 +57,8 @@ class ConstantFeatures:
         """Return these with kernels of a kind, of a bandwidth in data units."""
         own = KERNELS[kernel.name] if kernel.name in KERNELS else None
         own = own or make_kernel(kernel.name, 1, kernel.degrees_of_freedom)
-        points = TrainingPoints(np.zeros((1, 1)), None)
+        scale = 2.0 ** -np.frexp(bandwidth)[1]  # squares of bandwidths are in range
+        points = TrainingPoints(np.zeros((1, 1)), None, scale=scale)
         return dataclasses.replace(self, density=plain_density(points, own, bandwidth))
 
     def without(self, X: Any) -> Any:
@@ -71,7 +73,7 @@ class ConstantFeatures:
         if X is None:
             peak = self.density.log_density(np.zeros((1, 1)), ONE_THREAD)[0]
             return len(self.values) * peak
-        return self._each(X, self.density.log_density).sum(axis=1)
+        return self._each(X, self._log_density).sum(axis=1)
 
     def gradient(self, X: Any, of_others: FloatArray) -> FloatArray:
         """Return gradients of all features, from those of the others."""
@@ -81,8 +83,13 @@ class ConstantFeatures:
         gradient[np.isnan(gradient).any(axis=1)] = np.nan  # the density is zero there
         return gradient
 
-    def _gradient(self, X, options):
-        return self.density.gradient(X, options)[:, 0]
+    def _log_density(self, X):
+        near = in_range(X, self.density)
+        return near.log_density(self.density.log_density(near.X, ONE_THREAD))
+
+    def _gradient(self, X):
+        near = in_range(X, self.density)
+        return near.gradient(self.density.gradient(near.X, ONE_THREAD))[:, 0]
 
     def _each(self, X, method):
         """Return results of a method for each query and feature."""
@@ -90,7 +97,7 @@ class ConstantFeatures:
         with np.errstate(over="ignore"):
             for rows in row_batches(len(X), len(self.is_constant)):
                 steps = np.asarray(X[rows])[:, self.is_constant] - self.values
-                result = method(steps.reshape(-1, 1), ONE_THREAD)
+                result = method(steps.reshape(-1, 1))
                 found[rows] = result.reshape(steps.shape)
         return found
 
@@ -114,17 +121,11 @@ def find_constant_features(X: Any) -> ConstantFeatures | None:
         block = np.asarray(X[rows])[:, columns]
         least = np.minimum(least, block.min(axis=0))
         most = np.maximum(most, block.max(axis=0))
-        keep = is_constant(least, most)
+        keep = is_constant(least, most, X.dtype)
         columns, least, most = columns[keep], least[keep], most[keep]
         if not len(columns):
             return None
     return constant_at(columns, first[columns], X.shape[1])
-
-
-def is_constant(least: FloatArray, most: FloatArray) -> np.ndarray:
-    """Return which features do not vary, from their least and largest values."""
-    with np.errstate(over="ignore"):
-        return most - least <= ROUNDING * np.maximum(np.abs(least), np.abs(most))
 
 
 def constant_at(columns, values, n_features: int) -> ConstantFeatures | None:

@@ -12,6 +12,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
@@ -62,6 +63,7 @@ class MixtureSpec:
 
 
 @openmp_after_fork()
+@config_context(array_api_dispatch=False)  # which mixtures do not work with
 def fit_whitenings(
     X, weights, structure, random_state, *, fallback=None, refit_mixture=False
 ):

@@ -7,17 +7,21 @@ density of a power law). Such a query is brought nearer by a power of two, and i
 results are taken back.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skhdkde._density.constant_features import ConstantFeatures
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._pairwise import largest_entry
 from skhdkde._utils.arrays import row_batches
+
+if TYPE_CHECKING:
+    from skhdkde._density.constant_features import ConstantFeatures
 
 # Power of two of the largest coordinate, in scaled units, that squares are in range of.
 FARTHEST = 480
@@ -84,14 +88,10 @@ class Queries:
             return np.ldexp(values, exponents)
 
 
-def in_range(X: Any, density: Any, *, own: bool = False) -> Queries:
-    """Return queries in data units, or None, brought into the range of a density.
-
-    ``own`` says that they are training points as the density has them, without constant
-    features; so does None.
-    """
+def in_range(X: Any, density: Any) -> Queries:
+    """Return queries in data units, or None, brought into the range of a density."""
     constant, given = density.constant, None
-    if constant is not None and X is not None and not own:
+    if constant is not None and X is not None:
         X, given = constant.without(X), X
     found = Queries(X, density.kernel, constant=constant, given=given)
     if X is None or not len(X):

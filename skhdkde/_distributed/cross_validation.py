@@ -161,8 +161,8 @@ class BlockHeldOut(BaseHeldOut):
         pairs = zip(found, self.fitted, strict=True)
         return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
 
-    def log_density(self, trials, every=1):
-        return self._log_density(trials, self.folds.thinned(every), self.folds.split)
+    def log_density(self, trials, places=None):
+        return self._log_density(trials, self.folds.some(places), self.folds.split)
 
     def pilot(self, trials):
         queries = [self.folds.queries[0][:N_PILOT]]

@@ -59,14 +59,23 @@ except ImportError as error:
 class DaskTraining:
     """The blocks of training points and their weights, wherever they are.
 
+    Parameters
+    ----------
+    X, weights : dask arrays
+        Weights are None if there are none.
+    verbose : int
+    given : dask array, default=None
+        X with constant features, if it is without: as queries they have these.
+
     Attributes
     ----------
     weighted : bool
         Whether positive weights differ, once the sizes of blocks have been asked for.
     """
 
-    def __init__(self, X, weights, verbose):
+    def __init__(self, X, weights, verbose, given=None):
         self.X, self.weights, self.verbose = X, weights, verbose
+        self.given = X if given is None else given
         self.weighted = weights is not None
         self._blocks = self._counted = None
 
@@ -140,9 +149,8 @@ class DaskTraining:
     def at_own(self, density, kind):
         """Return results at the training points, each without itself, in their blocks."""
         rows = self.sizes()[:, 0].tolist()
-        X = da.Array(
-            self.X.dask, self.X.name, (tuple(rows), self.X.chunks[1]), self.X.dtype
-        )
+        X, (_, columns) = self.given, self.given.chunks
+        X = da.Array(X.dask, X.name, (tuple(rows), columns), X.dtype)
         step = self._rows_of_queries(sum(rows), X.shape[1])
         own = [
             (start, min(start + step, n), j)
@@ -177,8 +185,8 @@ class DaskTraining:
         last_index = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, keys = (f"{name}-queries", i), []
-            block = (Q.name, i, 0), i, Q.shape[1]
-            graph[query] = _checked_queries, *block, f"{name}-density", own is not None
+            checked = _checked_queries, (Q.name, i, 0), i, Q.shape[1], f"{name}-density"
+            graph[query] = checked
             for j, block in enumerate(blocks):
                 keys.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
@@ -297,12 +305,12 @@ def _at_queries(task, j, X, weights, queries, *rows):
     return _of(task, j, X, weights, queries.X, *rows)
 
 
-def _checked_queries(Q, i, n_features, density, own):
+def _checked_queries(Q, i, n_features, density):
     """Return block ``i`` of the queries, in range, or raise an error that names it."""
     with _noted(f"in block {i} of the queries X"):
         if Q.shape[1:] != (n_features,):
             raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
-        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density, own=own)
+        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density)
 
 
 @contextlib.contextmanager

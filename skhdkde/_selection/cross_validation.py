@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import functools
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ N_QUERIES = 2048
 N_COARSE = 24
 N_FINE = 7
 FINE_STEP = 0.07
-MAX_PASSES = 6
+MAX_PASSES = 60
 # Allowed error of a log sum in nats, and of coordinates, per distance to a neighbour.
 HELD_OUT_TOL = 1e-2
 FLOAT32_TOL = 1e-4
@@ -45,8 +46,9 @@ FULL_LADDER = (1, 2, 4)
 POINTS_PER_FEATURE = 2
 LARGEST_FULL = 1e9
 # Held-out points on which all structures are compared, if there are so many of them, and
-# how many standard errors behind the best one is not looked at again.
-N_SCREENED, FEWEST_SCREENED, SURELY = 256, 1024, 3.0
+# how many standard errors behind the best one is not looked at again; how many of those
+# farthest out, and of most weight, are among the points.
+N_SCREENED, FEWEST_SCREENED, SURELY, N_CERTAIN = 256, 1024, 3.0, 64
 # Difference in log h below which a bandwidth counts as tried.
 TRIED_SPACING = 1e-3
 
@@ -81,15 +83,47 @@ class BaseFolds:
     queries: list[np.ndarray]
     query_weights: np.ndarray
 
-    def thinned(self, every):
-        """Return every so manyth query of each fold."""
-        return [rows[::every] for rows in self.queries]
+    def points_of(self, fold: int) -> np.ndarray:
+        """Return the queries of a fold, in data units."""
+        return self.queries[fold]
 
-    def weights_of(self, every):
-        """Return the weights of these."""
-        ends = np.cumsum([len(rows) for rows in self.queries])[:-1]
-        folds = np.split(self.query_weights, ends)
-        return np.concatenate([own[::every] for own in folds])
+    def some(self, places: list[np.ndarray] | None) -> list[np.ndarray]:
+        """Return queries of each fold, by their places in it; all for None."""
+        if places is None:
+            return self.queries
+        return [own[place] for own, place in zip(self.queries, places, strict=True)]
+
+    def screened(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the places of some queries in each fold, and weights that stand for all.
+
+        Those farthest out and those of most weight are among them, since few such rows
+        may decide what is best. Of the others there are some at regular distances.
+        """
+        sizes = [len(own) for own in self.queries]
+        points = np.vstack([self.points_of(fold) for fold in range(len(sizes))])
+        certain = np.zeros(len(points), dtype=bool)
+        certain[np.argsort(-_outlyingness(points))[:N_CERTAIN]] = True
+        if np.ptp(self.query_weights) > 0.0:
+            certain[np.argsort(-self.query_weights)[:N_CERTAIN]] = True
+        rest = np.flatnonzero(~certain)
+        sampled = rest[:: max(len(rest) // N_SCREENED, 1)]
+        weights = self.query_weights.copy()
+        weights[sampled] *= len(rest) / len(sampled)
+        chosen = np.sort(np.concatenate([np.flatnonzero(certain), sampled]))
+        starts = np.cumsum([0, *sizes])
+        bounds = pairwise(starts)
+        places = [chosen[(a <= chosen) & (chosen < b)] - a for a, b in bounds]
+        return places, weights[chosen]
+
+
+def _outlyingness(X):
+    """Return how far points are from the median, in median distances of each feature."""
+    X = X.astype(np.float64)
+    distance = np.abs(X - np.median(X, axis=0))
+    unit = np.median(distance, axis=0)
+    unit[unit == 0.0] = np.inf  # no measure: most are equal
+    with np.errstate(over="ignore"):
+        return np.max(distance / unit, axis=1)
 
 
 class Folds(BaseFolds):
@@ -122,6 +156,9 @@ class Folds(BaseFolds):
     def held_out(self, structure):
         """Return log densities of the folds for a structure fitted to other points."""
         return HeldOut(self, structure)
+
+    def points_of(self, fold):
+        return self.X[self.queries[fold]]
 
     def components(self, structure):
         """Return, for each fold, the components fitted to the points outside of it."""
@@ -166,8 +203,10 @@ class BaseHeldOut(abc.ABC):
         self.components = components
 
     @abc.abstractmethod
-    def log_density(self, trials: list[Trial], every: int = 1) -> np.ndarray:
-        """Return log densities at every so manyth query, (n_queries, n_trials), nats."""
+    def log_density(
+        self, trials: list[Trial], places: list[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return log densities, (n_queries, n_trials), nats, at queries of each fold."""
 
     @abc.abstractmethod
     def pilot(self, trials: list[Trial]) -> np.ndarray:
@@ -238,8 +277,8 @@ class HeldOut(BaseHeldOut):
             self.components = [[c.as_float32() for c in f] for f in self.components]
         self._points = {}
 
-    def log_density(self, trials, every=1):
-        folds = zip(self.folds.thinned(every), self.components, strict=True)
+    def log_density(self, trials, places=None):
+        folds = zip(self.folds.some(places), self.components, strict=True)
         return np.vstack([self._of_fold(rows, own, trials) for rows, own in folds])
 
     def pilot(self, trials):
@@ -432,26 +471,25 @@ class Entrant:
 class Race:
     """Structures and kernels, of which those far behind are not looked at again.
 
-    All run at every so manyth held-out point. What is behind the first there by more
-    than ``SURELY`` standard errors of the difference, query by query, is out; it has its
-    difference on record. The others run at all points.
+    All run at few held-out points. What is behind the first there by more than ``SURELY``
+    standard errors of the difference, query by query, is out; it has its difference on
+    record. The others run at all points.
     """
 
     def __init__(self, folds):
         self.folds, self.entrants = folds, []
-        n_queries = len(folds.query_weights)
-        self.every = 1
-        if n_queries >= FEWEST_SCREENED:
-            self.every = n_queries // N_SCREENED
+        self.places, self.weights = None, folds.query_weights  # None for all of them
+        if len(self.weights) >= FEWEST_SCREENED:
+            self.places, self.weights = folds.screened()
 
     def enter(self, structure, kernels):
         """Let the kernels of a structure run; return the largest mean, in nats."""
         held_out = self.folds.held_out(structure)
         curves = _pilot(held_out, kernels)
-        _run(held_out, curves, self.folds.weights_of(self.every), self.every)
+        _run(held_out, curves, self.weights, self.places)
         self.entrants += [Entrant(structure, held_out, curve) for curve in curves]
         mean = max(curve.mean.max() for curve in curves)
-        if self.every > 1:
+        if self.places is not None:
             self._send_out()
         return mean
 
@@ -462,7 +500,7 @@ class Race:
 
     def _send_out(self):
         """Let go of what is needed to go on with those that are far behind."""
-        first, weights = self.first, self.folds.weights_of(self.every)
+        first, weights = self.first, self.weights
         for entrant in self.entrants:
             lack, error = entrant.behind(first, weights)
             if entrant is not first and not lack <= SURELY * error:  # NaN for -inf too
@@ -470,11 +508,11 @@ class Race:
 
     def finish(self):
         """Return the first of those left, at all points, and records of all."""
-        if self.every == 1:
+        if self.places is None:
             records = [(e, e.mean, e.curve.standard_error[e.curve.best]) for e in self]
             return self.first, tuple(e.candidate(*record) for e, *record in records)
-        screened, weights = self.first, self.folds.weights_of(self.every)
-        behind = {e: e.behind(screened, weights) for e in self}
+        screened = self.first
+        behind = {e: e.behind(screened, self.weights) for e in self}
         left = [entrant for entrant in self if entrant.held_out is not None]
         for held_out in {id(e.held_out): e.held_out for e in left}.values():
             own = [entrant for entrant in left if entrant.held_out is held_out]
@@ -507,8 +545,8 @@ def _family(structure):
     return structure.covariance_type, mixture
 
 
-def _run(held_out, curves, weights, every=1):
-    """Complete the curve of each kernel for one structure, at every so manyth query."""
+def _run(held_out, curves, weights, places=None):
+    """Complete the curve of each kernel for one structure, at queries of each fold."""
     for _ in range(MAX_PASSES):
         wanted = [(curve, curve.wanted()) for curve in curves]
         trials = [
@@ -516,7 +554,7 @@ def _run(held_out, curves, weights, every=1):
         ]
         if not trials:
             break
-        log_density, start = held_out.log_density(trials, every), 0
+        log_density, start = held_out.log_density(trials, places), 0
         for curve, bandwidths in wanted:
             columns = slice(start, start + len(bandwidths))
             curve.add(bandwidths, log_density[:, columns], weights)

@@ -15,17 +15,29 @@ def naming_columns(X: Any) -> Iterator[None]:
     """Refuse dates, and add to errors which column or entry they come from."""
     for name, dtype in _columns(X):
         if str(dtype).lower().startswith(TIMES):
-            raise TypeError(
-                f"column {name!r} of X has dates or times ({dtype}): leave it out, or "
-                "pass numbers, such as days since a date."
-            )
+            raise TypeError(_about_dates(name, dtype))
     try:
         yield
     except (ValueError, TypeError) as error:
         where = _where_missing(X) if "NaN" in str(error) else _where_text(X)
         if where:
-            error.args = (f"{error} {where}",)
+            error.args = (f"{str(error).rstrip('.')}. {where}",)
         raise
+
+
+def _about_dates(name, kind):
+    return (
+        f"column {name!r} of X has dates or times ({kind}): leave it out, or pass "
+        "numbers, such as days since a date."
+    )
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _columns(X):
@@ -43,7 +55,9 @@ def _where_text(X):
         try:
             values.astype(np.float64)
         except (ValueError, TypeError):
-            first = next((v for v in values.tolist() if isinstance(v, str)), None)
+            first = next((v for v in values.tolist() if not _is_number(v)), None)
+            if type(first).__name__.lower().startswith(TIMES):
+                return _about_dates(name, type(first).__name__)
             shown = "" if first is None else f", such as {first!r}"
             return (
                 f"Column {name!r} of X has {dtype}{shown}: leave it out, or make columns "
@@ -55,15 +69,18 @@ def _where_text(X):
 def _where_missing(X):
     """Return which entry of X is the first that is missing, "" if that is not known."""
     try:
-        values = np.asarray(X, dtype=np.float64)
+        if hasattr(X, "isna"):
+            missing = np.asarray(X.isna(), dtype=bool)
+        else:
+            missing = np.isnan(np.asarray(X, dtype=np.float64))
     except (ValueError, TypeError):
         return ""
-    if values.ndim != 2 or not np.isnan(values).any():
+    if missing.ndim != 2 or not missing.any():
         return ""
-    row, column = np.argwhere(np.isnan(values))[0].tolist()
+    row, column = np.argwhere(missing)[0].tolist()
     names = [name for name, _ in _columns(X)]
     name = f" ({names[column]!r})" if names else ""
-    n_rows = int(np.isnan(values).any(axis=1).sum())
+    n_rows = int(missing.any(axis=1).sum())
     return (
         f"The first NaN of {n_rows} rows with some is in row {row}, column "
         f"{column}{name}."

@@ -1,7 +1,7 @@
 """Moments of weighted points that merge: those of blocks give those of all."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -9,6 +9,17 @@ from skhdkde._utils.typing import FloatArray
 
 # Standard deviation, relative to the size of a feature, that is rounding.
 ROUNDING = 1e-14
+
+
+# Difference of two values, relative to their size, in units of the last digit, that is.
+ROUNDED = 4.0
+
+
+def is_constant(least: FloatArray, most: FloatArray, dtype: Any) -> np.ndarray:
+    """Return which features do not vary, from their least and largest values."""
+    with np.errstate(over="ignore"):
+        size = np.maximum(np.abs(least), np.abs(most))
+        return most - least <= ROUNDED * np.finfo(dtype).eps * size
 
 
 @dataclass(frozen=True)
