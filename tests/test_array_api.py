@@ -123,7 +123,7 @@ def test_auto_is_torch_for_tensors_on_a_gpu(tensors_as_on_a_gpu):
 
 
 def test_fit_leaves_the_data_where_they_are(tensors_as_on_a_gpu, monkeypatch):
-    """Of data as on a GPU, what reaches the host is small, with a sample of rows."""
+    """Little of data on a GPU reaches the host: a sample of rows."""
     sample, taken, to_numpy = 2048 * 8, [], torch.Tensor.numpy
 
     def spy(tensor, *args, **options):

@@ -341,14 +341,14 @@ def test_scales_matter_to_the_spherical_type_only(kind):
 
 
 def test_rare_values_have_their_own_size():
-    """Of a few that differ from the others the size counts, not how many they are."""
+    """Where few rows differ, by how much sets the scale, not how many they are."""
     X = np.column_stack([NORMAL, 1000.0 * (np.arange(400) < 12)])
     assert SCALES in said(X, bandwidth=0.5)[0]
 
 
 @pytest.mark.parametrize("kind", ["full", "auto"])
 def test_discrete_features_are_warned_of(kind):
-    """Of a redundant one-hot pair, a kernel knows one from the other."""
+    """A kernel tells apart the values of one feature of a redundant one-hot pair."""
     (message,) = said(ONE_HOT, covariance_type=kind)
     assert message.startswith(f"2 of 5 {DISCRETE}")
     assert "feature 3" in message

@@ -179,7 +179,7 @@ HINTS = {
 
 
 def test_all_parameters_of_others_are_known():
-    """Of scikit-learn's estimate and of scipy's: they are ours, or there is a hint."""
+    """Every parameter of scikit-learn's and of scipy's estimate is ours or has a hint."""
     theirs = parameters_of(KernelDensity) | parameters_of(scipy.stats.gaussian_kde)
     assert len(theirs) >= 11
     assert theirs <= parameters_of(HighDimKernelDensity) | HINTS.keys()

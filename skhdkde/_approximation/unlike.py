@@ -32,7 +32,7 @@ NEAR_HELD_AT, FAR_HELD_AT = 0.96, 0.98
 
 @dataclass(frozen=True)
 class Unlike:
-    """What is added to stated errors, in nats per nat of depth."""
+    """Says how much to add to stated errors, in nats per nat of depth."""
 
     lowest: float = -np.inf  # log sum below which queries are far
     far: float = 0.0

@@ -6,12 +6,12 @@
       check          the one warning about them, at fit, from a sample of rows
       report         DataReport, what users get, made when first asked for
 
-=======  ===============================================================================
-table    `Table`: reading, the warning, the pass over all rows
-report   `DataReport`, the public result, and how it is shown
-columns  single features: distinct values, lattices, codes for missing values
+=================  =====================================================================
+table              `Table`: reading, the warning, the pass over all rows
+report             `DataReport`, the public result, and how it is shown
+columns            single features: distinct values, lattices, codes for missing values
 discrete_features  values on lattices, spread over their cells: dequantisation
-=======  ===============================================================================
+=================  =====================================================================
 """
 
 from skhdkde._data.discrete_features import find_discrete_features

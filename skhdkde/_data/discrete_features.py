@@ -45,16 +45,6 @@ class DiscreteFeatures:
     step: FloatArray
     seen: list[FloatArray]
 
-    @property
-    def least(self) -> FloatArray:
-        """Smallest values."""
-        return np.array([values[0] for values in self.seen])
-
-    @property
-    def most(self) -> FloatArray:
-        """Largest values."""
-        return np.array([values[-1] for values in self.seen])
-
     def spread(self, X: FloatArray, seed: int) -> FloatArray:
         """Return training points with values spread over the cells of the lattices.
 
@@ -102,8 +92,8 @@ class DiscreteFeatures:
         X = X.copy()
         for k, column in enumerate(self.columns):
             step, seen = self.step[k], self.seen[k]
-            n_steps = np.rint((X[:, column] - self.least[k]) / step)
-            values = np.clip(self.least[k] + step * n_steps, seen[0], seen[-1])
+            n_steps = np.rint((X[:, column] - seen[0]) / step)
+            values = np.clip(seen[0] + step * n_steps, seen[0], seen[-1])
             place = np.searchsorted(seen, values - 0.5 * step)
             nearest = seen[np.minimum(place, len(seen) - 1)]
             X[:, column] = np.where(

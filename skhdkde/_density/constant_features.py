@@ -55,7 +55,7 @@ class ConstantFeatures:
 
     def with_kernel(self, kernel: Any, bandwidth: float) -> ConstantFeatures:
         """Return these with kernels of a kind, of a bandwidth in data units."""
-        own = KERNELS[kernel.name] if kernel.name in KERNELS else None
+        own = KERNELS.get(kernel.name)
         own = own or make_kernel(kernel.name, 1, kernel.degrees_of_freedom)
         scale = 2.0 ** -np.frexp(bandwidth)[1]  # squares of bandwidths are in range
         points = TrainingPoints(np.zeros((1, 1)), None, scale=scale)

@@ -1,4 +1,4 @@
-"""What is said of single columns and entries of X that cannot be used."""
+"""Names columns and entries of X that cannot be used, in errors."""
 
 import contextlib
 from collections.abc import Iterator
