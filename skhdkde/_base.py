@@ -21,7 +21,10 @@ Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[
     "gaussian", "student", "exponential", "tophat", "epanechnikov", "linear", "cosine"
 ]
-CovarianceType = Literal["spherical", "diag", "full", "local", "auto"]
+CovarianceType = Literal[
+    "spherical", "diag", "full", "local", "neighborhood", "auto", "stack"
+]
+FeatureMapName = Literal["auto", "yeo-johnson", "gaussianize"]
 Algorithm = Literal["exact", "neighbors", "sampling", "auto"]
 IndexName = Literal["hnsw", "ivf", "exact"]
 Backend = Literal["auto", "numpy", "keops", "torch"]
@@ -35,6 +38,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     degrees_of_freedom_: float
     covariance_type_: str
     preserve_variance_: bool
+    feature_maps_: Any  # FeatureMaps, or None
     backend_: str
     bandwidth_search_: Any  # a BandwidthSearch; None where nothing was searched
     n_neighbors_: int
@@ -51,7 +55,12 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
             Interval(Real, 0, None, closed="right"),
             StrOptions({"auto"}),
         ],
-        "covariance_type": [StrOptions({"spherical", "diag", "full", "local", "auto"})],
+        "covariance_type": [
+            StrOptions(
+                {"spherical", "diag", "full", "local", "neighborhood", "auto", "stack"}
+            )
+        ],
+        "feature_maps": [StrOptions({"auto", "yeo-johnson", "gaussianize"}), dict, None],
         "preserve_variance": ["boolean"],
         "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
         "discrete_features": ["array-like", StrOptions({"auto"}), None],
@@ -67,6 +76,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         ],
         "backend": [StrOptions(set(BACKENDS))],
         "n_jobs": [Integral, None],
+        "max_search_seconds": [Interval(Real, 0, None, closed="left"), None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -81,6 +91,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         covariance_type: CovarianceType = "spherical",
         preserve_variance: bool = False,
         adaptive: bool | int = False,
+        feature_maps: FeatureMapName | dict | None = None,
         discrete_features: Any = None,
         covariance_estimator: Any = None,
         mixture: Any = None,
@@ -90,6 +101,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         neighbors_index: IndexName | Any = None,
         backend: Backend = "auto",
         n_jobs: int | None = None,
+        max_search_seconds: float | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ):
@@ -99,6 +111,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.covariance_type = covariance_type
         self.preserve_variance = preserve_variance
         self.adaptive = adaptive
+        self.feature_maps = feature_maps
         self.discrete_features = discrete_features
         self.covariance_estimator = covariance_estimator
         self.mixture = mixture
@@ -108,6 +121,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.neighbors_index = neighbors_index
         self.backend = backend
         self.n_jobs = n_jobs
+        self.max_search_seconds = max_search_seconds
         self.verbose = verbose
         self.random_state = random_state
 

@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple] = {
     "mixture": (None,),
     "adaptive": (False,),
     "discrete_features": (None,),
+    "feature_maps": (None,),
 }
 
 
@@ -47,7 +48,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     Parameters are those of the other class, with these restrictions: `algorithm` is
     "exact", `covariance_type` "spherical", "diag" or "full", `discrete_features`,
-    `covariance_estimator` and `mixture` None and `adaptive` False.
+    `feature_maps`, `covariance_estimator` and `mixture` None and `adaptive` False.
 
     Parameters
     ----------
@@ -70,6 +71,9 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     adaptive : bool, default=False
         False.
 
+    feature_maps : None
+        None.
+
     discrete_features : None
         None.
 
@@ -91,6 +95,9 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     n_jobs : int, default=None
         Threads of each task. None means one, since the scheduler gives each worker as
         many tasks at once as it has threads.
+
+    max_search_seconds : float, default=None
+        Of the comparison of structures and tails, after which no further one is begun.
 
     verbose : int, default=0
         Whether to show progress, except of what is computed later.

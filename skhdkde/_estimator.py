@@ -17,6 +17,7 @@ from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
+from skhdkde._maps import resolve_maps
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
@@ -334,9 +335,11 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
         X, weights, row_numbers = without_zeros(X, weights)
+        names = getattr(fitted, "feature_names_in_", None)
+        maps = resolve_maps(self.feature_maps, X.shape[1], names)
         X, spread, constant = fitted._kinds_apart(X)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, constant)
+        found = fit_density(training, self, constant, maps)
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (

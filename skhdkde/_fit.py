@@ -10,12 +10,15 @@ import abc
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from skhdkde._approximation import approximate, prepare_index, wanted_index
 from skhdkde._density import (
+    Choice,
+    Member,
+    MixedDensity,
     Structure,
     check_far_rows,
     plain_density,
@@ -23,10 +26,13 @@ from skhdkde._density import (
     whiten_components,
 )
 from skhdkde._kernels import KERNELS, make_kernel
+from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection import (
     DEGREES_OF_FREEDOM,
     Folds,
+    SearchPlan,
+    Setting,
     bandwidth_by_rule,
     expand,
     merge_duplicates,
@@ -35,7 +41,7 @@ from skhdkde._selection import (
     standardized,
 )
 from skhdkde._utils.moments import Moments
-from skhdkde._utils.random import seed_from
+from skhdkde._utils.random import seed_beside, seed_from
 from skhdkde._utils.validation import check_bandwidth
 
 FEWEST_POINTS = 3
@@ -46,7 +52,8 @@ class Fitted:
     """What fit found."""
 
     density: Any
-    structure: Structure
+    covariance_type: str
+    structure: Structure  # that of the heaviest, if several are mixed
     search: Any
     approximation: Any = None  # None for ``algorithm="exact"``
 
@@ -58,11 +65,17 @@ class Fitted:
             "bandwidth_search_": self.search,
             "kernel_": density.kernel.name,
             "degrees_of_freedom_": density.kernel.degrees_of_freedom,
-            "covariance_type_": self.structure.covariance_type,
+            "covariance_type_": self.covariance_type,
             "preserve_variance_": self.structure.preserve_variance,
+            "feature_maps_": _maps_of(density),
             "n_neighbors_": 0 if approximation is None else approximation.n_neighbors,
             "neighbors_index_": None if approximation is None else approximation.kind,
         }
+
+
+def _maps_of(density):
+    """Return the fitted maps of features of the heaviest density, or None."""
+    return density.members[0].maps if isinstance(density, MixedDensity) else None
 
 
 class Training(abc.ABC):
@@ -74,10 +87,13 @@ class Training(abc.ABC):
         Number of points of positive weight, and of features.
     feature_numbers : ndarray of int of shape (n_features,) or None
         Of the features in the user's X; None if they are all of them.
+    maps : FeatureMaps or None
+        That the points have been through.
     """
 
     shape: tuple
     feature_numbers: Any = None
+    maps: Any = None
 
     @abc.abstractmethod
     def folds(self):
@@ -99,6 +115,14 @@ class Training(abc.ABC):
     def density(self, structure, components, kernel, bandwidth):
         """Return the density; ``components`` are None for the textbook's."""
 
+    def mixed(self, choices, found):
+        """Return the mixture of densities of mapped features."""
+        raise TypeError(f"{type(self).__name__} has no maps and no mixtures")
+
+    def under(self, maps):
+        """Return the training points under what is chosen of maps, and fitted maps."""
+        raise TypeError(f"{type(self).__name__} has no maps and no mixtures")
+
     @abc.abstractmethod
     def typical_deviation(self):
         """Return the median of the standard deviations of the features, data units."""
@@ -112,7 +136,7 @@ class Training(abc.ABC):
         return None
 
 
-def fit_density(training, estimator, constant=None):
+def fit_density(training, estimator, constant=None, maps=(None,)):
     """Fit the density that an estimator's parameters describe.
 
     Parameters
@@ -121,6 +145,8 @@ def fit_density(training, estimator, constant=None):
     estimator : HighDimKernelDensity or DaskHighDimKernelDensity
     constant : ConstantFeatures, default=None
         Of the data; the training points are without them.
+    maps : sequence, default=(None,)
+        What is compared of maps of features; see :func:`~skhdkde._maps.fit_maps`.
 
     Returns
     -------
@@ -128,16 +154,45 @@ def fit_density(training, estimator, constant=None):
     """
     if constant is not None:
         training.feature_numbers = np.flatnonzero(~constant.is_constant)
-    structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
-    kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
-    if by_folds(estimator, structure, kernels):
-        folds = training.folds()
-        structures = structures_of(structure, kernel, folds.shape)
-        structure, kernel, search = search_structures(folds, structures, kernels)
-        bandwidth = search.bandwidth
-    else:
-        structure = structures_of(structure, kernel, training.shape)[-1]
-    components = None if structure.plain else training.whiten(structure)
+        maps = [of_columns(m, ~constant.is_constant) for m in maps]
+    choices, search = _choices(training, estimator, list(dict.fromkeys(maps)))
+    found = [_density_of(training, choice, search is not None) for choice in choices]
+    density, first = found[0].density, choices[0]
+    if len(choices) > 1 or first.maps is not None:
+        density = training.mixed(choices, found)
+    if constant is not None:
+        density.constant = _in_units(constant, density, first, training)
+    kind = estimator.covariance_type
+    kind = kind if kind == "stack" else first.structure.covariance_type
+    search = search or found[0].search
+    approximation = training.approximation(density)
+    return Fitted(density, kind, first.structure, search, approximation)
+
+
+def _choices(training, estimator, maps):
+    """Return what is to be fitted, the heaviest first, and the search that chose it."""
+    kernels = kernels_of(estimator, training.shape[1])
+    asked = structure_of(estimator)
+    if not by_folds(estimator, asked, kernels, maps):
+        structure = structures_of(estimator, asked, kernels[0], training.shape)[-1]
+        return [Choice(maps[-1], structure, kernels[0], estimator.bandwidth)], None
+    folds = training.folds()
+    structures = structures_of(estimator, asked, kernels[0], folds.shape)
+    settings = [Setting(m, structure) for m in maps for structure in structures]
+    stacked = asked.covariance_type == "stack"
+    seconds = estimator.max_search_seconds
+    with SearchPlan(len(settings), folds.verbose, seconds) as plan:
+        return search_structures(folds, settings, kernels, plan, stacked)
+
+
+def _density_of(training, choice, searched):
+    """Return the density of a choice."""
+    structure, kernel, search = choice.structure, choice.kernel, None
+    components, bandwidth = None, choice.bandwidth
+    if choice.maps is not None:
+        training = training.under(choice.maps)
+    if choice.maps is not None or not structure.plain:
+        components = training.whiten(structure)
     points = training.points(components and components[0])
     if isinstance(bandwidth, str):
         bandwidth, search = _by_rule(training, points, bandwidth, kernel)
@@ -145,17 +200,24 @@ def fit_density(training, estimator, constant=None):
         bandwidth = check_bandwidth(bandwidth, points)
     if components is not None:
         largest = structure.largest_bandwidth(kernel, components[0])
-        bandwidth = within(bandwidth, largest, search is not None, training.shape[0])
+        sure = searched or search is not None
+        bandwidth = within(bandwidth, largest, sure, training.shape[0])
     density = training.density(structure, components, kernel, bandwidth)
-    if constant is not None:
-        density.constant = _in_units(constant, density, structure, training)
-    return Fitted(density, structure, search, training.approximation(density))
+    return Found(density, training.maps, search)
 
 
-def _in_units(constant, density, structure, training):
+class Found(NamedTuple):
+    """The density of a choice, its fitted maps, and the search for its bandwidth."""
+
+    density: Any
+    maps: Any
+    search: Any
+
+
+def _in_units(constant, density, choice, training):
     """Return constant features with kernels as wide as those of a typical feature."""
-    spherical = structure.covariance_type == "spherical"
-    unit = 1.0 if spherical else training.typical_deviation()
+    in_data_units = choice.structure.covariance_type == "spherical" and not choice.maps
+    unit = 1.0 if in_data_units else training.typical_deviation()
     return constant.with_kernel(density.kernel, density.bandwidth * unit)
 
 
@@ -197,12 +259,14 @@ class LocalTraining(Training):
     @functools.cached_property
     def _own(self):
         """The points on the host, for a structure: the caller's may change."""
-        return np.array(self._checked)
+        return np.array(self._checked) if self.maps is None else self._checked
 
     @functools.cached_property
     def _checked(self):
         """The points on the host, for what takes means and variances of them."""
         X = np.asarray(self.X)
+        if self.maps is not None:
+            return X  # far rows are nearer there
         check_far_rows(X, self.weights, self.row_numbers, self.feature_numbers)
         return X
 
@@ -215,6 +279,32 @@ class LocalTraining(Training):
             X, weights = X[distinct.index], distinct.points.weights
         n_duplicates = distinct.n_duplicates
         return Folds(X, weights, seed, distinct.index, n_duplicates, self.options)
+
+    def under(self, maps):
+        seed = seed_beside(self.estimator.random_state)
+        fitted = fit_maps(self._checked, self.weights, maps, seed)
+        discrete = self.discrete
+        if discrete is not None:
+            given = fitted.apply(np.asarray(discrete.given))
+            discrete = dataclasses.replace(discrete, given=given, least_bandwidth=0.0)
+        X = fitted.apply(self._checked)
+        mapped = LocalTraining(
+            X, self.weights, self.estimator, self.options, self.row_numbers, discrete
+        )
+        mapped.maps, mapped.feature_numbers = fitted, self.feature_numbers
+        return mapped
+
+    def mixed(self, choices, found):
+        members = [
+            Member(choice.weight, one.maps, one.density)
+            for choice, one in zip(choices, found, strict=True)
+        ]
+        choices = [
+            choice._replace(bandwidth=one.density.bandwidth)
+            for choice, one in zip(choices, found, strict=True)
+        ]
+        given = None if self.discrete is None else self.discrete.given
+        return MixedDensity(members, choices, self._own, given)
 
     def whiten(self, structure):
         seed = self.estimator.random_state
@@ -283,20 +373,23 @@ def structure_of(estimator):
     )
 
 
-def structures_of(structure, kernel, shape):
+def structures_of(estimator, structure, kernel, shape):
     """Return the structures that the one asked for stands for, with this kernel."""
-    if structure.covariance_type not in ("local", "auto"):
+    if structure.covariance_type not in ("local", "neighborhood", "auto", "stack"):
         return [structure]
-    found = expand(structure, *shape)
+    only_exact = estimator.algorithm != "exact" or estimator.adaptive is not False
+    found = expand(structure, *shape, neighborhoods=not only_exact)
     if kernel.name == "exponential":
-        found = [s for s in found if s.covariance_type != "local"]
+        shaped_alike = "spherical", "diag", "full"
+        found = [s for s in found if s.covariance_type in shaped_alike]
     return found
 
 
 def kernels_of(estimator, n_features):
     """Return the kernels among which the search chooses; one if there is no choice."""
     name, degrees = estimator.kernel, estimator.degrees_of_freedom
-    automatic = estimator.covariance_type == "auto" and name == "gaussian"
+    chosen = estimator.covariance_type in ("auto", "stack")
+    automatic = chosen and name == "gaussian"
     if not automatic and name != "student":
         return [KERNELS[name]]
     if degrees != "auto":
@@ -312,19 +405,27 @@ def sees_constant_features(estimator):
     the textbook's in the space of all features.
     """
     spherical = estimator.covariance_type == "spherical"
-    return spherical and not isinstance(estimator.bandwidth, str)
+    plain = spherical and estimator.feature_maps is None
+    return plain and not isinstance(estimator.bandwidth, str)
 
 
-def by_folds(estimator, structure, kernels):
+def by_folds(estimator, structure, kernels, maps):
     """Return whether the bandwidth is the best on folds that are held out.
 
     It is the best on points left out one by one where there is nothing to choose but a
-    bandwidth, and no point has a share in the shape of a kernel.
+    bandwidth, and no point has a share in the shape of a kernel or in maps.
     """
     if estimator.bandwidth != "kl" or kernels[0].compact:
         return False
     one_by_one = structure.plain and len(kernels) == 1 and kernels[0].name != "student"
-    return not one_by_one
+    return not (one_by_one and maps == [None])
+
+
+def of_columns(maps, columns):
+    """Return what is chosen of maps for some of the columns."""
+    if not isinstance(maps, tuple):
+        return maps
+    return tuple(m for m, kept in zip(maps, columns, strict=True) if kept)
 
 
 def check_foldable(distinct):
@@ -364,7 +465,8 @@ def check_combination(estimator):
     """Raise ValueError if parameters, each valid, do not go together."""
     kernel, kind = estimator.kernel, estimator.covariance_type
     compact = kernel in KERNELS and KERNELS[kernel].compact
-    structured = kind in ("local", "auto") or estimator.adaptive is not False
+    several = kind in ("local", "neighborhood", "auto", "stack")
+    structured = several or estimator.adaptive is not False
     if compact and (structured or estimator.preserve_variance):
         raise ValueError(
             f"kernel={kernel!r} is zero beyond its bandwidth; it works with "
@@ -395,13 +497,23 @@ def check_combination(estimator):
 def _check_rule(estimator, structured):
     """Raise ValueError if a bandwidth or rule does not go with other parameters."""
     rule, kind = estimator.bandwidth, estimator.covariance_type
-    searched = isinstance(rule, str) and rule == "kl"
-    if searched:
+    if isinstance(rule, str) and rule == "kl":
+        if kernels_of(estimator, 2)[0].compact and estimator.feature_maps:
+            raise ValueError(
+                f"kernel={estimator.kernel!r} is zero beyond its bandwidth: with "
+                "feature_maps it needs a number as bandwidth, as folds that are held out "
+                "may be out of reach."
+            )
         return
-    if kind == "auto":
+    if kind in ("auto", "stack"):
         raise ValueError(
-            "covariance_type='auto' compares structures at the bandwidths that are best "
-            f"for them: it needs bandwidth='kl', got {rule!r}."
+            f"covariance_type={kind!r} compares structures at the bandwidths that are "
+            f"best for them: it needs bandwidth='kl', got {rule!r}."
+        )
+    if estimator.feature_maps == "auto":
+        raise ValueError(
+            "feature_maps='auto' compares maps at the bandwidths that are best for them: "
+            f"it needs bandwidth='kl', got {rule!r}. Pass one of the maps."
         )
     if estimator.kernel == "student" and estimator.degrees_of_freedom == "auto":
         raise ValueError(

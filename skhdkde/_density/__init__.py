@@ -13,6 +13,7 @@ spherical. Without one the two units are the same.
 
 =================  ===================================================================
 density            `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
+mixed              `MixedDensity`: densities of mapped features, and mixtures of them
 components         `WhitenedPoints`: coordinates, local scales, shrinkage of centres
 whitening          `Whitening`, the map of a bandwidth matrix
 covariance         covariances, mixtures, spectra: what whitenings are made of
@@ -34,6 +35,7 @@ from skhdkde._density.constant_features import (
 )
 from skhdkde._density.covariance import (
     MixtureSpec,
+    PooledSpec,
     centering,
     covariance_spectrum,
     full_whitening,
@@ -43,10 +45,10 @@ from skhdkde._density.covariance import (
 )
 from skhdkde._density.density import (
     BaseDensity,
+    Choice,
     Component,
     Density,
     Structure,
-    at_bandwidth,
     plain_density,
     structured_density,
 )
@@ -60,6 +62,7 @@ from skhdkde._density.far_rows import (
     check_far_rows,
 )
 from skhdkde._density.kernel_widths import kernel_widths
+from skhdkde._density.mixed import Member, MixedDensity, responsibilities
 from skhdkde._density.sampling import (
     check_n_samples,
     draw,

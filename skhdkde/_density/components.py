@@ -87,6 +87,11 @@ class WhitenedPoints(Whitened):
         sq = np.maximum(sq, sq[apart].min())
         return np.sqrt(sq / np.average(sq, weights=self.weights))
 
+    def precisions(self):
+        """Return the diagonal of the precision matrix at ``h = 1``, (n_features,)."""
+        linear = self.whitening.linear
+        return linear**2 if linear.ndim == 1 else np.square(linear).sum(axis=1)
+
     def log_scales(self):
         """Return logs of what each point's density is multiplied by, (n_points,).
 
@@ -163,7 +168,15 @@ def _kth_neighbor_sq(points, k, options):
 
 
 def whiten_components(
-    X, weights, structure, random_state, options, *, fallback=None, refit_mixture=False
+    X,
+    weights,
+    structure,
+    random_state,
+    options,
+    *,
+    fallback=None,
+    refit_mixture=False,
+    reuse=None,
 ):
     """Return the training points of each component of a structure fitted to X.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
@@ -60,6 +61,59 @@ class MixtureSpec:
             reg_covar=self.ridge,
             random_state=random_state,
         ).fit(Z)
+
+
+@dataclass(frozen=True)
+class PooledSpec:
+    """Clusters whose covariances are shrunk to the one that they have in common.
+
+    They fill the gap between one full covariance, for which few points suffice, and one
+    for each component, for which many are needed.
+    """
+
+    n_components: int
+
+    def __repr__(self):
+        return f"PooledCovariances({self.n_components})"
+
+    def finer(self):
+        """Return None: the common covariance has no ridge."""
+        return None
+
+    def fit(self, Z, random_state):
+        """Return components fitted to standardised points."""
+        return PooledComponents(Z, self.n_components, random_state)
+
+
+class PooledComponents:
+    """The clusters of k-means, with covariances shrunk to that within clusters.
+
+    With ``n`` points in a cluster and ``d`` features the common one, as Ledoit and Wolf
+    estimate it, has the share ``2 d / (2 d + n)``. Attributes and `predict` are as those
+    of :class:`~sklearn.mixture.GaussianMixture`.
+    """
+
+    covariance_type = "full"
+
+    def __init__(self, Z, n_components, random_state):
+        n_components = min(n_components, len(Z))
+        self._clusters = KMeans(n_components, n_init=1, random_state=random_state).fit(Z)
+        labels, n_features = self._clusters.labels_, Z.shape[1]
+        means = [Z[labels == c].mean(axis=0) for c in range(n_components)]
+        self.means_ = np.array(means)
+        residuals = Z - self.means_[labels]
+        pooled = shrunk_covariance(residuals)
+        roots = []
+        for c in range(n_components):
+            own = residuals[labels == c]
+            share = 2.0 * n_features / (2.0 * n_features + len(own))
+            covariance = (1.0 - share) * (own.T @ own) / len(own) + share * pooled
+            roots.append(np.linalg.inv(np.linalg.cholesky(covariance)).T)
+        self.precisions_cholesky_ = np.array(roots)
+
+    def predict(self, Z):
+        """Return the nearest component of each point."""
+        return self._clusters.predict(Z)
 
 
 @openmp_after_fork()
@@ -276,10 +330,11 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
     """Return the whitenings of a mixture; each row goes with its likeliest component."""
     standardization = Whitening(np.zeros(X.shape[1]), np.ones(X.shape[1]))
     moments = Moments.of(X, weights)
-    if isinstance(mixture, MixtureSpec):
+    of_ladder = isinstance(mixture, MixtureSpec | PooledSpec)
+    if of_ladder:
         standardization = standardizing(moments, fallback)
     Z = standardization.apply(X)
-    if isinstance(mixture, MixtureSpec):
+    if of_ladder:
         fitted = mixture.fit(_in_proportion(Z, weights, random_state), random_state)
     elif refit or not hasattr(mixture, "means_"):
         sample = _in_proportion(Z, weights, random_state)

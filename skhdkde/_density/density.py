@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,20 @@ class Structure:
         if not self.preserve_variance:
             return np.inf
         return component.spread / np.sqrt(kernel.variance(component.n_features))
+
+
+class Choice(NamedTuple):
+    """What a density is a fit of, or one of the densities of a mixture.
+
+    ``maps`` are what :func:`~skhdkde._maps.fit_maps` fits, None for none. The bandwidth
+    is in whitened units of mapped features, or the name of a rule.
+    """
+
+    maps: Any
+    structure: Structure
+    kernel: Any
+    bandwidth: Any
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +209,13 @@ class Density(BaseDensity):
         self.largest_log_det = max(component.log_det for component in components)
 
     @property
+    def choices(self):
+        """What it is a fit of, as a list of one; None for the textbook's density."""
+        if self.structure is None:
+            return None
+        return [Choice(None, self.structure, self.kernel, self.bandwidth)]
+
+    @property
     def on_gpu(self):
         """Whether the training points are on a GPU."""
         return self.components[0].points.on_gpu
@@ -210,6 +231,12 @@ class Density(BaseDensity):
         if self.structure is None:
             return np.inf
         return self.structure.largest_bandwidth(self.kernel, self.whitened[0])
+
+    def at_bandwidth(self, bandwidth):
+        """Return the density of the same structure at another one, whitened units."""
+        return structured_density(
+            self.training, self.whitened, self.structure, self.kernel, bandwidth
+        )
 
     def log_total(self):
         """Return the log of the total weight."""
@@ -417,10 +444,3 @@ def structured_density(X, whitened, structure, kernel, bandwidth):
             Component(points, kernel, bandwidth, own.rows, log_det, local_scale)
         )
     return Density(components, X, whitened, structure)
-
-
-def at_bandwidth(density, bandwidth):
-    """Return the density of the same structure at another bandwidth, whitened units."""
-    return structured_density(
-        density.training, density.whitened, density.structure, density.kernel, bandwidth
-    )

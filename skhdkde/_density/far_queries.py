@@ -98,7 +98,7 @@ def in_range(X: Any, density: Any) -> Queries:
         return found
     largest = largest_entry(X)
     bounds = (_bound(largest, *frame) for frame in density.frames)
-    if max(bounds) < 2.0**FARTHEST:
+    if max(bounds, default=0.0) < 2.0**FARTHEST:
         return found
     X = np.array(X, dtype=np.float64)
     exponents = np.zeros(len(X), dtype=int)

@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_scalar
 
+from skhdkde._density.mixed import MixedDensity
 from skhdkde._utils.arrays import row_batches
 
 
@@ -16,14 +17,14 @@ def check_n_samples(n_samples):
 
 
 def draw(density, n_samples, rng):
-    """Draw points: a training point, then a step from the kernel.
+    """Draw points: a member of a mixture, a training point, a step from the kernel.
 
     The direction of the step is uniform in whitened coordinates, its length the
     bandwidth, times the local scale, times a draw from the radial law ``r^(d-1) k(r)``.
 
     Parameters
     ----------
-    density : Density
+    density : Density or MixedDensity
     n_samples : int
     rng : RandomState instance
 
@@ -38,6 +39,15 @@ def draw(density, n_samples, rng):
         If ``n_samples`` is no int, or not positive.
     """
     n_samples = check_n_samples(n_samples)
+    if isinstance(density, MixedDensity):
+        X = density.draw(n_samples, rng, _draw)
+    else:
+        X = _draw(density, n_samples, rng)
+    return with_constant(density, X, rng)
+
+
+def _draw(density, n_samples, rng):
+    """Draw points as :func:`draw` does, without constant features."""
     u = rng.uniform(size=n_samples)
     sizes = np.array([c.points.shape[0] for c in density.components])
     weights = np.concatenate(
@@ -59,7 +69,7 @@ def draw(density, n_samples, rng):
             own_rows = rows[batch][mine] - first[c]
             steps[mine] = density.components[c].moved(own_rows, steps[mine])
         X[batch] = steps
-    return with_constant(density, X, rng)
+    return X
 
 
 def with_constant(density, X, rng):

@@ -66,7 +66,9 @@ class KernelGridSums(RelativeSums):
             shifted = kernel.shift(kernel.energy(sq), reference)
             values = kernel.values(shifted, h, shifted, reference)
             sums[:, g] = to_host(values @ tile.weights)
-        return lowest, sums + state[1] * self._factors(lowest, state[0])
+        if state[1].any():  # not the first tile
+            sums += state[1] * self._factors(lowest, state[0])
+        return lowest, sums
 
     def _log_peaks(self, lowest):
         peaks = np.empty_like(lowest)

@@ -8,8 +8,8 @@
       LeaveOneOut                 points left out one by one: "nearest" and "kl"
         NearLeaveOneOut           the same by neighbours and a sample
       search_bandwidth            the maximum of a BandwidthCurve
-    search_structures             structures and tails, on points held out in folds
-      Folds -> HeldOut -> KernelCurve
+    search_structures             maps, structures and tails, on points held out in folds
+      Folds -> HeldOut -> KernelCurve, in a Race; stack
     HeldOutScores                 the setting that was chosen, on all training points
 
 All searches maximise a mean log density over points that had no share in the estimate.
@@ -20,7 +20,10 @@ rules                   the rules by name; `LeaveOneOut` for "kl" and "nearest";
                         reference rules
 duplicates              duplicates, exact and near ones, merged for a search
 curve                   `BandwidthCurve`, its maximum, the search that refines it
-cross_validation        folds, and structures ("auto") and tails compared on them
+cross_validation        folds, and log densities of their points by fits to the others
+structure_search        maps, structures and tails ("auto", "stack") compared on them
+stacking                weights of the mixture that is best on held-out points
+plan                    progress and time of a search
 held_out                every training point, scored by fits that did not see it
 neighbor_leave_one_out  "kl" on lists of neighbours
 profile                 the curve of a fitted density, for displays
@@ -35,9 +38,7 @@ from skhdkde._selection.cross_validation import (
     BaseFolds,
     BaseHeldOut,
     Folds,
-    expand,
     fold_ends,
-    search_structures,
 )
 from skhdkde._selection.curve import PARABOLA, BandwidthCurve
 from skhdkde._selection.duplicates import (
@@ -63,4 +64,6 @@ from skhdkde._selection.rules import (
     reference_bandwidth,
 )
 from skhdkde._selection.search_result import BandwidthSearch
+from skhdkde._selection.plan import SearchPlan
 from skhdkde._selection.select import select_bandwidth
+from skhdkde._selection.structure_search import Setting, expand, search_structures

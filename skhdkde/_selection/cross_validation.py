@@ -1,56 +1,40 @@
-"""The search for the structure, the kernel's tail and the bandwidth.
+"""Log densities of points by fits that did not see them, for the search over structures.
 
 What a covariance, a mixture or a neighbour distance says of its own training points is
-too good: they had a share in it. So the points are split. For each of up to five folds a
-structure is fitted to the other points, and the fold's mean log density is taken for all
-settings of bandwidth and degrees of freedom from one pass over the pairs. It estimates
-the Kullback-Leibler divergence from the true density, up to sign and a constant, as the
-leave-one-out mean does for the textbook's density.
+too good: they had a share in it. So the points are split. For each of up to five folds
+maps of features and a structure are fitted to the other points, and the fold's mean log
+density is taken for all settings of bandwidth and degrees of freedom from one pass over
+the pairs. It estimates the Kullback-Leibler divergence from the true density, up to sign
+and a constant, as the leave-one-out mean does for the textbook's density.
 """
 
 from __future__ import annotations
 
 import abc
+import copy
 import functools
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from skhdkde._density import MixtureSpec, standardizing, whiten_components
+from skhdkde._density import MixtureSpec, PooledSpec, standardizing, whiten_components
+from skhdkde._maps import fit_maps
 from skhdkde._pairwise import KernelGridSums, KernelSetting, KSmallest, reduce_pairs
-from skhdkde._selection.curve import CUBIC, BandwidthCurve
 from skhdkde._selection.rules import FLOAT64_BELOW, N_PILOT
-from skhdkde._selection.search_result import BandwidthSearch, Candidate
-from skhdkde._utils.arrays import weighted_mean
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import sampling_ranks
 
 DEGREES_OF_FREEDOM = (3.0, 5.0, 10.0, 30.0, 100.0)
 N_FOLDS = 5
 N_QUERIES = 2048
-# Bandwidths of the pilot, and of the pass over all queries around the best of them.
-N_COARSE = 24
-N_FINE = 7
-FINE_STEP = 0.07
-MAX_PASSES = 60
 # Allowed error of a log sum in nats, and of coordinates, per distance to a neighbour.
 HELD_OUT_TOL = 1e-2
 FLOAT32_TOL = 1e-4
 HELD_OUT_NEAREST_TOL = 1e-3
-# Components of a diagonal mixture: their least size, and most of them.
-DIAGONAL_LADDER = ((100, 25), (40, 50), (16, 100))
-FULL_LADDER = (1, 2, 4)
-# Points of a component with a full covariance, per feature, and cost of fitting one.
-POINTS_PER_FEATURE = 2
-LARGEST_FULL = 1e9
-# Held-out points on which all structures are compared, if there are so many of them, and
-# how many standard errors behind the best one is not looked at again; how many of those
-# farthest out, and of most weight, are among the points.
-N_SCREENED, FEWEST_SCREENED, SURELY, N_CERTAIN = 256, 1024, 3.0, 64
-# Difference in log h below which a bandwidth counts as tried.
-TRIED_SPACING = 1e-3
+# Held-out points on which all structures are compared, if there are many more of them;
+# how many of those farthest out, and of most weight, are among them.
+N_SCREENED, N_CERTAIN = 256, 64
 
 
 def fold_ends(n_points):
@@ -82,6 +66,17 @@ class BaseFolds:
 
     queries: list[np.ndarray]
     query_weights: np.ndarray
+    verbose: int = 0  # of what shows progress of the search
+
+    def under(self, spec):
+        """Return the folds with points under maps that are fitted outside of each."""
+        if spec is not None:
+            raise TypeError(f"{type(self).__name__} has no maps")
+        return self
+
+    def first(self):
+        """Return the first fold alone; None if a look at it is no cheaper than all."""
+        return None
 
     def points_of(self, fold: int) -> np.ndarray:
         """Return the queries of a fold, in data units."""
@@ -145,7 +140,9 @@ class Folds(BaseFolds):
     def __init__(self, X, weights, random_state, index, n_duplicates, options):
         self.X, self.weights, self.random_state = X, weights, random_state
         self.shape, self.n_duplicates = X.shape, n_duplicates
-        self.options = options.labelled("structure")
+        self.options, self.verbose, self.spec = options.quiet(), options.verbose, None
+        self._in_fold: dict[int, InFold] = {}
+        self._under: dict[Any, Folds] = {None: self}
         order = np.argsort(sampling_ranks(index, random_state))
         self.queries = np.split(order, fold_ends(len(X)))[:-1]
         everyone = np.concatenate(self.queries)
@@ -153,37 +150,86 @@ class Folds(BaseFolds):
         if weights is not None:
             self.query_weights = weights[everyone]
 
-    def held_out(self, structure):
-        """Return log densities of the folds for a structure fitted to other points."""
-        return HeldOut(self, structure)
+    def under(self, spec):
+        if spec not in self._under:
+            folds = copy.copy(self)
+            folds.spec, folds._in_fold = spec, {}
+            self._under[spec] = folds
+        return self._under[spec]
+
+    def first(self):
+        folds = copy.copy(self)
+        folds.queries = self.queries[:1]
+        folds.query_weights = self.query_weights[: len(self.queries[0])]
+        return folds
+
+    def held_out(self, structure, first=None):
+        """Return log densities of the folds for a structure fitted to other points.
+
+        ``first`` is what the first fold alone has given, to go on from.
+        """
+        return HeldOut(self, structure, first)
 
     def points_of(self, fold):
         return self.X[self.queries[fold]]
 
-    def components(self, structure):
-        """Return, for each fold, the components fitted to the points outside of it."""
-        fallback, fitted = fold_fallback(self.X, self.weights, structure), []
-        for queries in self.queries:
-            others = np.setdiff1d(np.arange(len(self.X)), queries)
-            weights = None if self.weights is None else self.weights[others]
-            fitted.append(
-                whiten_components(
-                    self.X[others],
-                    weights,
-                    structure,
-                    self.random_state,
-                    self.options,
-                    fallback=fallback,
-                    refit_mixture=True,
-                )
-            )
-        return fitted
+    def others(self, fold):
+        """Return the points outside of a fold."""
+        return np.setdiff1d(np.arange(len(self.X)), self.queries[fold])
+
+    def in_fold(self, fold):
+        """Return what all fits to the points outside of a fold have in common."""
+        if fold not in self._in_fold:
+            self._in_fold[fold] = self._mapped(fold)
+        return self._in_fold[fold]
+
+    def _mapped(self, fold):
+        if self.spec is None:
+            return InFold(self.X, np.zeros(len(self.queries[fold])), {})
+        others, weights = self.others(fold), self.weights
+        weights = None if weights is None else weights[others]
+        maps = fit_maps(self.X[others], weights, self.spec, self.random_state)
+        own = self.X[self.queries[fold]]
+        return InFold(maps.apply(self.X), maps.log_jacobian(own), {})
+
+    def components(self, structure, fold):
+        """Return the components fitted to the points outside of a fold."""
+        in_fold, others = self.in_fold(fold), self.others(fold)
+        weights = None if self.weights is None else self.weights[others]
+        return whiten_components(
+            in_fold.X[others],
+            weights,
+            structure,
+            self.random_state,
+            self.options,
+            fallback=fold_fallback(in_fold.X, self.weights, structure),
+            refit_mixture=True,
+            reuse=in_fold.reuse,
+        )
+
+
+class InFold(NamedTuple):
+    """What all fits to the points outside of one fold have in common.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_points, n_features)
+        All points, under maps fitted to those outside.
+    log_jacobian : ndarray of shape (n_queries,)
+        Of the maps, at the queries of the fold.
+    reuse : dict
+        What fits of one structure may take from those of another.
+    """
+
+    X: np.ndarray
+    log_jacobian: np.ndarray
+    reuse: dict
 
 
 def fold_fallback(X, weights, structure):
     """Return what serves for features that vary in X, but not outside of some fold."""
-    standardized = isinstance(structure.mixture, MixtureSpec)
-    if structure.covariance_type in ("diag", "full") or standardized:
+    of_ladder = isinstance(structure.mixture, MixtureSpec | PooledSpec)
+    if structure.covariance_type in ("diag", "full", "neighborhood") or of_ladder:
         return standardizing(Moments.of(X, weights))
     return None
 
@@ -267,8 +313,12 @@ class BaseHeldOut(abc.ABC):
 class HeldOut(BaseHeldOut):
     """Held-out log density of the folds on this machine."""
 
-    def __init__(self, folds, structure):
-        super().__init__(structure, folds.components(structure), folds.X.shape[1])
+    def __init__(self, folds, structure, first=None):
+        known = [] if first is None else first.fitted
+        which = range(len(known), len(folds.queries))
+        components = known + [folds.components(structure, k) for k in which]
+        super().__init__(structure, components, folds.X.shape[1])
+        self.fitted = components
         self.folds, self.options = folds, folds.options
         self.dtype: np.dtype = np.dtype(np.float64)
         everyone = [c for of_fold in self.components for c in of_fold]
@@ -278,22 +328,26 @@ class HeldOut(BaseHeldOut):
         self._points = {}
 
     def log_density(self, trials, places=None):
-        folds = zip(self.folds.some(places), self.components, strict=True)
-        return np.vstack([self._of_fold(rows, own, trials) for rows, own in folds])
+        found = []
+        for fold, rows in enumerate(self.folds.queries):
+            place = slice(None) if places is None else places[fold]
+            found.append(self._of_fold(fold, rows, place, trials))
+        return np.vstack(found)
 
     def pilot(self, trials):
-        rows = self.folds.queries[0][:N_PILOT]
-        return self._of_fold(rows, self.components[0], trials)
+        return self._of_fold(0, self.folds.queries[0], slice(N_PILOT), trials)
 
-    def _of_fold(self, rows, components, trials):
-        """Return log densities at the points ``rows``, by components fitted to others."""
-        X = self.folds.X[rows]
+    def _of_fold(self, fold, rows, place, trials):
+        """Return log densities at some queries, by components fitted to others."""
+        components, in_fold = self.components[fold], self.folds.in_fold(fold)
+        X, log_jacobian = in_fold.X[rows[place]], in_fold.log_jacobian[place]
         logs = [self._of_component(X, component, trials) for component in components]
         log_sums = functools.reduce(np.logaddexp, logs)
         total = sum(
             len(c.Z) if c.weights is None else c.weights.sum() for c in components
         )
-        return log_sums - np.log(total) - self.log_volumes(trials)
+        log_density = log_sums - np.log(total) - self.log_volumes(trials)
+        return log_density + log_jacobian[:, None]
 
     def _points_of(self, component):
         """Return the points of a component, prepared once."""
@@ -314,8 +368,9 @@ class HeldOut(BaseHeldOut):
 
     def _nearest_sq(self):
         nearest = []
-        for rows, components in zip(self.folds.queries, self.components, strict=True):
-            X, own = self.folds.X[rows[:N_PILOT]], []
+        for fold, components in enumerate(self.components):
+            rows = self.folds.queries[fold][:N_PILOT]
+            X, own = self.folds.in_fold(fold).X[rows], []
             for component in components:
                 points = component.points()
                 reduction, queries = (
@@ -335,286 +390,3 @@ class HeldOut(BaseHeldOut):
         return found
 
 
-class KernelCurve(BandwidthCurve):
-    """Mean held-out log density of one kernel against the bandwidth, whitened units.
-
-    Parameters
-    ----------
-    kernel : Kernel
-    center : float
-        Where the maximum is, roughly.
-    largest : float
-        The largest bandwidth that may be tried.
-    """
-
-    def __init__(self, kernel, center, largest):
-        super().__init__()
-        self.kernel, self.center, self.largest = kernel, center, largest
-        self.at_best = np.empty(0)  # log densities of the queries at the best bandwidth
-
-    def add(self, bandwidths, log_density, weights):
-        """Add bandwidths and the log densities there."""
-        highest = self.mean.max(initial=-np.inf)
-        super().add(bandwidths, log_density, weights)
-        if not len(self.at_best) or self.mean.max() > highest:
-            self.at_best = log_density[:, bandwidths == self.bandwidths[self.best]][:, 0]
-
-    def again(self):
-        """Return a new curve, centred at the peak of this one."""
-        return KernelCurve(self.kernel, self.peak(), self.largest)
-
-    def wanted(self):
-        """Return bandwidths to try next; none if the best is between others."""
-        center = self.center
-        if len(self.bandwidths):
-            center = float(self.bandwidths[self.best])
-            if not self.best_is_at_end or center >= self.largest:
-                return np.empty(0)
-        steps = np.arange(N_FINE) - N_FINE // 2
-        bandwidths = center * np.exp(FINE_STEP * steps)
-        if bandwidths[-1] > self.largest:  # as many of them, up to the end
-            bandwidths *= self.largest / bandwidths[-1]
-            bandwidths[-1] = self.largest
-        return self.untried(bandwidths, TRIED_SPACING)
-
-    def peak(self):
-        """Return the bandwidth of the largest mean."""
-        if self.best_is_at_end:
-            return float(self.bandwidths[self.best])
-        return self.maximum(CUBIC)
-
-
-def search_structures(folds, structures, kernels):
-    """Compare structures, kernels and bandwidths on held-out points.
-
-    Where there are many, all are compared on few of the points first, and those that
-    come close to the best on all.
-
-    Parameters
-    ----------
-    folds : Folds or BlockFolds
-    structures : list of Structure
-    kernels : list of Kernel
-        Of which every structure takes the best.
-
-    Returns
-    -------
-    structure : Structure
-    kernel : Kernel
-    search : BandwidthSearch
-    """
-    race = Race(folds)
-    best_means: dict[Any, list[float]] = {}
-    for structure in structures:
-        family = best_means.setdefault(_family(structure), [])
-        if len(family) > 1 and family[-1] < family[-2]:
-            continue  # more components would be worse still
-        family.append(race.enter(structure, kernels))
-    ahead = race.first.structure
-    finer = ahead.mixture.finer() if isinstance(ahead.mixture, MixtureSpec) else None
-    if finer is not None:
-        race.enter(replace(ahead, mixture=finer), kernels)
-    best, candidates = race.finish()
-    curve = best.curve
-    search = BandwidthSearch(
-        bandwidth=curve.peak(),
-        bandwidths=curve.bandwidths,
-        mean_log_density=curve.mean,
-        standard_error=curve.standard_error,
-        n_out_of_reach=np.zeros(len(curve.bandwidths), dtype=int),
-        n_queries=len(folds.query_weights),
-        n_copies=folds.n_duplicates,
-        candidates=candidates,
-    )
-    return best.structure, curve.kernel, search
-
-
-class Entrant:
-    """A structure and a kernel in a race.
-
-    Attributes
-    ----------
-    structure : Structure
-    held_out : BaseHeldOut or None
-        None once it is out of the race.
-    curve : KernelCurve
-    """
-
-    def __init__(self, structure, held_out, curve):
-        self.structure, self.held_out, self.curve = structure, held_out, curve
-
-    @property
-    def mean(self):
-        """The largest mean log density, in nats."""
-        return self.curve.mean[self.curve.best]
-
-    def behind(self, other, weights):
-        """Return mean and standard error of what it lacks to another, in nats."""
-        lack = other.curve.at_best - self.curve.at_best
-        mean, error = weighted_mean(lack[:, None], weights)
-        return float(mean[0]), float(error[0])
-
-    def candidate(self, mean_log_density, standard_error):
-        """Return the record of it, at its best bandwidth."""
-        return Candidate(
-            covariance_type=self.structure.covariance_type,
-            mixture=self.structure.mixture,
-            preserve_variance=self.structure.preserve_variance,
-            kernel=self.curve.kernel.name,
-            degrees_of_freedom=self.curve.kernel.degrees_of_freedom,
-            bandwidth=self.curve.peak(),
-            mean_log_density=float(mean_log_density),
-            standard_error=float(standard_error),
-        )
-
-
-class Race:
-    """Structures and kernels, of which those far behind are not looked at again.
-
-    All run at few held-out points. What is behind the first there by more than ``SURELY``
-    standard errors of the difference, query by query, is out; it has its difference on
-    record. The others run at all points.
-    """
-
-    def __init__(self, folds):
-        self.folds, self.entrants = folds, []
-        self.places, self.weights = None, folds.query_weights  # None for all of them
-        if len(self.weights) >= FEWEST_SCREENED:
-            self.places, self.weights = folds.screened()
-
-    def enter(self, structure, kernels):
-        """Let the kernels of a structure run; return the largest mean, in nats."""
-        held_out = self.folds.held_out(structure)
-        curves = _pilot(held_out, kernels)
-        _run(held_out, curves, self.weights, self.places)
-        self.entrants += [Entrant(structure, held_out, curve) for curve in curves]
-        mean = max(curve.mean.max() for curve in curves)
-        if self.places is not None:
-            self._send_out()
-        return mean
-
-    @property
-    def first(self):
-        """The one with the largest mean."""
-        return max(self.entrants, key=lambda entrant: entrant.mean)
-
-    def _send_out(self):
-        """Let go of what is needed to go on with those that are far behind."""
-        first, weights = self.first, self.weights
-        for entrant in self.entrants:
-            lack, error = entrant.behind(first, weights)
-            if entrant is not first and not lack <= SURELY * error:  # NaN for -inf too
-                entrant.held_out = None
-
-    def finish(self):
-        """Return the first of those left, at all points, and records of all."""
-        if self.places is None:
-            records = [(e, e.mean, e.curve.standard_error[e.curve.best]) for e in self]
-            return self.first, tuple(e.candidate(*record) for e, *record in records)
-        screened = self.first
-        behind = {e: e.behind(screened, self.weights) for e in self}
-        left = [entrant for entrant in self if entrant.held_out is not None]
-        for held_out in {id(e.held_out): e.held_out for e in left}.values():
-            own = [entrant for entrant in left if entrant.held_out is held_out]
-            for entrant in own:
-                entrant.curve = entrant.curve.again()
-            _run(held_out, [e.curve for e in own], self.folds.query_weights)
-        best = max(left, key=lambda entrant: entrant.mean)
-        reference = screened.mean, screened.curve.standard_error[screened.curve.best]
-        candidates = []
-        for entrant in self:
-            curve = entrant.curve
-            mean, error = entrant.mean, curve.standard_error[curve.best]
-            if entrant not in left:
-                lack, error = behind[entrant]
-                mean, error = reference[0] - lack, np.hypot(reference[1], error)
-            candidates.append(entrant.candidate(mean, error))
-        return best, tuple(candidates)
-
-    def __iter__(self):
-        return iter(self.entrants)
-
-
-def _family(structure):
-    """Return what mixtures of ever more components have in common."""
-    mixture = structure.mixture
-    if isinstance(mixture, MixtureSpec) and mixture.covariance_type == "full":
-        return "mixture", "full"
-    if isinstance(mixture, MixtureSpec):  # of one component: "diag"
-        return "diag", None
-    return structure.covariance_type, mixture
-
-
-def _run(held_out, curves, weights, places=None):
-    """Complete the curve of each kernel for one structure, at queries of each fold."""
-    for _ in range(MAX_PASSES):
-        wanted = [(curve, curve.wanted()) for curve in curves]
-        trials = [
-            Trial(c.kernel, float(h)) for c, bandwidths in wanted for h in bandwidths
-        ]
-        if not trials:
-            break
-        log_density, start = held_out.log_density(trials, places), 0
-        for curve, bandwidths in wanted:
-            columns = slice(start, start + len(bandwidths))
-            curve.add(bandwidths, log_density[:, columns], weights)
-            start = columns.stop
-
-
-def _pilot(held_out, kernels):
-    """Return a curve for each kernel, centred where a few queries have it highest.
-
-    Of a family of Student kernels those of least and most degrees of freedom are tried;
-    the logarithm of the best bandwidth is about linear in ``1 / nu`` between.
-    """
-    tried = sorted({0, _heaviest_tail(kernels), len(kernels) - 1})
-    ranges = [held_out.bandwidth_range(kernels[k]) for k in tried]
-    grids = [np.geomspace(low, high, N_COARSE) for low, high in ranges]
-    pairs = zip(tried, grids, strict=True)
-    trials = [Trial(kernels[k], h) for k, grid in pairs for h in grid]
-    means = held_out.pilot(trials).mean(axis=0).reshape(len(tried), N_COARSE)
-    best = [g[np.argmax(m)] for g, m in zip(grids, means, strict=True)]
-    heaviness = [1.0 / kernel.degrees_of_freedom for kernel in kernels]
-    order = np.argsort([heaviness[k] for k in tried])
-    known = np.array([heaviness[k] for k in tried])[order], np.log(best)[order]
-    centers = np.exp(np.interp(heaviness, *known))
-    return [
-        KernelCurve(kernel, float(center), held_out.largest_bandwidth(kernel))
-        for kernel, center in zip(kernels, centers, strict=True)
-    ]
-
-
-def _heaviest_tail(kernels):
-    """Return which of some kernels has the fewest degrees of freedom."""
-    return int(np.argmin([kernel.degrees_of_freedom for kernel in kernels]))
-
-
-def mixture_ladder(n_points, n_features):
-    """Return mixtures of few full or of many diagonal components, as the data allow."""
-    n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 1)
-    ladder = [
-        MixtureSpec("full", k)
-        for k in FULL_LADDER
-        if n_fitted >= POINTS_PER_FEATURE * k * n_features
-        and n_fitted * n_features**2 <= LARGEST_FULL
-    ]
-    counts = {min(n_fitted // size, most) for size, most in DIAGONAL_LADDER}
-    ladder += [MixtureSpec("diag", k) for k in sorted(counts) if k > 1]
-    return ladder or [MixtureSpec("diag", 1)]
-
-
-def expand(structure, n_points, n_features):
-    """Return the structures that ``structure`` stands for."""
-    options = [structure]
-    if structure.covariance_type == "auto":
-        preserved = replace(structure, preserve_variance=True)
-        types = ("spherical", "diag", "full", "local")
-        options = [replace(preserved, covariance_type=name) for name in types]
-    found = []
-    for option in options:
-        if option.covariance_type == "local" and option.mixture is None:
-            ladder = mixture_ladder(n_points, n_features)
-            found += [replace(option, mixture=mixture) for mixture in ladder]
-        else:
-            found.append(option)
-    return found

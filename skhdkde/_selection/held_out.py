@@ -9,9 +9,12 @@ the fit to all points, by which fresh ones are scored.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from skhdkde._density import structured_density, whiten_components
+from skhdkde._density import in_range, structured_density, whiten_components
+from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection.cross_validation import fold_fallback
 from skhdkde._selection.duplicates import merge_duplicates, standardized
@@ -37,7 +40,7 @@ class HeldOutScores:
 
     def __init__(self, density, weightless, random_state):
         self.density, self.weightless = density, weightless
-        if density.structure is not None:
+        if density.choices is not None:
             self.seed = seed_beside(random_state)
         self._made = None
 
@@ -57,7 +60,7 @@ class HeldOutScores:
         density, constant = self.density, self.density.constant
         zero, given = self.weightless or (None, None)
         more = given if constant is None or given is None else constant.without(given)
-        if density.structure is None:
+        if density.choices is None:
             own = density.log_density(None, options)
             of_more = None if more is None else density.log_density(more, options)
         else:
@@ -75,7 +78,7 @@ class HeldOutScores:
 
 
 def fold_scores(density, X, Q, seed, options):
-    """Return log densities of points by the setting of a density, fitted without them.
+    """Return log densities of points by the settings of a density, fitted without them.
 
     Parameters
     ----------
@@ -88,27 +91,42 @@ def fold_scores(density, X, Q, seed, options):
     seed : int
     options : ComputeOptions
     """
-    structure, kernel, n_seen = density.structure, density.kernel, density.n_points
-    weights = density.weights()
+    n_seen, weights = density.n_points, density.weights()
     weights = None if (weights == 1.0).all() else weights
-    fallback = fold_fallback(X[:n_seen], weights, structure)
     scores = np.empty(len(X), dtype=density.dtype)
     for fold in folds_of(X, n_seen, seed, options):
         others = np.setdiff1d(np.arange(n_seen), fold)
-        components = whiten_components(
-            X[others],
-            None if weights is None else weights[others],
-            structure,
-            seed,
-            options,
-            fallback=fallback,
-            refit_mixture=True,
-        )
-        largest = structure.largest_bandwidth(kernel, components[0])
-        bandwidth = min(density.bandwidth, largest)
-        fitted = structured_density(X[others], components, structure, kernel, bandwidth)
-        scores[fold] = fitted.log_density(Q[fold], options)
+        own = None if weights is None else weights[others]
+        logs = [
+            np.log(choice.weight)
+            + _score_by(choice, X[:n_seen], Q[fold], others, own, weights, seed, options)
+            for choice in density.choices
+        ]
+        scores[fold] = functools.reduce(np.logaddexp, logs)
     return scores
+
+
+def _score_by(choice, X, Q, others, own, weights, seed, options):
+    """Return log densities at Q by one setting fitted to the points ``others`` of X."""
+    structure, kernel, log_jacobian = choice.structure, choice.kernel, 0.0
+    if choice.maps is not None:
+        maps = fit_maps(X[others], own, choice.maps, seed)
+        log_jacobian = maps.log_jacobian(Q)
+        X, Q = maps.apply(X), maps.apply(Q)
+    components = whiten_components(
+        X[others],
+        own,
+        structure,
+        seed,
+        options,
+        fallback=fold_fallback(X, weights, structure),
+        refit_mixture=True,
+    )
+    largest = structure.largest_bandwidth(kernel, components[0])
+    bandwidth = min(choice.bandwidth, largest)
+    fitted = structured_density(X[others], components, structure, kernel, bandwidth)
+    near = in_range(Q, fitted)
+    return near.log_density(fitted.log_density(near.X, options)) + log_jacobian
 
 
 def folds_of(X, n_seen, seed, options):

@@ -7,7 +7,6 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skhdkde._density import at_bandwidth
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._pairwise import LogSumExp, ReductionSpec, reduce_pairs
 from skhdkde._selection.curve import BandwidthCurve
@@ -61,7 +60,7 @@ class StructuredQueries:
     def log_density(self, bandwidths):
         """Return log densities in nats, of shape (n_queries, n_bandwidths)."""
         columns = [
-            at_bandwidth(self.density, h).log_density(
+            self.density.at_bandwidth(h).log_density(
                 self.queries, self.options, self.rows
             )
             for h in bandwidths

@@ -21,6 +21,12 @@ class Candidate:
     bandwidth : float
     mean_log_density, standard_error : float
         On held-out points, in nats per point and data units.
+    feature_maps : object or None
+        Maps of single features; a tuple has one for each.
+    neighborhood : object or None
+        Of "neighborhood": how many neighbours, and the share of the common covariance.
+    weight : float
+        In the fitted density: 1 if it was chosen, 0 if not, or a share of a stack.
     """
 
     covariance_type: str
@@ -31,6 +37,9 @@ class Candidate:
     bandwidth: float
     mean_log_density: float
     standard_error: float
+    feature_maps: object = None
+    neighborhood: object = None
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,10 @@ class BandwidthSearch:
     candidates : tuple of Candidate
         Structures and degrees of freedom that were compared on held-out points; empty if
         there was nothing to compare, and the mean is over points left out one by one.
+    stacked_log_density : float or None
+        For a stack, what the mixture reaches on the held-out points, in nats. Its weights
+        are best for these points, so that it is too high by about one nat per weight
+        over the number of points.
 
     See Also
     --------
@@ -90,6 +103,7 @@ class BandwidthSearch:
     n_queries: int
     n_copies: int
     candidates: tuple = ()
+    stacked_log_density: float | None = None
 
     def to_frame(self):
         """Make a table of the candidates, best first.
