@@ -21,7 +21,7 @@ Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[
     "gaussian", "student", "exponential", "tophat", "epanechnikov", "linear", "cosine"
 ]
-CovarianceType = Literal["spherical", "diag", "full", "local", "auto"]
+CovarianceType = Literal["spherical", "diag", "full", "local", "neighborhood", "auto"]
 Algorithm = Literal["exact", "neighbors", "sampling", "auto"]
 IndexName = Literal["hnsw", "ivf", "exact"]
 Backend = Literal["auto", "numpy", "keops", "torch"]
@@ -51,7 +51,9 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
             Interval(Real, 0, None, closed="right"),
             StrOptions({"auto"}),
         ],
-        "covariance_type": [StrOptions({"spherical", "diag", "full", "local", "auto"})],
+        "covariance_type": [
+            StrOptions({"spherical", "diag", "full", "local", "neighborhood", "auto"})
+        ],
         "preserve_variance": ["boolean"],
         "adaptive": ["boolean", Interval(Integral, 1, None, closed="left")],
         "discrete_features": ["array-like", StrOptions({"auto"}), None],

@@ -18,6 +18,7 @@ from skhdkde._approximation import approximate, prepare_index, wanted_index
 from skhdkde._density import (
     Structure,
     check_far_rows,
+    check_neighborhoods,
     plain_density,
     structured_density,
     whiten_components,
@@ -39,6 +40,8 @@ from skhdkde._utils.random import seed_from
 from skhdkde._utils.validation import check_bandwidth
 
 FEWEST_POINTS = 3
+# Types of covariance that differ from place to place.
+OF_PLACES = ("local", "neighborhood")
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,15 @@ def fit_density(training, estimator, constant=None):
     if constant is not None:
         training.feature_numbers = np.flatnonzero(~constant.is_constant)
     structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
+    if structure.covariance_type == "neighborhood":
+        check_neighborhoods(*training.shape)
     kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
     if by_folds(estimator, structure, kernels):
         folds = training.folds()
         structures = structures_of(structure, kernel, folds.shape)
         structure, kernel, search = search_structures(folds, structures, kernels)
         bandwidth = search.bandwidth
-    else:
+    elif structure.covariance_type != "neighborhood":  # which has a default
         structure = structures_of(structure, kernel, training.shape)[-1]
     components = None if structure.plain else training.whiten(structure)
     points = training.points(components and components[0])
@@ -285,7 +290,7 @@ def structure_of(estimator):
 
 def structures_of(structure, kernel, shape):
     """Return the structures that the one asked for stands for, with this kernel."""
-    if structure.covariance_type not in ("local", "auto"):
+    if structure.covariance_type not in ("local", "neighborhood", "auto"):
         return [structure]
     found = expand(structure, *shape)
     if kernel.name == "exponential":
@@ -364,16 +369,18 @@ def check_combination(estimator):
     """Raise ValueError if parameters, each valid, do not go together."""
     kernel, kind = estimator.kernel, estimator.covariance_type
     compact = kernel in KERNELS and KERNELS[kernel].compact
-    structured = kind in ("local", "auto") or estimator.adaptive is not False
+    structured = kind in (*OF_PLACES, "auto") or estimator.adaptive is not False
     if compact and (structured or estimator.preserve_variance):
         raise ValueError(
             f"kernel={kernel!r} is zero beyond its bandwidth; it works with "
             "covariance_type 'spherical', 'diag' and 'full', preserve_variance=False and "
             "adaptive=False only."
         )
-    if kernel == "exponential" and (kind == "local" or estimator.adaptive is not False):
-        what = "covariance_type='local'" if kind == "local" else "adaptive"
+    if kernel == "exponential" and (kind in OF_PLACES or estimator.adaptive is not False):
+        what = f"covariance_type={kind!r}" if kind in OF_PLACES else "adaptive"
         raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
+    if kind == "neighborhood":
+        _check_neighborhood(estimator)
     degrees = estimator.degrees_of_freedom
     if kernel == "student" and degrees != "auto" and estimator.preserve_variance:
         if degrees <= 2.0:
@@ -390,6 +397,21 @@ def check_combination(estimator):
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
+
+
+def _check_neighborhood(estimator):
+    """Raise ValueError if parameters do not go with a covariance for each point."""
+    if estimator.adaptive is not False:
+        raise ValueError(
+            "covariance_type='neighborhood' needs adaptive=False: the covariance of a "
+            f"point's neighbours says how dense they are, got {estimator.adaptive!r}."
+        )
+    if estimator.algorithm != "exact":
+        raise ValueError(
+            "covariance_type='neighborhood' needs algorithm='exact', got "
+            f"{estimator.algorithm!r}: each point has a metric of its own, in which "
+            "neither the nearest points nor the means of samples are known beforehand."
+        )
 
 
 def _check_rule(estimator, structured):

@@ -14,9 +14,8 @@ def kernel_widths(density):
         return None
     logs, n_points = 0.0, 0
     for component in density.whitened:
-        linear, own = component.whitening.linear, len(component.rows)
-        precision = linear**2 if linear.ndim == 1 else np.square(linear).sum(axis=1)
-        logs = logs - 0.5 * own * np.log(precision)
+        own = len(component.rows)
+        logs = logs - 0.5 * own * np.log(component.precisions())
         n_points += own
     widths = density.bandwidth * np.exp(logs / n_points)
     if density.constant is None:

@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skhdkde._density import MixtureSpec, standardizing, whiten_components
+from skhdkde._density import (
+    MixtureSpec,
+    NeighborhoodSpec,
+    standardizing,
+    whiten_components,
+)
 from skhdkde._pairwise import KernelGridSums, KernelSetting, KSmallest, reduce_pairs
 from skhdkde._selection.curve import CUBIC, BandwidthCurve
 from skhdkde._selection.rules import FLOAT64_BELOW, N_PILOT
@@ -42,6 +47,9 @@ HELD_OUT_NEAREST_TOL = 1e-3
 # Components of a diagonal mixture: their least size, and most of them.
 DIAGONAL_LADDER = ((100, 25), (40, 50), (16, 100))
 FULL_LADDER = (1, 2, 4)
+# Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance.
+NEIGHBOR_LADDER = ((10, 1), (20, 2), (40, 4))
+NEIGHBOR_SHRINKAGES = (0.1, 0.3, 0.6)
 # Points of a component with a full covariance, per feature, and cost of fitting one.
 POINTS_PER_FEATURE = 2
 LARGEST_FULL = 1e9
@@ -183,7 +191,7 @@ class Folds(BaseFolds):
 def fold_fallback(X, weights, structure):
     """Return what serves for features that vary in X, but not outside of some fold."""
     standardized = isinstance(structure.mixture, MixtureSpec)
-    if structure.covariance_type in ("diag", "full") or standardized:
+    if structure.covariance_type in ("diag", "full", "neighborhood") or standardized:
         return standardizing(Moments.of(X, weights))
     return None
 
@@ -459,6 +467,7 @@ class Entrant:
         return Candidate(
             covariance_type=self.structure.covariance_type,
             mixture=self.structure.mixture,
+            neighborhood=self.structure.neighborhood,
             preserve_variance=self.structure.preserve_variance,
             kernel=self.curve.kernel.name,
             degrees_of_freedom=self.curve.kernel.degrees_of_freedom,
@@ -542,7 +551,7 @@ def _family(structure):
         return "mixture", "full"
     if isinstance(mixture, MixtureSpec):  # of one component: "diag"
         return "diag", None
-    return structure.covariance_type, mixture
+    return structure.covariance_type, mixture or structure.neighborhood
 
 
 def _run(held_out, curves, weights, places=None):
@@ -603,6 +612,13 @@ def mixture_ladder(n_points, n_features):
     return ladder or [MixtureSpec("diag", 1)]
 
 
+def neighborhood_ladder(n_points, n_features):
+    """Return how covariances of neighbourhoods may be made: few neighbours to many."""
+    wanted = (max(least, per * n_features) for least, per in NEIGHBOR_LADDER)
+    counts = sorted({max(min(k, n_points - 1), 1) for k in wanted})
+    return [NeighborhoodSpec(k, share) for k in counts for share in NEIGHBOR_SHRINKAGES]
+
+
 def expand(structure, n_points, n_features):
     """Return the structures that ``structure`` stands for."""
     options = [structure]
@@ -615,6 +631,9 @@ def expand(structure, n_points, n_features):
         if option.covariance_type == "local" and option.mixture is None:
             ladder = mixture_ladder(n_points, n_features)
             found += [replace(option, mixture=mixture) for mixture in ladder]
+        elif option.covariance_type == "neighborhood" and option.neighborhood is None:
+            specs = neighborhood_ladder(n_points, n_features)
+            found += [replace(option, neighborhood=spec) for spec in specs]
         else:
             found.append(option)
     return found

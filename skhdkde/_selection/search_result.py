@@ -11,7 +11,7 @@ class Candidate:
 
     Attributes
     ----------
-    covariance_type : {"spherical", "diag", "full", "local"}
+    covariance_type : {"spherical", "diag", "full", "local", "neighborhood"}
     mixture : object or None
         Of the components, for "local".
     preserve_variance : bool
@@ -21,6 +21,8 @@ class Candidate:
     bandwidth : float
     mean_log_density, standard_error : float
         On held-out points, in nats per point and data units.
+    neighborhood : object or None
+        Of "neighborhood": how many neighbours, and the share of the common covariance.
     """
 
     covariance_type: str
@@ -31,6 +33,7 @@ class Candidate:
     bandwidth: float
     mean_log_density: float
     standard_error: float
+    neighborhood: object = None
 
 
 @dataclass(frozen=True)
