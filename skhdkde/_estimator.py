@@ -79,18 +79,21 @@ class HighDimKernelDensity(BaseKernelDensity):
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
         Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
 
-    covariance_type : {"spherical", "diag", "full", "local", "auto"}, default="spherical"
+    covariance_type : {"spherical", "diag", "full", "local", "neighborhood", "auto"}, \
+            default="spherical"
         Shape of the kernel, in which the bandwidth is a factor:
 
         - "spherical": the identity, in data units
         - "diag": the variance of each feature
         - "full": the covariance matrix of the points
         - "local": for each point the covariance of its component of a Gaussian mixture
-        - "auto": the best of all four, with variance preserved, by "kl"
+        - "neighborhood": for each point the covariance of its nearest neighbours, shrunk
+          to the mean of all such; up to 40 features
+        - "auto": the best of the first four, with variance preserved, by "kl"
 
     preserve_variance : bool, default=False
         Whether to shrink training points towards the mean (of their component, if
-        "local") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
+        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
         variance at ``h = 1``, so that the estimate has the variances of the points, and
         their covariance as far as its kernels have it: "full" and "local" up to the
         shrinkage of that covariance. At the largest ``h`` it is one kernel at the mean,
@@ -188,7 +191,7 @@ class HighDimKernelDensity(BaseKernelDensity):
     degrees_of_freedom_ : float
         Of the kernel in use; infinite unless it is "student".
 
-    covariance_type_ : {"spherical", "diag", "full", "local"}
+    covariance_type_ : {"spherical", "diag", "full", "local", "neighborhood"}
         The covariance in use.
 
     preserve_variance_ : bool

@@ -21,6 +21,7 @@ from skhdkde._density import (
     MixedDensity,
     Structure,
     check_far_rows,
+    check_neighborhoods,
     plain_density,
     structured_density,
     whiten_components,
@@ -45,6 +46,8 @@ from skhdkde._utils.random import seed_beside, seed_from
 from skhdkde._utils.validation import check_bandwidth
 
 FEWEST_POINTS = 3
+# Types of covariance that differ from place to place.
+OF_PLACES = ("local", "neighborhood")
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,12 @@ def _choices(training, estimator, maps):
     """Return what is to be fitted, the heaviest first, and the search that chose it."""
     kernels = kernels_of(estimator, training.shape[1])
     asked = structure_of(estimator)
+    if asked.covariance_type == "neighborhood":
+        check_neighborhoods(*training.shape)
     if not by_folds(estimator, asked, kernels, maps):
-        structure = structures_of(estimator, asked, kernels[0], training.shape)[-1]
+        structure = asked
+        if asked.covariance_type != "neighborhood":  # which has a default
+            structure = structures_of(estimator, asked, kernels[0], training.shape)[-1]
         return [Choice(maps[-1], structure, kernels[0], estimator.bandwidth)], None
     folds = training.folds()
     structures = structures_of(estimator, asked, kernels[0], folds.shape)
@@ -375,7 +382,7 @@ def structure_of(estimator):
 
 def structures_of(estimator, structure, kernel, shape):
     """Return the structures that the one asked for stands for, with this kernel."""
-    if structure.covariance_type not in ("local", "neighborhood", "auto", "stack"):
+    if structure.covariance_type not in (*OF_PLACES, "auto", "stack"):
         return [structure]
     only_exact = estimator.algorithm != "exact" or estimator.adaptive is not False
     found = expand(structure, *shape, neighborhoods=not only_exact)
@@ -465,17 +472,19 @@ def check_combination(estimator):
     """Raise ValueError if parameters, each valid, do not go together."""
     kernel, kind = estimator.kernel, estimator.covariance_type
     compact = kernel in KERNELS and KERNELS[kernel].compact
-    several = kind in ("local", "neighborhood", "auto", "stack")
-    structured = several or estimator.adaptive is not False
+    several = (*OF_PLACES, "auto", "stack")
+    structured = kind in several or estimator.adaptive is not False
     if compact and (structured or estimator.preserve_variance):
         raise ValueError(
             f"kernel={kernel!r} is zero beyond its bandwidth; it works with "
             "covariance_type 'spherical', 'diag' and 'full', preserve_variance=False and "
             "adaptive=False only."
         )
-    if kernel == "exponential" and (kind == "local" or estimator.adaptive is not False):
-        what = "covariance_type='local'" if kind == "local" else "adaptive"
+    if kernel == "exponential" and (kind in OF_PLACES or estimator.adaptive is not False):
+        what = f"covariance_type={kind!r}" if kind in OF_PLACES else "adaptive"
         raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
+    if kind == "neighborhood":
+        _check_neighborhood(estimator)
     degrees = estimator.degrees_of_freedom
     if kernel == "student" and degrees != "auto" and estimator.preserve_variance:
         if degrees <= 2.0:
@@ -492,6 +501,21 @@ def check_combination(estimator):
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
+
+
+def _check_neighborhood(estimator):
+    """Raise ValueError if parameters do not go with a covariance for each point."""
+    if estimator.adaptive is not False:
+        raise ValueError(
+            "covariance_type='neighborhood' needs adaptive=False: the covariance of a "
+            f"point's neighbours says how dense they are, got {estimator.adaptive!r}."
+        )
+    if estimator.algorithm != "exact":
+        raise ValueError(
+            "covariance_type='neighborhood' needs algorithm='exact', got "
+            f"{estimator.algorithm!r}: each point has a metric of its own, in which "
+            "neither the nearest points nor the means of samples are known beforehand."
+        )
 
 
 def _check_rule(estimator, structured):

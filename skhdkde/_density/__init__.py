@@ -15,7 +15,8 @@ spherical. Without one the two units are the same.
 density            `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
 mixed              `MixedDensity`: densities of mapped features, and mixtures of them
 components         `WhitenedPoints`: coordinates, local scales, shrinkage of centres
-whitening          `Whitening`, the map of a bandwidth matrix
+neighborhoods      `NeighborhoodPoints`: a covariance for each point
+whitening          `Whitening`, the map of a bandwidth matrix; `Whitened`
 covariance         covariances, mixtures, spectra: what whitenings are made of
 constant_features  features that do not vary, each with a kernel of its own
 kernel_widths      how wide kernels are in single features
@@ -25,7 +26,7 @@ sampling           random draws
 =================  ===================================================================
 """
 
-from skhdkde._density.components import Whitened, WhitenedPoints, whiten_components
+from skhdkde._density.components import WhitenedPoints, whiten_components
 from skhdkde._density.constant_features import (
     ConstantFeatures,
     columns_of,
@@ -63,10 +64,16 @@ from skhdkde._density.far_rows import (
 )
 from skhdkde._density.kernel_widths import kernel_widths
 from skhdkde._density.mixed import Member, MixedDensity, responsibilities
+from skhdkde._density.neighborhoods import (
+    NeighborhoodPoints,
+    NeighborhoodSpec,
+    check_neighborhoods,
+    too_many_matrices,
+)
 from skhdkde._density.sampling import (
     check_n_samples,
     draw,
     random_steps,
     with_constant,
 )
-from skhdkde._density.whitening import Whitening
+from skhdkde._density.whitening import Whitened, Whitening

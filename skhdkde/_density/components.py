@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from skhdkde._density.covariance import fit_whitenings
-from skhdkde._density.whitening import Whitening
+from skhdkde._density.neighborhoods import fit_neighborhoods
+from skhdkde._density.whitening import Whitened, Whitening
 from skhdkde._pairwise import (
     KSmallest,
     Nearest,
@@ -25,36 +26,6 @@ from skhdkde._pairwise import (
 # Relative error of the distances that local scales are made of.
 SCALE_TOL = 1e-4
 DEFAULT_NEIGHBOR = 5
-
-
-class Whitened:
-    """Shared by points in one whitening, wherever they are.
-
-    Attributes
-    ----------
-    whitening : Whitening
-    spread : float
-        Standard deviation of a coordinate that preserving the variance refers to.
-    """
-
-    whitening: Whitening
-    spread: float
-
-    @property
-    def n_features(self):
-        """Number of features."""
-        return len(self.whitening.center)
-
-    def shrinkage(self, kernel, bandwidth, preserve_variance):
-        """Return the factor ``a`` of coordinates with which the variance is preserved.
-
-        It solves ``a^2 spread^2 + bandwidth^2 variance = spread^2``, in whitened units;
-        1 if the variance is not to be preserved.
-        """
-        if not preserve_variance:
-            return 1.0
-        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
-        return float(np.sqrt(max(1.0 - share, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -190,11 +161,18 @@ def whiten_components(
     options : ComputeOptions
     fallback, refit_mixture
         See :func:`~skhdkde._density.covariance.fit_whitenings`.
+    reuse : dict, default=None
+        Kept by the caller for one set of points: holds what other structures can use.
 
     Returns
     -------
-    list of WhitenedPoints
+    list of WhitenedPoints, or of one NeighborhoodPoints
     """
+    if structure.covariance_type == "neighborhood":
+        points = fit_neighborhoods(
+            X, weights, structure, options, fallback=fallback, reuse=reuse
+        )
+        return [points]
     whitenings = fit_whitenings(
         X,
         weights,

@@ -35,11 +35,12 @@ QUERIES_AT_ONCE = 8192
 class Structure:
     """How the kernels of different training points differ in shape, place and size."""
 
-    covariance_type: str = "spherical"  # {"spherical", "diag", "full", "local"}
+    covariance_type: str = "spherical"  # or "diag", "full", "local", "neighborhood"
     preserve_variance: bool = False
     adaptive: bool | int = False
     covariance_estimator: Any = None
     mixture: Any = None
+    neighborhood: Any = None  # a NeighborhoodSpec; None for the default
 
     @property
     def plain(self):
@@ -99,6 +100,7 @@ class Component:
     def moved(self, rows, steps):
         """Return points plus steps made for a local scale of 1, in data units."""
         Z = self.points.in_data_units(rows)
+        steps = self.points.stretched(rows, steps)
         if self.local_scale is not None:
             steps = steps * self.local_scale[rows, None]
         if self.points.whitening is None:
@@ -435,7 +437,7 @@ def structured_density(X, whitened, structure, kernel, bandwidth):
     for own in whitened:
         shrinkage = own.shrinkage(kernel, bandwidth, structure.preserve_variance)
         log_det, scaled = own.whitening.log_det, (1.0, 0.0)
-        if own.local_scale is not None:
+        if own.scales_differ:
             log_det = largest
             scaled = kernel.scaled_distance(own.log_scales() - largest, bandwidth)
         points = own.points(shrinkage, scale, scaled)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -139,7 +138,9 @@ class MixedDensity(BaseDensity):
     def _of_members(self, method: Callable, X, rows=slice(None)):
         """Return log densities in data units, from those of mapped queries."""
         points = self._given[rows] if X is None else X
-        logs = [m.in_data_units(method(m), points) + np.log(m.weight) for m in self.members]
+        logs = [
+            m.in_data_units(method(m), points) + np.log(m.weight) for m in self.members
+        ]
         return np.column_stack(logs)
 
     def _total(self, logs, X):

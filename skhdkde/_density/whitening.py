@@ -6,6 +6,7 @@ in ``x``. Everything spherical then serves; only queries pass through a whitenin
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -65,3 +66,41 @@ class Whitening:
     @functools.cached_property
     def _inverse(self):
         return np.linalg.inv(self.linear)
+
+
+class Whitened:
+    """Shared by points in one whitening, wherever they are.
+
+    Attributes
+    ----------
+    whitening : Whitening
+    spread : float
+        Standard deviation of a coordinate that preserving the variance refers to.
+    local_scale : ndarray of shape (n_points,) or None
+        Factors of the bandwidth.
+    """
+
+    whitening: Whitening
+    spread: float
+    local_scale: Any = None
+
+    @property
+    def scales_differ(self):
+        """Whether the points' densities are multiplied by different factors."""
+        return self.local_scale is not None
+
+    @property
+    def n_features(self):
+        """Number of features."""
+        return len(self.whitening.center)
+
+    def shrinkage(self, kernel, bandwidth, preserve_variance):
+        """Return the factor ``a`` of coordinates with which the variance is preserved.
+
+        It solves ``a^2 spread^2 + bandwidth^2 variance = spread^2``, in whitened units;
+        1 if the variance is not to be preserved.
+        """
+        if not preserve_variance:
+            return 1.0
+        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
+        return float(np.sqrt(max(1.0 - share, 0.0)))

@@ -27,6 +27,7 @@ keops_backend  a formula for each reduction; `keops_runtime` compiles and runs t
                `keops_files` keeps what KeOps writes whole
 points         training points and queries, in scaled units
 tiles          tiles, bounds on their rounding errors, and mending
+matrix_points  points with a matrix each, and tiles of distances in these metrics
 reductions     reductions; `kernel_grid`, for many settings of a kernel at once
 log_sums       kernel sums over distances that are given
 =============  =========================================================================
@@ -39,6 +40,7 @@ device is a class with the methods of ``Device`` in ``_utils/typing``, and a fil
 from skhdkde._pairwise.backends import BACKENDS, ComputeOptions, reduce_pairs
 from skhdkde._pairwise.kernel_grid import KernelGridSums, KernelSetting
 from skhdkde._pairwise.log_sums import log_sums, relative_values
+from skhdkde._pairwise.matrix_points import MatrixPoints
 from skhdkde._pairwise.points import (
     TrainingPoints,
     distinct_rows,

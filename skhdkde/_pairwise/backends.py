@@ -112,7 +112,7 @@ def reduce_pairs(
         Queries in scaled units, which can be sliced by rows: a slice of ``points.exact``,
         or what ``points.as_queries`` returns.
     options : ComputeOptions
-        With the backend resolved.
+        With the backend resolved. Points with tiles of their own are visited by numpy.
     leave_out : ndarray of int of shape (n_queries,) or (n_queries, n), default=None
         Index of the training point to leave out for each query, or of several (not by
         "keops"); negative ones stand for none.
@@ -122,7 +122,7 @@ def reduce_pairs(
     if out is None:
         out = np.empty((len(queries), reduction.width))
     visit = functools.partial(visit_pairs, _numpy_device)
-    if options.backend != "numpy":
+    if options.backend != "numpy" and points.tile_class is None:
         name = f"skhdkde._pairwise.{options.backend}_backend"
         visit = importlib.import_module(name).visit_pairs
     visit(reduction, queries, points, options, leave_out, out)
@@ -184,13 +184,14 @@ def _visit(reduction, queries, points, cols, device, check):
     """
     state = reduction.start(len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
-    sharp = always_sharp(queries, points, reduction)
+    make_tile = points.tile_class or Tile
+    sharp = make_tile.sharp or always_sharp(queries, points, reduction)
     products = BareProducts(reduction, queries, points, device) if sharp else None
     for tile_cols in _tile_cols(cols, queries, points, device):
         check(len(queries.exact) * (tile_cols.stop - tile_cols.start))
         updated = None if products is None else products.update(state, tile_cols)
         if updated is None:
-            tile = Tile(queries, points, tile_cols, device)
+            tile = make_tile(queries, points, tile_cols, device)
             if not sharp:
                 mend(tile, reduction, nearest_sq)
                 np.minimum(nearest_sq, tile.nearest_sq, out=nearest_sq)
@@ -211,10 +212,11 @@ def _tile_cols(cols, queries, points, device):
 def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.dtype:
     """Return the dtype of the tiles: the reduction's, else that of queries and points.
 
-    float64 where bandwidths or weights are beyond the range of float32.
+    float64 where bandwidths or weights are beyond the range of float32, and for points
+    with tiles of their own.
     """
     tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if tiny or points.smallest_weight < SMALLEST_WEIGHT:
+    if tiny or points.smallest_weight < SMALLEST_WEIGHT or points.tile_class is not None:
         return np.dtype(np.float64)
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 

@@ -102,6 +102,8 @@ class TrainingPoints:
     """
 
     at_queries: FloatArray | None = None
+    # what makes tiles, if not the products of `Tile`
+    tile_class: Any = None
 
     def __init__(
         self,
@@ -274,9 +276,13 @@ class TrainingPoints:
         """Return the points ``rows`` as they were given."""
         return self.exact[rows] / self.dtype.type(self.scale)
 
+    def stretched(self, rows: Rows, steps: FloatArray) -> FloatArray:
+        """Return steps from some of the points in the units of the points."""
+        return steps
+
     def as_queries(self, X: FloatArray | DeviceArray) -> Queries:
         """Return queries in data units as ``reduce_pairs`` takes them."""
-        dtype, whitening = np.result_type(X.dtype, self.dtype), self.whitening
+        dtype, whitening = np.result_type(X.dtype, self.exact.dtype), self.whitening
         if whitening is not None and len(X) * X.shape[1] <= BLOCK_SIZE:
             X, whitening = _whitened(whitening, X, dtype), None
         return Queries(X, slice(None), dtype, self.scale, whitening)
@@ -284,7 +290,7 @@ class TrainingPoints:
     def rows_as_queries(self, rows: Rows) -> Queries:
         """Return the training points ``rows`` as queries."""
         exact = self.exact if self.at_queries is None else self.at_queries
-        return Queries(exact, np.arange(len(exact))[rows], self.dtype, 1.0)
+        return Queries(exact, np.arange(len(exact))[rows], exact.dtype, 1.0)
 
 
 class QueryBlock:

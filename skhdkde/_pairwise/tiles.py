@@ -36,6 +36,8 @@ class Tile:
     the points.
     """
 
+    sharp = False  # whether no tile needs mending
+
     def __init__(self, queries: QueryBlock, points: TrainingPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
         self.device, dtype = device, queries.dtype

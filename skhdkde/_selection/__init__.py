@@ -50,6 +50,7 @@ from skhdkde._selection.duplicates import (
 )
 from skhdkde._selection.held_out import HeldOutScores
 from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
+from skhdkde._selection.plan import SearchPlan
 from skhdkde._selection.profile import bandwidth_grid, queries_of
 from skhdkde._selection.rules import (
     N_BANDWIDTHS,
@@ -64,6 +65,5 @@ from skhdkde._selection.rules import (
     reference_bandwidth,
 )
 from skhdkde._selection.search_result import BandwidthSearch
-from skhdkde._selection.plan import SearchPlan
 from skhdkde._selection.select import select_bandwidth
 from skhdkde._selection.structure_search import Setting, expand, search_structures

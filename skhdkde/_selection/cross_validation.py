@@ -388,5 +388,3 @@ class HeldOut(BaseHeldOut):
             sq = np.einsum("ij,ij->i", c.Z, c.Z, dtype=np.float64)
             found.append(np.average(sq, weights=c.weights) / self.n_features)
         return found
-
-

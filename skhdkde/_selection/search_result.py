@@ -11,7 +11,7 @@ class Candidate:
 
     Attributes
     ----------
-    covariance_type : {"spherical", "diag", "full", "local"}
+    covariance_type : {"spherical", "diag", "full", "local", "neighborhood"}
     mixture : object or None
         Of the components, for "local".
     preserve_variance : bool

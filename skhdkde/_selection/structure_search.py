@@ -47,8 +47,9 @@ LARGEST_FULL = 1e9
 FEWEST_SCREENED, SURELY = 1024, 3.0
 # Settings of each group that run on all folds for a stack, and at all points.
 MOST_OF_GROUP, N_FINALISTS = 3, 2
-# Shares of the common covariance in that of a neighbourhood.
-SHRINKAGES = (0.1, 0.3, 0.6)
+# Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance.
+NEIGHBOR_LADDER = ((10, 1), (20, 2), (40, 4))
+NEIGHBOR_SHRINKAGES = (0.1, 0.3, 0.6)
 
 
 class Setting(NamedTuple):
@@ -406,7 +407,9 @@ class Race:
     def _ahead(self, entrant):
         """Return the first of the group of an entrant."""
         group = self._group(entrant.setting)
-        return self.leaders(e for e in self.entrants if self._group(e.setting) == group)[0]
+        return self.leaders(e for e in self.entrants if self._group(e.setting) == group)[
+            0
+        ]
 
     def _at_all_points(self):
         """Run those that are left at all points, and return them."""
@@ -514,9 +517,9 @@ def mixture_ladder(n_points, n_features):
 def neighborhood_ladder(n_points, n_features):
     """Return neighbourhoods that are compared."""
     n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 2)
-    sizes = {max(10, n_features), max(20, 2 * n_features), max(40, 4 * n_features)}
+    sizes = {max(fewest, each * n_features) for fewest, each in NEIGHBOR_LADDER}
     sizes = sorted({min(k, n_fitted - 1) for k in sizes})
-    return [NeighborhoodSpec(k, share) for k in sizes for share in SHRINKAGES]
+    return [NeighborhoodSpec(k, share) for k in sizes for share in NEIGHBOR_SHRINKAGES]
 
 
 def expand(structure, n_points, n_features, neighborhoods=True):
