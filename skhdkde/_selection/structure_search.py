@@ -46,8 +46,9 @@ LARGEST_FULL = 1e9
 # standard errors behind the best one is not looked at again.
 FEWEST_SCREENED, SURELY = 1024, 3.0
 # Settings of each group that run on all folds for a stack, and at all points.
-MOST_OF_GROUP, N_FINALISTS = 3, 2
-# Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance.
+MOST_OF_GROUP, N_FINALISTS = 2, 2
+# Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance,
+# of which the others are compared for the best number of neighbours.
 NEIGHBOR_LADDER = ((10, 1), (20, 2), (40, 4))
 NEIGHBOR_SHRINKAGES = (0.1, 0.3, 0.6)
 
@@ -72,6 +73,21 @@ class Setting(NamedTuple):
         if isinstance(mixture, PooledSpec):
             return self.maps, "mixture", "pooled"
         return self.maps, self.structure
+
+    def refined(self):
+        """Return settings to be compared with this one where it leads."""
+        maps, structure = self
+        mixture, neighborhood = structure.mixture, structure.neighborhood
+        if isinstance(mixture, MixtureSpec) and mixture.finer() is not None:
+            return [Setting(maps, replace(structure, mixture=mixture.finer()))]
+        if neighborhood is None:
+            return []
+        others = [
+            replace(neighborhood, shrinkage=share)
+            for share in NEIGHBOR_SHRINKAGES
+            if share != neighborhood.shrinkage
+        ]
+        return [Setting(maps, replace(structure, neighborhood=o)) for o in others]
 
     def __str__(self):
         structure = self.structure
@@ -292,13 +308,11 @@ class Race:
                 self.plan.drop(2)  # more components would be worse still
             else:
                 family.append(self._look(setting))
-        for leader in self.leaders(self.looks):
-            mixture = leader.setting.structure.mixture
-            finer = mixture.finer() if isinstance(mixture, MixtureSpec) else None
-            if finer is not None and not self.plan.time_is_up:
-                structure = replace(leader.setting.structure, mixture=finer)
-                self.plan.extend(2)
-                self._look(Setting(leader.setting.maps, structure))
+        refined = [s for e in self.leaders(self.looks) for s in e.setting.refined()]
+        if not self.plan.time_is_up:
+            self.plan.extend(2 * len(refined))
+            for setting in refined:
+                self._look(setting)
 
     def leaders(self, entrants):
         """Return the one with the largest mean of each group."""
@@ -360,7 +374,7 @@ class Race:
             look.held_out = None
 
     def enter(self, setting, look=None):
-        """Let the kernels of a setting run on all folds, after a look at it or without."""
+        """Let the kernels of a setting run on all folds, after a look or without."""
         self.plan.begin(setting)
         folds = self.folds.under(setting.maps)
         if look is None:
@@ -406,10 +420,11 @@ class Race:
 
     def _ahead(self, entrant):
         """Return the first of the group of an entrant."""
-        group = self._group(entrant.setting)
-        return self.leaders(e for e in self.entrants if self._group(e.setting) == group)[
-            0
-        ]
+        return self._first(self.entrants, self._group(entrant.setting))
+
+    def _first(self, entrants, group):
+        """Return the one with the largest mean of a group."""
+        return self.leaders(e for e in entrants if self._group(e.setting) == group)[0]
 
     def _at_all_points(self):
         """Run those that are left at all points, and return them."""
@@ -438,7 +453,7 @@ class Race:
         Its mean is that of the one it was compared with, less what it lacked.
         """
         group = self._group(look.setting)
-        first = self.leaders(e for e in self.looks if self._group(e.setting) == group)[0]
+        first = self._first(self.looks, group)
         lack, error = look.behind(first, self._look_weights())
         final = [e for e in self.entrants if e.setting == first.setting]
         ahead = max(final, key=lambda e: e.mean)
@@ -519,7 +534,7 @@ def neighborhood_ladder(n_points, n_features):
     n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 2)
     sizes = {max(fewest, each * n_features) for fewest, each in NEIGHBOR_LADDER}
     sizes = sorted({min(k, n_fitted - 1) for k in sizes})
-    return [NeighborhoodSpec(k, share) for k in sizes for share in NEIGHBOR_SHRINKAGES]
+    return [NeighborhoodSpec(k, NEIGHBOR_SHRINKAGES[1]) for k in sizes]
 
 
 def expand(structure, n_points, n_features, neighborhoods=True):
