@@ -1,0 +1,188 @@
+"""Maps of a feature to a normal one, by an estimate of its distribution function."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline
+from scipy.special import ndtr, ndtri
+
+from skhdkde._maps.column import Column
+from skhdkde._maps.feature_map import Affine, FeatureMap
+from skhdkde._utils.typing import FloatArray
+
+# Standard deviations are the unit of all lengths here. Kernels are so much wider than is
+# best for log densities, as an estimate of the slope asks for, and not narrower than:
+WIDER, NARROWEST = 1.3, 0.05
+# Kernels that make the tails, and their share of the weight.
+WIDE, WIDE_SHARE = 1.5, 0.03
+# Slope that is added, so that maps increase where no kernel reaches.
+LEAST_SLOPE = 1e-3
+# Values that have kernels, and values from which their width is found, at most.
+N_KERNELS, N_DRAWN = 512, 300
+# Widths that are tried, in a ratio of sqrt(2): how many above that of wide kernels, and
+# how many below.
+N_WIDER, N_NARROWER = 1, 12
+# Knots at quantiles, and at equal distances; widths of a wide kernel between the last
+# knot and the last value; knots for each width of a kernel, at most.
+N_QUANTILES, N_EQUAL, BEYOND, KNOTS_PER_WIDTH = 256, 128, 4.0, 4.0
+# Steps of the search for an inverse, each of which at least halves an interval.
+N_STEPS, TOL = 80, 4.0 * np.finfo(float).eps
+
+
+class Gaussianized(FeatureMap):
+    """``T = Phi^-1(F)`` at knots, ``F`` being the distribution function of a density.
+
+    That is a kernel density estimate of the feature, mixed with one of wide kernels.
+    Between knots the map is a cubic polynomial that increases, and beyond them it is
+    linear: that function, not ``F``, is the map, and its derivative is exact.
+
+    Parameters
+    ----------
+    before : Affine
+        That standardises the feature.
+    knots, heights : ndarray of shape (n_knots,)
+        Places and values of the map, both increasing.
+    """
+
+    def __init__(self, before: Affine, knots: FloatArray, heights: FloatArray):
+        super().__init__(before)
+        self.knots, self.heights = knots, heights
+        spline = CubicHermiteSpline(knots, heights, slopes_at_knots(knots, heights))
+        # a piece begins at its left knot; that before all knots ends at the first
+        self._begin = np.concatenate([knots[:1], knots])
+        ends = np.array([[0.0, 0.0], [0.0, 0.0], spline([knots[0], knots[-1]], 1)])
+        ends = np.vstack([ends, heights[[0, -1]]])
+        self._coefficients = np.column_stack([ends[:, 0], spline.c, ends[:, 1]])
+
+    @classmethod
+    def fit(cls, column: Column, uniform: FloatArray) -> Gaussianized:
+        """Return the map of a feature.
+
+        ``uniform`` are numbers in (0, 1), by which values are drawn for the choice of the
+        bandwidth.
+        """
+        standard = column.standardised()
+        drawn = standard.drawn(uniform)
+        more = standard.effective_number / drawn.effective_number
+        width = max(WIDER * best_width(drawn) * more ** (-1.0 / 5.0), NARROWEST)
+        kernels = standard.summary(N_KERNELS)
+        knots = knots_for(kernels, width)
+        return cls(column.standardising, knots, heights_at(knots, kernels, width))
+
+    def __repr__(self):
+        return "gaussianized"
+
+    def _piece(self, z):
+        """Return the coefficients of the polynomials that values are on, and in which."""
+        piece = np.searchsorted(self.knots, z, side="right")
+        return self._coefficients[:, piece], z - self._begin[piece]
+
+    def _shape(self, z):
+        return value_of(*self._piece(z))
+
+    def _log_slope(self, z):
+        return np.log(slope_of(*self._piece(z)))
+
+    def _log_slope_derivative(self, z):
+        (a, b, c, d), s = self._piece(z)
+        return (6.0 * a * s + 2.0 * b) / slope_of((a, b, c, d), s)
+
+    def _inverse(self, y):
+        """Return where the map is ``y``: Newton's steps, or halves where these leave."""
+        piece = np.searchsorted(self.heights, y, side="right")
+        polynomial = self._coefficients[:, piece]
+        width = np.concatenate([[0.0], np.diff(self.knots), [np.inf]])
+        low = np.where(piece > 0, 0.0, -np.inf)
+        high, s = width[piece], np.zeros(y.shape)
+        for _ in range(N_STEPS):
+            excess = value_of(polynomial, s) - y
+            low, high = np.where(excess < 0.0, s, low), np.where(excess > 0.0, s, high)
+            newton = s - excess / slope_of(polynomial, s)
+            inside = (newton >= low) & (newton <= high)
+            before, s = s, np.where(inside, newton, 0.5 * (low + high))
+            if (np.abs(s - before) <= TOL * np.abs(s)).all():
+                break
+        return self._begin[piece] + s
+
+
+def value_of(polynomial, s: FloatArray) -> FloatArray:
+    """Return the values of cubic polynomials."""
+    a, b, c, d = polynomial
+    return ((a * s + b) * s + c) * s + d
+
+
+def slope_of(polynomial, s: FloatArray) -> FloatArray:
+    """Return the derivatives of cubic polynomials."""
+    a, b, c, _ = polynomial
+    return (3.0 * a * s + 2.0 * b) * s + c
+
+
+def best_width(column: Column) -> float:
+    """Return the standard deviation of kernels of largest mean leave-one-out log density.
+
+    The density is the mixture with wide kernels, so that values far from all others,
+    which have these, do not ask for wide ones everywhere. Values are standardised; equal
+    ones are left out together. Of widths in a ratio of sqrt(2) the best is taken, and
+    then the maximum of a parabola through it and its neighbours.
+    """
+    variances = WIDE**2 * 0.5 ** np.arange(-N_WIDER, N_NARROWER + 1.0)
+    logs = leave_one_out(column, variances)
+    wide = np.log(WIDE_SHARE) + logs[N_WIDER]
+    mixed = np.logaddexp(np.log1p(-WIDE_SHARE) + logs, wide)
+    scores = mixed @ column.shares
+    best, shift = int(np.argmax(scores)), 0.0
+    if 0 < best < len(scores) - 1:
+        before, peak, after = scores[best - 1 : best + 2]
+        shift = 0.5 * (after - before) / max(2.0 * peak - before - after, 1e-300)
+    return float(np.sqrt(variances[best] * 0.5**shift))
+
+
+def leave_one_out(column: Column, variances: FloatArray) -> FloatArray:
+    """Return logs of sums over the kernels of all others, by variance and value.
+
+    Each variance is half of the one before. What they all have in common is left out.
+    """
+    sq = np.square(column.values[:, None] - column.values)
+    np.fill_diagonal(sq, np.inf)
+    nearest_sq = sq.min(axis=1)
+    # relative to the kernel of the nearest value; half the variance squares a kernel
+    kernels = np.exp((nearest_sq[:, None] - sq) / (2.0 * variances[0]))
+    logs = np.empty((len(variances), len(sq)))
+    for k, variance in enumerate(variances):
+        logs[k] = np.log(kernels @ column.shares) - nearest_sq / (2.0 * variance)
+        np.square(kernels, out=kernels)
+    return logs - 0.5 * np.log(variances)[:, None]
+
+
+def knots_for(kernels: Column, width: float) -> FloatArray:
+    """Return places where the map is computed, not closer than kernels ask for."""
+    values, margin = kernels.values, BEYOND * WIDE
+    equal = np.linspace(values[0] - margin, values[-1] + margin, N_EQUAL)
+    middle = np.cumsum(kernels.shares) - 0.5 * kernels.shares
+    quantiles = np.interp((np.arange(N_QUANTILES) + 0.5) / N_QUANTILES, middle, values)
+    step = width / KNOTS_PER_WIDTH
+    return step * np.unique(np.rint(np.concatenate([equal, quantiles]) / step))
+
+
+def heights_at(knots: FloatArray, kernels: Column, width: float) -> FloatArray:
+    """Return the map at knots: by ``F`` below the median, by ``1 - F`` above.
+
+    Neither is rounded to 0 or 1 in this way.
+    """
+    sign = np.where(knots > kernels.median, -1.0, 1.0)
+    distance = sign[:, None] * (knots[:, None] - kernels.values)
+    narrow, wide = (ndtr(distance / scale) @ kernels.shares for scale in (width, WIDE))
+    probability = (1.0 - WIDE_SHARE) * narrow + WIDE_SHARE * wide
+    return sign * ndtri(probability) + LEAST_SLOPE * knots
+
+
+def slopes_at_knots(knots: FloatArray, heights: FloatArray) -> FloatArray:
+    """Return slopes for polynomials between knots that all increase.
+
+    They are those of parabolas through three knots, and at most twice the slope from knot
+    to knot on either side; three times is where a polynomial may fall (Fritsch and
+    Carlson, 1980, Monotone piecewise cubic interpolation).
+    """
+    secants = np.diff(heights) / np.diff(knots)
+    least = np.minimum(np.append(secants, secants[-1]), np.append(secants[0], secants))
+    return np.minimum(np.gradient(heights, knots), 2.0 * least)
