@@ -8,13 +8,13 @@ can be onto all numbers, so that ``f`` integrates to one exactly.
 
     fit_maps         a map for each feature, from the training points
       FeatureMaps    all of them: points there and back, slopes, log Jacobian
-        FeatureMap   of one feature; a subclass for each kind
+        FeatureMap   of one feature; a Chain is several, one after the other
 
 =============  =========================================================================
 feature_maps   `FeatureMaps`; `fit_maps`; `resolve_maps`, which checks what users ask for
-feature_map    `FeatureMap`, what all maps have; `Linear`; `Affine`, which standardises
-yeo_johnson    `YeoJohnson`: a power transform, of one parameter
-gaussianized   `Gaussianized`: by a smooth distribution function of the feature
+feature_map    `FeatureMap`, what all maps have; `Affine`, which standardises; `Chain`
+yeo_johnson    `Power`, a power transform, of one parameter
+gaussianized   `Spline`, through a smooth distribution function of the feature
 bounded        `Log` and `Logit`, of features with one limit, or two
 column         `Column`: the training values of a feature, with weights
 =============  =========================================================================

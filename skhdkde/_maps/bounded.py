@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Self
 
 import numpy as np
 from scipy.special import expit
 
 from skhdkde._maps.column import Column
-from skhdkde._maps.feature_map import FARTHEST, Affine, FeatureMap
+from skhdkde._maps.feature_map import FARTHEST, Affine, Chain, FeatureMap
 from skhdkde._utils.typing import FloatArray
 
 
 class Bounded(FeatureMap):
-    """A map from an open interval onto all numbers, then standardised.
+    """A map from an open interval onto all numbers.
 
     Outside the interval the log slope is -inf, and the map is that of ``middle``.
 
@@ -24,50 +23,28 @@ class Bounded(FeatureMap):
         The interval.
     middle : float
         The median of the feature.
-    after : Affine, default=None
-        None for none.
     """
 
-    name: str
-
-    def __init__(
-        self, low: float, high: float, middle: float, after: Affine | None = None
-    ):
-        super().__init__(after=after)
+    def __init__(self, low: float, high: float, middle: float):
         self.low, self.high, self.middle = low, high, middle
-
-    @classmethod
-    def fit(cls, column: Column, limits: tuple[float, float], spread: float) -> Self:
-        """Return the map of a feature; if that is constant, ``spread`` is its scale."""
-        middle = column.median
-        plain = cls(*limits, middle)
-        after = Affine.standardising(plain.forward(column.values), column.shares)
-        if len(column.values) == 1 or after.scale == 0.0:
-            at = np.array([middle])
-            scale = float(spread * plain.slope(at)[0])
-            after = Affine(0, float(plain.forward(at)[0]), scale)
-        return cls(*limits, middle, after)
-
-    def __repr__(self):
-        return self.name
 
     def inside(self, x: FloatArray) -> np.ndarray:
         """Return which values the feature can have."""
         return (x > self.low) & (x < self.high)
 
-    def _shape(self, z):
-        return self._value(np.where(self.inside(z), z, self.middle))
+    def forward(self, x):
+        return self._value(np.where(self.inside(x), x, self.middle))
 
-    def _log_slope(self, z):
-        inside = self.inside(z)
-        return np.where(inside, self._log_at(np.where(inside, z, self.middle)), -np.inf)
+    def log_slope(self, x):
+        inside = self.inside(x)
+        return np.where(inside, self._log_at(np.where(inside, x, self.middle)), -np.inf)
 
-    def _log_slope_derivative(self, z):
-        inside = self.inside(z)
-        derivative = self._derivative_at(np.where(inside, z, self.middle))
+    def log_slope_derivative(self, x):
+        inside = self.inside(x)
+        derivative = self._derivative_at(np.where(inside, x, self.middle))
         return np.where(inside, derivative, np.nan)
 
-    def _inverse(self, y):
+    def inverse(self, y):
         """Return values inside, also where rounding leads to a limit."""
         least, most = np.nextafter(self.low, np.inf), np.nextafter(self.high, -np.inf)
         return np.clip(self._value_inverse(y), least, min(most, FARTHEST))
@@ -92,8 +69,6 @@ class Bounded(FeatureMap):
 class Log(Bounded):
     """``log(x - low)``."""
 
-    name = "log"
-
     def _value(self, x):
         return np.log(x - self.low)
 
@@ -110,8 +85,6 @@ class Log(Bounded):
 class Logit(Bounded):
     """``log((x - low) / (high - x))``."""
 
-    name = "logit"
-
     def _value(self, x):
         return np.log(x - self.low) - np.log(self.high - x)
 
@@ -125,3 +98,27 @@ class Logit(Bounded):
 
     def _derivative_at(self, x):
         return 1.0 / (self.high - x) - 1.0 / (x - self.low)
+
+
+SHAPES: dict[str, type[Bounded]] = {"log": Log, "logit": Logit}
+
+
+def fit_bounded(
+    kind: str, column: Column, limits: tuple[float, float], spread: float
+) -> Chain:
+    """Return a map with mean 0 and variance 1; of a constant feature, one of a scale.
+
+    Parameters
+    ----------
+    kind : "log" or "logit"
+    column : Column
+    limits : tuple of float
+    spread : float
+        The scale for a constant feature, in data units.
+    """
+    first = SHAPES[kind](*limits, column.median)
+    mapped = column.mapped(first)
+    last = Affine.standardising(mapped.values, mapped.shares)
+    if len(column.values) == 1 or last.scale == 0.0:
+        last = Affine(0, mapped.median, float(spread * first.slope(column.values[:1])[0]))
+    return Chain(kind, (first, last))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from skhdkde._maps.feature_map import Affine
+from skhdkde._maps.feature_map import FeatureMap
 from skhdkde._utils.moments import is_constant
 from skhdkde._utils.typing import FloatArray
 
@@ -44,20 +43,24 @@ class Column:
         """Return whether the values, of a dtype, are one but for rounding."""
         return bool(is_constant(self.values[0], self.values[-1], dtype))
 
-    @cached_property
-    def standardising(self) -> Affine:
-        """The map to mean 0 and variance 1."""
-        return Affine.standardising(self.values, self.shares)
-
-    def standardised(self) -> Column:
-        """Return the values with mean 0 and variance 1."""
-        return Column(self.standardising.forward(self.values), self.shares)
+    def mapped(self, feature_map: FeatureMap) -> Column:
+        """Return the values that an increasing map gives."""
+        return Column(feature_map.forward(self.values), self.shares)
 
     @property
     def median(self) -> float:
         """The value at or below which half of the weight is."""
         half = int(np.searchsorted(np.cumsum(self.shares), 0.5))
         return float(self.values[min(half, len(self.values) - 1)])
+
+    @property
+    def standard_deviation(self) -> float:
+        """The standard deviation, in the unit of the values."""
+        largest = np.abs(self.values).max()
+        values = self.values / largest  # no square is out of range
+        return float(
+            np.sqrt(self.shares @ (values - self.shares @ values) ** 2) * largest
+        )
 
     @property
     def effective_number(self) -> float:

@@ -1,4 +1,4 @@
-"""What maps of one feature have in common."""
+"""What maps of one feature have in common, and how they are put together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,39 @@ from skhdkde._utils.typing import FloatArray
 FARTHEST = 1e300
 
 
-@dataclass(frozen=True)
-class Affine:
+class FeatureMap(ABC):
+    """An increasing map of one feature, from where it can be onto all numbers.
+
+    All methods take and return float64 arrays of shape (n_points,).
+    """
+
+    @abstractmethod
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Return the mapped values."""
+
+    @abstractmethod
+    def inverse(self, y: FloatArray) -> FloatArray:
+        """Return the values that are mapped to ``y``."""
+
+    @abstractmethod
+    def log_slope(self, x: FloatArray) -> FloatArray:
+        """Return the log of the derivative; -inf where the feature cannot be."""
+
+    @abstractmethod
+    def log_slope_derivative(self, x: FloatArray) -> FloatArray:
+        """Return the derivative of ``log_slope``; NaN where the feature cannot be."""
+
+    def slope(self, x: FloatArray) -> FloatArray:
+        """Return the derivative of the map; 0 where the feature cannot be."""
+        return np.exp(self.log_slope(x))
+
+
+@dataclass(frozen=True, repr=False)
+class Affine(FeatureMap):
     """The map ``x -> (2^-exponent x - centre) / scale``.
 
-    With the power of two no square of a number is out of range.
+    With the power of two no square of a number is out of range. Where numbers far out
+    are, the result is finite all the same.
     """
 
     exponent: int = 0
@@ -33,88 +61,61 @@ class Affine:
         centre += float(shares @ (values - centre))  # less what rounding left
         return cls(exponent, centre, float(np.sqrt(shares @ np.square(values - centre))))
 
-    @property
-    def log_slope(self) -> float:
-        """Log of the derivative."""
-        return -float(np.log(self.scale) + self.exponent * np.log(2.0))
-
-    def forward(self, x: FloatArray) -> FloatArray:
-        """Return mapped numbers, finite ones also where they are out of range."""
-        y = (np.ldexp(x, -self.exponent) - self.centre) / self.scale
-        return np.clip(y, -FARTHEST, FARTHEST)
-
-    def inverse(self, y: FloatArray) -> FloatArray:
-        """Return the numbers that are mapped to ``y``."""
-        return np.ldexp(self.centre + self.scale * y, self.exponent)
-
-
-class FeatureMap(ABC):
-    """An increasing map of one feature, from where it can be onto all numbers.
-
-    It is an affine map, a shape, which a subclass has, and an affine map of that. All
-    methods take and return float64 arrays of shape (n_points,).
-    """
-
-    def __init__(self, before: Affine | None = None, after: Affine | None = None):
-        self.before, self.after = before or Affine(), after or Affine()
-
-    def forward(self, x: FloatArray) -> FloatArray:
-        """Return the mapped values; they are finite, also far out."""
-        return self.after.forward(self._shape(self.before.forward(x)))
-
-    def inverse(self, y: FloatArray) -> FloatArray:
-        """Return the values that are mapped to ``y``."""
-        return self.before.inverse(self._inverse(self.after.inverse(y)))
-
-    def slope(self, x: FloatArray) -> FloatArray:
-        """Return the derivative of the map; 0 where the feature cannot be."""
-        return np.exp(self.log_slope(x))
-
-    def log_slope(self, x: FloatArray) -> FloatArray:
-        """Return its log; -inf where the feature cannot be."""
-        affine = self.before.log_slope + self.after.log_slope
-        return self._log_slope(self.before.forward(x)) + affine
-
-    def log_slope_derivative(self, x: FloatArray) -> FloatArray:
-        """Return the derivative of ``log_slope``; NaN where the feature cannot be."""
-        derivative = self._log_slope_derivative(self.before.forward(x))
-        return np.exp(self.before.log_slope) * derivative
-
-    @abstractmethod
-    def __repr__(self) -> str:
-        """Return the kind of map, and its parameter."""
-
-    @abstractmethod
-    def _shape(self, z: FloatArray) -> FloatArray:
-        """Return the shape at values."""
-
-    @abstractmethod
-    def _inverse(self, y: FloatArray) -> FloatArray:
-        """Return where the shape is ``y``."""
-
-    @abstractmethod
-    def _log_slope(self, z: FloatArray) -> FloatArray:
-        """Return the log of the derivative of the shape."""
-
-    @abstractmethod
-    def _log_slope_derivative(self, z: FloatArray) -> FloatArray:
-        """Return the derivative of that log."""
-
-
-class Linear(FeatureMap):
-    """A feature that is only standardised, as those beside it are that have a map."""
-
     def __repr__(self):
         return "linear"
 
-    def _shape(self, z):
-        return z
+    def forward(self, x):
+        y = (np.ldexp(x, -self.exponent) - self.centre) / self.scale
+        return np.clip(y, -FARTHEST, FARTHEST)
 
-    def _inverse(self, y):
+    def inverse(self, y):
+        return np.ldexp(self.centre + self.scale * y, self.exponent)
+
+    def log_slope(self, x):
+        return np.full(x.shape, -np.log(self.scale) - self.exponent * np.log(2.0))
+
+    def log_slope_derivative(self, x):
+        return np.zeros(x.shape)
+
+
+@dataclass(frozen=True, repr=False)
+class Chain(FeatureMap):
+    """Maps one after the other.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    maps : tuple of FeatureMap
+    """
+
+    name: str
+    maps: tuple[FeatureMap, ...]
+
+    def __repr__(self):
+        return self.name
+
+    def forward(self, x):
+        for one in self.maps:
+            x = one.forward(x)
+        return x
+
+    def inverse(self, y):
+        for one in reversed(self.maps):
+            y = one.inverse(y)
         return y
 
-    def _log_slope(self, z):
-        return np.zeros(z.shape)
+    def log_slope(self, x):
+        total = np.zeros(x.shape)
+        for one in self.maps:
+            total += one.log_slope(x)
+            x = one.forward(x)
+        return total
 
-    def _log_slope_derivative(self, z):
-        return np.zeros(z.shape)
+    def log_slope_derivative(self, x):
+        total, log_slope = np.zeros(x.shape), np.zeros(x.shape)
+        for one in self.maps:
+            total += np.exp(log_slope) * one.log_slope_derivative(x)
+            log_slope += one.log_slope(x)
+            x = one.forward(x)
+        return total

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skhdkde._maps.bounded import Bounded, Log, Logit
+from skhdkde._maps.bounded import fit_bounded
 from skhdkde._maps.column import Column
-from skhdkde._maps.feature_map import FARTHEST, Affine, FeatureMap, Linear
-from skhdkde._maps.gaussianized import N_DRAWN, Gaussianized
-from skhdkde._maps.yeo_johnson import YeoJohnson
+from skhdkde._maps.feature_map import FARTHEST, Affine, FeatureMap
+from skhdkde._maps.gaussianized import N_DRAWN, fit_gaussianized
+from skhdkde._maps.yeo_johnson import fit_yeo_johnson
 from skhdkde._utils.typing import FloatArray
 
 # Maps of features that can have any value, and what "auto" compares.
 ANYWHERE = ("yeo-johnson", "gaussianize")
 AUTO = (None, *ANYWHERE)
 # Maps of features with limits: the limits if none are given, and how these are written.
-BOUNDED: dict[str, type[Bounded]] = {"log": Log, "logit": Logit}
 LIMITS = {"log": (0.0, np.inf), "logit": (0.0, 1.0)}
 WRITTEN = {"log": "('log', low)", "logit": "('logit', low, high)"}
 VALID = "None, 'auto', 'yeo-johnson', 'gaussianize' or a dict"
@@ -138,7 +137,7 @@ def fit_maps(
             constant[k] = Column(column.values[:1], np.ones(1))
             continue
         maps[k] = map_of(column, of_one, uniform)
-        deviations.append(np.exp(-column.standardising.log_slope))
+        deviations.append(column.standard_deviation)
     spread = float(np.median(deviations)) if deviations else 1.0
     for k, column in constant.items():
         maps[k] = map_of_constant(column, specs[k], spread)
@@ -148,21 +147,21 @@ def fit_maps(
 def map_of(column: Column, spec: Any, uniform: FloatArray) -> FeatureMap:
     """Return the map of a feature that varies."""
     kind, limits = kind_and_limits(spec)
-    if kind in BOUNDED:
-        return BOUNDED[kind].fit(column, limits, 1.0)
+    if kind in LIMITS:
+        return fit_bounded(kind, column, limits, 1.0)
     if kind == "yeo-johnson":
-        return YeoJohnson.fit(column)
+        return fit_yeo_johnson(column)
     if kind == "gaussianize":
-        return Gaussianized.fit(column, uniform)
-    return Linear(column.standardising)
+        return fit_gaussianized(column, uniform)
+    return Affine.standardising(column.values, column.shares)
 
 
 def map_of_constant(column: Column, spec: Any, spread: float) -> FeatureMap:
     """Return the map of a feature of one value, with the scale ``spread``."""
     kind, limits = kind_and_limits(spec)
-    if kind in BOUNDED:
-        return BOUNDED[kind].fit(column, limits, spread)
-    return Linear(Affine(0, float(column.values[0]), spread))
+    if kind in LIMITS:
+        return fit_bounded(kind, column, limits, spread)
+    return Affine(0, float(column.values[0]), spread)
 
 
 def kind_and_limits(spec: Any) -> tuple[Any, Any]:
@@ -176,7 +175,7 @@ def kind_and_limits(spec: Any) -> tuple[Any, Any]:
 def check_limits(x: FloatArray, spec: Any, name: Any) -> None:
     """Raise an error if a feature has values that its map does not allow."""
     kind, limits = kind_and_limits(spec)
-    if kind not in BOUNDED:
+    if kind not in LIMITS:
         return
     low, high = limits
     x = x.astype(np.float64)
@@ -263,14 +262,14 @@ def column_of(key: Any, n_features: int, names: Any) -> int:
 
 def checked_spec(key: Any, spec: Any) -> Any:
     """Return the map that a user gives for a feature, limits as floats."""
-    if spec is None or (isinstance(spec, str) and spec in (*ANYWHERE, *BOUNDED)):
+    if spec is None or (isinstance(spec, str) and spec in (*ANYWHERE, *LIMITS)):
         return spec
     said = f"feature_maps[{key!r}] must be {VALID_OF_ONE}, got {spec!r}."
     if isinstance(spec, str):
         raise ValueError(said)
     if not isinstance(spec, tuple | list):
         raise TypeError(said)
-    if not spec or not isinstance(spec[0], str) or spec[0] not in BOUNDED:
+    if not spec or not isinstance(spec[0], str) or spec[0] not in LIMITS:
         raise ValueError(said)
     kind, *limits = spec
     if len(limits) != WRITTEN[kind].count(","):

@@ -7,7 +7,8 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.special import ndtr, ndtri
 
 from skhdkde._maps.column import Column
-from skhdkde._maps.feature_map import Affine, FeatureMap
+from skhdkde._maps.feature_map import Chain, FeatureMap
+from skhdkde._maps.yeo_johnson import fit_yeo_johnson
 from skhdkde._utils.typing import FloatArray
 
 # Standard deviations are the unit of all lengths here. Kernels are so much wider than is
@@ -29,23 +30,16 @@ N_QUANTILES, N_EQUAL, BEYOND, KNOTS_PER_WIDTH = 256, 128, 4.0, 4.0
 N_STEPS, TOL = 80, 4.0 * np.finfo(float).eps
 
 
-class Gaussianized(FeatureMap):
-    """``T = Phi^-1(F)`` at knots, ``F`` being the distribution function of a density.
-
-    That is a kernel density estimate of the feature, mixed with one of wide kernels.
-    Between knots the map is a cubic polynomial that increases, and beyond them it is
-    linear: that function, not ``F``, is the map, and its derivative is exact.
+class Spline(FeatureMap):
+    """Cubic polynomials that increase between knots, and lines beyond them.
 
     Parameters
     ----------
-    before : Affine
-        That standardises the feature.
     knots, heights : ndarray of shape (n_knots,)
         Places and values of the map, both increasing.
     """
 
-    def __init__(self, before: Affine, knots: FloatArray, heights: FloatArray):
-        super().__init__(before)
+    def __init__(self, knots: FloatArray, heights: FloatArray):
         self.knots, self.heights = knots, heights
         spline = CubicHermiteSpline(knots, heights, slopes_at_knots(knots, heights))
         # a piece begins at its left knot; that before all knots ends at the first
@@ -54,40 +48,22 @@ class Gaussianized(FeatureMap):
         ends = np.vstack([ends, heights[[0, -1]]])
         self._coefficients = np.column_stack([ends[:, 0], spline.c, ends[:, 1]])
 
-    @classmethod
-    def fit(cls, column: Column, uniform: FloatArray) -> Gaussianized:
-        """Return the map of a feature.
+    def _piece(self, x):
+        """Return coefficients of the polynomials that values are on, and where there."""
+        piece = np.searchsorted(self.knots, x, side="right")
+        return self._coefficients[:, piece], x - self._begin[piece]
 
-        ``uniform`` are numbers in (0, 1), by which values are drawn for the choice of the
-        bandwidth.
-        """
-        standard = column.standardised()
-        drawn = standard.drawn(uniform)
-        more = standard.effective_number / drawn.effective_number
-        width = max(WIDER * best_width(drawn) * more ** (-1.0 / 5.0), NARROWEST)
-        kernels = standard.summary(N_KERNELS)
-        knots = knots_for(kernels, width)
-        return cls(column.standardising, knots, heights_at(knots, kernels, width))
+    def forward(self, x):
+        return value_of(*self._piece(x))
 
-    def __repr__(self):
-        return "gaussianized"
+    def log_slope(self, x):
+        return np.log(slope_of(*self._piece(x)))
 
-    def _piece(self, z):
-        """Return the coefficients of the polynomials that values are on, and in which."""
-        piece = np.searchsorted(self.knots, z, side="right")
-        return self._coefficients[:, piece], z - self._begin[piece]
-
-    def _shape(self, z):
-        return value_of(*self._piece(z))
-
-    def _log_slope(self, z):
-        return np.log(slope_of(*self._piece(z)))
-
-    def _log_slope_derivative(self, z):
-        (a, b, c, d), s = self._piece(z)
+    def log_slope_derivative(self, x):
+        (a, b, c, d), s = self._piece(x)
         return (6.0 * a * s + 2.0 * b) / slope_of((a, b, c, d), s)
 
-    def _inverse(self, y):
+    def inverse(self, y):
         """Return where the map is ``y``: Newton's steps, or halves where these leave."""
         piece = np.searchsorted(self.heights, y, side="right")
         polynomial = self._coefficients[:, piece]
@@ -103,6 +79,31 @@ class Gaussianized(FeatureMap):
             if (np.abs(s - before) <= TOL * np.abs(s)).all():
                 break
         return self._begin[piece] + s
+
+
+def fit_gaussianized(column: Column, uniform: FloatArray) -> Chain:
+    """Return the map of a feature that makes it nearly normal: ``T = Phi^-1(F)``.
+
+    ``F`` is the distribution function of a density at knots: a kernel density estimate,
+    mixed with one of wide kernels. It is one of the feature after a power transform, so
+    that kernels of one width suit it better. Between knots the map is a spline: that
+    function is the map, and its derivative is exact.
+
+    Parameters
+    ----------
+    column : Column
+    uniform : ndarray
+        Numbers in (0, 1), by which values are drawn for the choice of the bandwidth.
+    """
+    power = fit_yeo_johnson(column)
+    mapped = column.mapped(power)
+    drawn = mapped.drawn(uniform)
+    more = mapped.effective_number / drawn.effective_number
+    width = max(WIDER * best_width(drawn) * more ** (-1.0 / 5.0), NARROWEST)
+    kernels = mapped.summary(N_KERNELS)
+    knots = knots_for(kernels, width)
+    spline = Spline(knots, heights_at(knots, kernels, width))
+    return Chain("gaussianized", (*power.maps, spline))
 
 
 def value_of(polynomial, s: FloatArray) -> FloatArray:

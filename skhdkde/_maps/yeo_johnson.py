@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
 from skhdkde._maps.column import Column
-from skhdkde._maps.feature_map import Affine, FeatureMap
+from skhdkde._maps.feature_map import Affine, Chain, FeatureMap
 from skhdkde._utils.typing import FloatArray
 
 # Values from which a parameter is fitted, at most; error of the parameter, and how near
@@ -14,51 +16,46 @@ from skhdkde._utils.typing import FloatArray
 N_VALUES, TOL, NEAREST = 2**14, 1e-4, 1e-9
 
 
-class YeoJohnson(FeatureMap):
-    """A power of ``1 + z`` above zero, of ``1 - z`` below, for standardised values ``z``.
+@dataclass(frozen=True)
+class Power(FeatureMap):
+    """A power of ``1 + x`` above zero, of ``1 - x`` below.
 
     The exponents are ``lam`` and ``2 - lam``. With ``lam`` in [0, 2] none is negative,
     and the map is onto all numbers. Beyond, it would be bounded on one side: a density of
     mapped points has mass past such a bound, which would be lost.
-
-    Parameters
-    ----------
-    before, after : Affine
-    lam : float
     """
 
-    def __init__(self, before: Affine, after: Affine, lam: float):
-        super().__init__(before, after)
-        self.lam = lam
+    lam: float
 
-    @classmethod
-    def fit(cls, column: Column) -> YeoJohnson:
-        """Return the map for which mapped values are most likely normal."""
-        lam = best_power(column.standardised().summary(N_VALUES))
-        shape = cls(column.standardising, Affine(), lam)
-        mapped = shape.forward(column.values)
-        return cls(shape.before, Affine.standardising(mapped, column.shares), lam)
-
-    def __repr__(self):
-        return f"yeo-johnson {self.lam:.2f}"
-
-    def _power(self, z):
+    def _power(self, x):
         """Return the exponent on the side of each value."""
-        return np.where(z >= 0.0, self.lam, 2.0 - self.lam)
+        return np.where(x >= 0.0, self.lam, 2.0 - self.lam)
 
-    def _shape(self, z):
-        power = self._power(z)
-        return np.copysign(np.expm1(power * np.log1p(np.abs(z))) / power, z)
+    def forward(self, x):
+        power = self._power(x)
+        return np.copysign(np.expm1(power * np.log1p(np.abs(x))) / power, x)
 
-    def _inverse(self, y):
+    def inverse(self, y):
         power = self._power(y)
         return np.copysign(np.expm1(np.log1p(power * np.abs(y)) / power), y)
 
-    def _log_slope(self, z):
-        return (self._power(z) - 1.0) * np.log1p(np.abs(z))
+    def log_slope(self, x):
+        return (self._power(x) - 1.0) * np.log1p(np.abs(x))
 
-    def _log_slope_derivative(self, z):
-        return np.sign(z) * (self._power(z) - 1.0) / (1.0 + np.abs(z))
+    def log_slope_derivative(self, x):
+        return np.sign(x) * (self._power(x) - 1.0) / (1.0 + np.abs(x))
+
+
+def fit_yeo_johnson(column: Column) -> Chain:
+    """Return the map, with mean 0 and variance 1, that makes a feature nearly normal.
+
+    The power is that of the largest likelihood, for the standardised feature.
+    """
+    first = Affine.standardising(column.values, column.shares)
+    power = Power(best_power(column.mapped(first).summary(N_VALUES)))
+    mapped = power.forward(first.forward(column.values))
+    last = Affine.standardising(mapped, column.shares)
+    return Chain(f"yeo-johnson {power.lam:.2f}", (first, power, last))
 
 
 def best_power(column: Column) -> float:
