@@ -107,15 +107,20 @@ class Chain(FeatureMap):
 
     def log_slope(self, x):
         total = np.zeros(x.shape)
-        for one in self.maps:
-            total += one.log_slope(x)
-            x = one.forward(x)
+        for one, at in self._places(x):
+            total += one.log_slope(at)
         return total
 
     def log_slope_derivative(self, x):
         total, log_slope = np.zeros(x.shape), np.zeros(x.shape)
-        for one in self.maps:
-            total += np.exp(log_slope) * one.log_slope_derivative(x)
-            log_slope += one.log_slope(x)
-            x = one.forward(x)
+        for one, at in self._places(x):
+            total += np.exp(log_slope) * one.log_slope_derivative(at)
+            log_slope += one.log_slope(at)
         return total
+
+    def _places(self, x):
+        """Yield each map, and the values that it is given."""
+        for k, one in enumerate(self.maps):
+            if k > 0:
+                x = self.maps[k - 1].forward(x)
+            yield one, x

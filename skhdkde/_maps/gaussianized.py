@@ -18,8 +18,8 @@ WIDER, NARROWEST = 1.3, 0.05
 WIDE, WIDE_SHARE = 1.5, 0.03
 # Slope that is added, so that maps increase where no kernel reaches.
 LEAST_SLOPE = 1e-3
-# Values that have kernels, and values from which their width is found, at most.
-N_KERNELS, N_DRAWN = 512, 300
+# Values that have kernels and wide ones, and from which a width is found, at most.
+N_KERNELS, N_WIDE_KERNELS, N_DRAWN = 256, 64, 300
 # Widths that are tried, in a ratio of sqrt(2): how many above that of wide kernels, and
 # how many below.
 N_WIDER, N_NARROWER = 1, 12
@@ -66,19 +66,19 @@ class Spline(FeatureMap):
     def inverse(self, y):
         """Return where the map is ``y``: Newton's steps, or halves where these leave."""
         piece = np.searchsorted(self.heights, y, side="right")
-        polynomial = self._coefficients[:, piece]
-        width = np.concatenate([[0.0], np.diff(self.knots), [np.inf]])
+        polynomial, begin = self._coefficients[:, piece], self._begin[piece]
         low = np.where(piece > 0, 0.0, -np.inf)
-        high, s = width[piece], np.zeros(y.shape)
+        high = np.concatenate([[0.0], np.diff(self.knots), [np.inf]])[piece]
+        s, rounding = np.zeros(y.shape), TOL * (np.abs(y) + np.abs(polynomial[3]))
         for _ in range(N_STEPS):
             excess = value_of(polynomial, s) - y
             low, high = np.where(excess < 0.0, s, low), np.where(excess > 0.0, s, high)
             newton = s - excess / slope_of(polynomial, s)
             inside = (newton >= low) & (newton <= high)
-            before, s = s, np.where(inside, newton, 0.5 * (low + high))
-            if (np.abs(s - before) <= TOL * np.abs(s)).all():
+            s = np.where(inside, newton, 0.5 * (low + high))
+            if (np.abs(excess) <= rounding).all():
                 break
-        return self._begin[piece] + s
+        return begin + s
 
 
 def fit_gaussianized(column: Column, uniform: FloatArray) -> Chain:
@@ -147,10 +147,12 @@ def leave_one_out(column: Column, variances: FloatArray) -> FloatArray:
     np.fill_diagonal(sq, np.inf)
     nearest_sq = sq.min(axis=1)
     # relative to the kernel of the nearest value; half the variance squares a kernel
-    kernels = np.exp((nearest_sq[:, None] - sq) / (2.0 * variances[0]))
+    ratios = (nearest_sq[:, None] - sq) / (2.0 * variances[0])
+    kernels = np.exp(ratios.astype(np.float32))  # a width needs no more digits
+    shares = column.shares.astype(np.float32)
     logs = np.empty((len(variances), len(sq)))
     for k, variance in enumerate(variances):
-        logs[k] = np.log(kernels @ column.shares) - nearest_sq / (2.0 * variance)
+        logs[k] = np.log(kernels @ shares) - nearest_sq / (2.0 * variance)
         np.square(kernels, out=kernels)
     return logs - 0.5 * np.log(variances)[:, None]
 
@@ -171,10 +173,18 @@ def heights_at(knots: FloatArray, kernels: Column, width: float) -> FloatArray:
     Neither is rounded to 0 or 1 in this way.
     """
     sign = np.where(knots > kernels.median, -1.0, 1.0)
-    distance = sign[:, None] * (knots[:, None] - kernels.values)
-    narrow, wide = (ndtr(distance / scale) @ kernels.shares for scale in (width, WIDE))
+    narrow = tail_mass(knots, sign, kernels, width)
+    wide = tail_mass(knots, sign, kernels.summary(N_WIDE_KERNELS), WIDE)
     probability = (1.0 - WIDE_SHARE) * narrow + WIDE_SHARE * wide
     return sign * ndtri(probability) + LEAST_SLOPE * knots
+
+
+def tail_mass(
+    knots: FloatArray, sign: FloatArray, kernels: Column, width: float
+) -> FloatArray:
+    """Return the mass of kernels below knots of sign 1, and above those of sign -1."""
+    distance = sign[:, None] * (knots[:, None] - kernels.values)
+    return ndtr(distance / width) @ kernels.shares
 
 
 def slopes_at_knots(knots: FloatArray, heights: FloatArray) -> FloatArray:
