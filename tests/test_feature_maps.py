@@ -19,7 +19,7 @@ from sklearn.preprocessing import PowerTransformer
 
 from skhdkde._maps import fit_maps, resolve_maps
 from skhdkde._maps.column import Column
-from skhdkde._maps.gaussianized import best_width, heights_at
+from skhdkde._maps.gaussianized import best_width, heights_at, width_from_few
 
 SPECS = ["yeo-johnson", "gaussianize"]
 LOG, LOGIT = ("log", -0.5), ("logit", -0.25, 1.5)
@@ -165,6 +165,7 @@ def test_maps_are_onto(name, spec):
     z = values(maps, "apply", [*below[::-1], *above])
     assert np.isfinite(z).all()
     assert (np.diff(z) >= 0.0).all()
+    assert np.isfinite(values(maps, "invert", np.array([-1e6, 1e6]))).all()
     reached = values(maps, "invert", np.array([-12.0, 12.0]))
     assert_allclose(values(maps, "apply", reached), [-12.0, 12.0], rtol=1e-3)
     assert low < reached[0] < reached[1] < high
@@ -272,7 +273,7 @@ def test_heights_at_knots_are_right_far_out():
                 for s, v in zip(share, value, strict=True)
             )
             # its upper tail at what was found is that of the estimate
-            assert mpmath.ncdf(-found) == pytest.approx(above, rel=1e-8)
+            assert mpmath.ncdf(-found) == pytest.approx(above, rel=1e-8, abs=0.0)
 
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "bimodal", "heavy tails"])
@@ -291,6 +292,17 @@ def test_bandwidth_is_the_best(name):
         np.fill_diagonal(kernel, 0.0)
         scores.append(float(share @ np.log(0.97 * kernel @ share + 0.03 * wide)))
     assert best_width(column) == pytest.approx(widths[np.argmax(scores)], rel=0.08)
+
+
+def test_bandwidth_for_many_values():
+    """It is found from few, and in the mean near what it is from all."""
+    found = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        column = Column.of(rng.normal(size=1500))
+        found.append((width_from_few(column, rng.random(150)), best_width(column)))
+    of_few, of_all = np.mean(found, axis=0)
+    assert of_few == pytest.approx(of_all, rel=0.15)
 
 
 @pytest.mark.parametrize("spec", [None, *SPECS, (LOG,)])
@@ -319,7 +331,7 @@ def test_many_rows_are_summed_up(spec):
     assert_allclose(values(weighted, "apply", at), values(many, "apply", at), atol=0.1)
 
 
-@pytest.mark.parametrize("power", [-400, -3, 400])
+@pytest.mark.parametrize("power", [-600, -400, -3, 400, 600])
 @pytest.mark.parametrize("spec", [None, *SPECS, ("log",)])
 @pytest.mark.parametrize("name", ["skewed", "ties", "very skewed"])
 def test_units(name, spec, power):
@@ -381,8 +393,20 @@ def test_a_constant_feature_has_the_scale_of_others(spec):
 
 def test_constant_but_for_a_row_without_weight():
     x, weights = np.ones(20), np.ones(20)
-    x[3], weights[3] = 9.0, 0.0
-    assert_array_equal(values(fitted(x, "gaussianize", weights), "slopes", x), 1.0)
+    x[3] = 9.0
+    for weights[3] in (0.0, 1e-30):
+        assert_array_equal(values(fitted(x, "gaussianize", weights), "slopes", x), 1.0)
+
+
+def test_nearly_all_rows_have_one_value():
+    """None of the others is among the values that are drawn for the bandwidth."""
+    x = np.zeros(60_000)
+    x[:400] = np.random.default_rng(0).gamma(2.0, size=400)
+    rare = np.where(x > 0.0, 1e-4, 1.0)
+    for weights in (None, rare):
+        maps = fitted(x, "gaussianize", weights)
+        z = values(maps, "apply", np.linspace(-1.0, 9.0, 101))
+        assert (np.diff(z) > 0.0).all()
 
 
 @pytest.mark.parametrize("spec", SPECS)

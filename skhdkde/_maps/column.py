@@ -71,12 +71,14 @@ class Column:
         """Return values at places in (0, 1), or all if these are not more.
 
         Uniform places make a random sample. It does not depend on the order of the rows,
-        and is the same where a weight stands for equal rows.
+        and is the same where a weight stands for equal rows. If one value has nearly all
+        the weight, so that no other is drawn, a summary stands for the sample.
         """
         if len(self.values) <= len(uniform):
             return self
         places = np.searchsorted(np.cumsum(self.shares), uniform)
-        return Column.of(self.values[np.minimum(places, len(self.values) - 1)])
+        few = Column.of(self.values[np.minimum(places, len(self.values) - 1)])
+        return few if len(few.values) > 1 else self.summary(len(uniform))
 
     def summary(self, most: int) -> Column:
         """Return at most so many values that stand for all.

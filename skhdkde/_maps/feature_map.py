@@ -58,7 +58,6 @@ class Affine(FeatureMap):
         exponent = int(np.frexp(np.abs(values).max())[1])
         values = np.ldexp(values, -exponent)
         centre = float(shares @ values)
-        centre += float(shares @ (values - centre))  # less what rounding left
         return cls(exponent, centre, float(np.sqrt(shares @ np.square(values - centre))))
 
     def __repr__(self):

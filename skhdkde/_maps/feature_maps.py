@@ -61,8 +61,10 @@ class FeatureMaps:
         )
 
     def invert(self, Z: FloatArray) -> FloatArray:
-        """Return the points that are mapped to Z, in float64."""
-        return self._each(Z, lambda of_one, z: of_one.inverse(z))
+        """Return the points that are mapped to Z, finite ones, in float64."""
+        return self._each(
+            Z, lambda of_one, z: np.clip(of_one.inverse(z), -FARTHEST, FARTHEST)
+        )
 
     def log_jacobian(self, X: FloatArray) -> FloatArray:
         """Return what is added to log densities of mapped points: sums of log slopes.

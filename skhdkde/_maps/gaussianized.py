@@ -97,9 +97,7 @@ def fit_gaussianized(column: Column, uniform: FloatArray) -> Chain:
     """
     power = fit_yeo_johnson(column)
     mapped = column.mapped(power)
-    drawn = mapped.drawn(uniform)
-    more = mapped.effective_number / drawn.effective_number
-    width = max(WIDER * best_width(drawn) * more ** (-1.0 / 5.0), NARROWEST)
+    width = max(WIDER * width_from_few(mapped, uniform), NARROWEST)
     kernels = mapped.summary(N_KERNELS)
     knots = knots_for(kernels, width)
     spline = Spline(knots, heights_at(knots, kernels, width))
@@ -116,6 +114,16 @@ def slope_of(polynomial, s: FloatArray) -> FloatArray:
     """Return the derivatives of cubic polynomials."""
     a, b, c, _ = polynomial
     return (3.0 * a * s + 2.0 * b) * s + c
+
+
+def width_from_few(column: Column, uniform: FloatArray) -> float:
+    """Return the best width of kernels, found for values that are drawn.
+
+    It is narrower for all, of which there are more, as asymptotically the best width is.
+    """
+    few = column.drawn(uniform)
+    more = column.effective_number / few.effective_number
+    return best_width(few) * more ** (-1.0 / 5.0)
 
 
 def best_width(column: Column) -> float:
