@@ -126,7 +126,7 @@ class MixedDensity(BaseDensity):
         return self._total(self.member_log_densities(X, options, rows), X)
 
     def member_log_densities(self, X, options, rows=slice(None)):
-        """Return log densities by each member, with its weight, (n_queries, n_members)."""
+        """Return log densities by each member and its weight, (n_queries, n_members)."""
 
         def own(member):
             near = member.queries(X)

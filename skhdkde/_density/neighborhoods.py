@@ -296,5 +296,5 @@ class Neighborhoods:
 
 
 def _blocks(n_points, size):
-    """Return slices of points with arrays of this size each that take a block's memory."""
+    """Return slices of points with arrays of this size, of a block's memory each."""
     return row_batches(n_points, size, BLOCK_SIZE)

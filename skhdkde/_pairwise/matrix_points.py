@@ -20,7 +20,7 @@ from skhdkde._utils.typing import Device, FloatArray, Rows
 
 
 class MatrixTile(Tile):
-    """Squared distances ``sq`` to points with matrices, in float64, made when asked for."""
+    """Squared distances ``sq`` to points with matrices, float64, made when asked for."""
 
     sharp = True
 
@@ -118,7 +118,7 @@ class MatrixTile(Tile):
         return np.ascontiguousarray(self.queries.exact.T)
 
     def _whitened(self, origins, block):
-        """Return ``R_j (x - o_j)`` for origins ``o_j``, (n_points, n_features, n_rows)."""
+        """Return ``R_j (x - o_j)`` for origins, (n_points, n_features, n_rows)."""
         differences = self._by_feature - origins[block, :, None]
         return np.matmul(self.points.roots[block], differences)
 

@@ -7,10 +7,9 @@ held-out points is concave in ``p``, and EM climbs it without a step to be tuned
 """
 
 import numpy as np
-from scipy.special import logsumexp
 
-# Gain in nats below which EM stops, and most of its steps.
-LEAST_GAIN, MOST_STEPS = 1e-9, 2000
+# Gain in nats below which EM stops, most of its steps, and least share of a candidate.
+LEAST_GAIN, MOST_STEPS, LEAST_SHARE = 1e-7, 2000, 1e-12
 # A candidate whose absence costs less than so many nats is left out.
 LEAST_LOSS = 2e-3
 
@@ -62,16 +61,17 @@ def stacking_weights(log_density, weights):
     weights : ndarray of shape (n_queries,)
         Of sum 1.
     """
-    shares = np.full(log_density.shape[1], 1.0 / log_density.shape[1])
-    before = -np.inf
+    highest = log_density.max(axis=1)
+    values = np.exp(log_density - highest[:, None])
+    shares = np.full(values.shape[1], 1.0 / values.shape[1])
+    before = mean = -np.inf
     for _ in range(MOST_STEPS):
-        with np.errstate(divide="ignore"):
-            terms = log_density + np.log(shares)
-        total = logsumexp(terms, axis=1)
-        mean = float(weights @ total)
+        total = values @ shares
+        mean = float(weights @ np.log(total))
         if not mean - before > LEAST_GAIN:
             break
         before = mean
-        shares = weights @ np.exp(terms - total[:, None])
+        shares = shares * (values.T @ (weights / total))
+        shares = np.maximum(shares, LEAST_SHARE)  # the best of each query stays possible
         shares /= shares.sum()
-    return shares, mean
+    return shares, mean + float(weights @ highest)

@@ -486,17 +486,18 @@ def _run(held_out, curves, weights, places=None):
 def _pilot(held_out, kernels):
     """Return a curve for each kernel, centred where a few queries have it highest.
 
-    Of a family of Student kernels those of least and most degrees of freedom are tried;
-    the logarithm of the best bandwidth is about linear in ``1 / nu`` between.
+    Those of least and of most degrees of freedom are tried; the logarithm of the best
+    bandwidth is about linear in ``1 / nu`` between.
     """
-    tried = sorted({0, _heaviest_tail(kernels), len(kernels) - 1})
+    freedom = [kernel.degrees_of_freedom for kernel in kernels]
+    tried = sorted({int(np.argmin(freedom)), int(np.argmax(freedom))})
     ranges = [held_out.bandwidth_range(kernels[k]) for k in tried]
     grids = [np.geomspace(low, high, N_COARSE) for low, high in ranges]
     pairs = zip(tried, grids, strict=True)
     trials = [Trial(kernels[k], h) for k, grid in pairs for h in grid]
     means = held_out.pilot(trials).mean(axis=0).reshape(len(tried), N_COARSE)
     best = [g[np.argmax(m)] for g, m in zip(grids, means, strict=True)]
-    heaviness = [1.0 / kernel.degrees_of_freedom for kernel in kernels]
+    heaviness = [1.0 / nu for nu in freedom]
     order = np.argsort([heaviness[k] for k in tried])
     known = np.array([heaviness[k] for k in tried])[order], np.log(best)[order]
     centers = np.exp(np.interp(heaviness, *known))
@@ -504,11 +505,6 @@ def _pilot(held_out, kernels):
         KernelCurve(kernel, float(center), held_out.largest_bandwidth(kernel))
         for kernel, center in zip(kernels, centers, strict=True)
     ]
-
-
-def _heaviest_tail(kernels):
-    """Return which of some kernels has the fewest degrees of freedom."""
-    return int(np.argmin([kernel.degrees_of_freedom for kernel in kernels]))
 
 
 def mixture_ladder(n_points, n_features):
