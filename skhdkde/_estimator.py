@@ -92,12 +92,14 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     preserve_variance : bool, default=False
         Whether to shrink training points towards the mean (of their component, if
-        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
-        variance at ``h = 1``, so that the estimate has the variances of the points, and
-        their covariance as far as its kernels have it: "full" and "local" up to the
-        shrinkage of that covariance. At the largest ``h`` it is one kernel at the mean,
-        or the mixture. For "spherical" the mean variance of the features takes the place
-        of 1, and their sum is kept. "auto" always does.
+        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with
+        ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so that the
+        estimate has the variances of the points, and their covariance as far as its
+        kernels have it: "full" and "local" up to the shrinkage of that covariance,
+        "neighborhood" only roughly. At the largest ``h`` it is one kernel at the mean,
+        or the mixture, or a kernel at the mean of each neighbourhood. For "spherical" the
+        mean variance of the features takes the place of 1, and their sum is kept. "auto"
+        always does.
 
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th

@@ -131,9 +131,8 @@ def fit_density(training, estimator, constant=None):
     """
     if constant is not None:
         training.feature_numbers = np.flatnonzero(~constant.is_constant)
-    structure, kernels = structure_of(estimator), kernels_of(estimator, training.shape[1])
-    if structure.covariance_type == "neighborhood":
-        check_neighborhoods(*training.shape)
+    structure = checked_structure(estimator, training.shape)
+    kernels = kernels_of(estimator, training.shape[1])
     kernel, search, bandwidth = kernels[0], None, estimator.bandwidth
     if by_folds(estimator, structure, kernels):
         folds = training.folds()
@@ -286,6 +285,14 @@ def structure_of(estimator):
         covariance_estimator=estimator.covariance_estimator,
         mixture=estimator.mixture,
     )
+
+
+def checked_structure(estimator, shape):
+    """Return the structure that is asked for; raise if it is too large for the points."""
+    structure = structure_of(estimator)
+    if structure.covariance_type == "neighborhood":
+        check_neighborhoods(*shape)
+    return structure
 
 
 def structures_of(structure, kernel, shape):

@@ -16,13 +16,14 @@ import numpy as np
 from skhdkde._pairwise.points import SMALL_BLOCK_SIZE, QueryBlock, TrainingPoints
 from skhdkde._pairwise.tiles import Tile
 from skhdkde._utils.arrays import slices
-from skhdkde._utils.typing import Device, FloatArray, Rows
+from skhdkde._utils.typing import Device, FloatArray, IntArray, Rows
 
 
 class MatrixTile(Tile):
-    """Squared distances ``sq`` to points with matrices, in float64, made when asked for."""
+    """Squared distances ``sq`` to points with matrices, float64, made when asked for."""
 
     sharp = True
+    points: MatrixPoints
 
     def __init__(self, queries: QueryBlock, points: MatrixPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
@@ -30,12 +31,12 @@ class MatrixTile(Tile):
         self.weights = points.weight_block(cols, np.float64)
 
     @functools.cached_property
-    def sq(self) -> FloatArray:  # type: ignore[override]
+    def sq(self) -> FloatArray:
         """Squared distances, infinite for pairs that are left out."""
         sq = np.empty((len(self.queries.exact), self.cols.stop - self.cols.start))
         for block, place in self._blocks():
             sq[:, place] = _squares(self._whitened(self.points.exact, block)).T
-        sq = self.points.scaled_sq(sq, self.cols)
+        sq = self.scaled_sq(sq, self.points.sq_factor, self.points.sq_offset)
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
@@ -60,7 +61,7 @@ class MatrixTile(Tile):
         sq += about
         sq += shrinkage**2 * own
         np.clip(sq, 0.0, None, out=sq)
-        sq = self.points.scaled_sq(sq, self.cols)
+        sq = self.scaled_sq(sq, self.points.sq_factor, self.points.sq_offset)
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
@@ -88,7 +89,7 @@ class MatrixTile(Tile):
         It is made of differences, whatever error is ``allowed``.
         """
         points, n_features = self.points, self.points.shape[1]
-        slopes = slopes.T if points.sq_factor is None else self._scaled(slopes)
+        slopes = slopes.T * points.sq_factor[self.cols, None]
         sums = np.zeros((n_features, slopes.shape[1]))
         for block, place in self._blocks():
             own = slopes[place]
@@ -98,24 +99,23 @@ class MatrixTile(Tile):
                 sums -= root.T @ steps.reshape(-1, sums.shape[1])
         return sums.T
 
-    def _scaled(self, slopes):
-        """Return slopes with respect to squared distances, by point and query."""
-        return slopes.T * self.points.sq_factor[self.cols, None]
-
     def _blocks(self):
         """Yield blocks of points, and their place in the tile."""
         size = max(self.queries.exact.size, 1)
         for block in slices(
             self.cols.stop, max(1, SMALL_BLOCK_SIZE // size), self.cols.start
         ):
-            yield block, slice(block.start - self.cols.start, block.stop - self.cols.start)
+            yield (
+                block,
+                slice(block.start - self.cols.start, block.stop - self.cols.start),
+            )
 
     @functools.cached_property
     def _by_feature(self):
         return np.ascontiguousarray(self.queries.exact.T)
 
     def _whitened(self, origins, block):
-        """Return ``R_j (x - o_j)`` for origins ``o_j``, (n_points, n_features, n_rows)."""
+        """Return ``R_j (x - o_j)`` for origins, (n_points, n_features, n_rows)."""
         differences = self._by_feature - origins[block, :, None]
         return np.matmul(self.points.roots[block], differences)
 
@@ -148,6 +148,8 @@ class MatrixPoints(TrainingPoints):
     """
 
     tile_class = MatrixTile
+    sq_factor: FloatArray
+    sq_offset: FloatArray
 
     def __init__(self, centers, means, roots, dtype, weights=None, **options):
         self._dtype = np.dtype(dtype)
@@ -165,7 +167,7 @@ class MatrixPoints(TrainingPoints):
         subset.roots, subset.means = self.roots[rows], self.means[rows]
         return subset
 
-    def stretched(self, rows: Rows, steps: FloatArray) -> FloatArray:
+    def stretched(self, rows: IntArray, steps: FloatArray) -> FloatArray:
         """Return ``R_j^-1 s`` for steps from some of the points, one a row.
 
         A step from a kernel of unit covariance becomes one of the point's.
