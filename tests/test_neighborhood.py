@@ -469,6 +469,43 @@ def test_float32():
     assert kde.sample(3).dtype == np.float32
 
 
+def pairs_of_clusters(rng):
+    return np.repeat([[0.0], [5.0]], 30, axis=0) + 1e-4 * rng.standard_normal((60, 3))
+
+
+def with_outlier(rng):
+    Y = curve(60, rng)
+    Y[0] *= 1e4
+    return Y
+
+
+def collinear(rng):
+    Y = rng.standard_normal((60, 6)) @ rng.standard_normal((6, 6))
+    Y[:, 0] = Y[:, 1:].sum(axis=1)
+    return Y
+
+
+HARD = [
+    pairs_of_clusters,
+    with_outlier,
+    collinear,
+    lambda rng: 1e6 + curve(60, rng),
+    lambda rng: rng.standard_t(1.2, size=(60, 3)),
+]
+
+
+@pytest.mark.parametrize("make", HARD)
+@pytest.mark.parametrize("h", [0.02, 1.0])
+@pytest.mark.filterwarnings("ignore:X has .* in row 0:UserWarning")
+def test_precision_on_hard_data(make, h):
+    Y = make(np.random.default_rng(0))
+    X = Y + 0.01 * Y.std(axis=0)
+    for setting in (SETTINGS[0], SETTINGS[2]):
+        kde, k = make_kde(h, **setting).fit(Y), default_k(*Y.shape)
+        expected = Oracle(Y, k, 0.3, h, **setting).log_density(X)
+        assert_allclose(kde.score_samples(X), expected, rtol=1e-11, atol=1e-9)
+
+
 # The search.
 
 

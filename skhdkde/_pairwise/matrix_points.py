@@ -30,20 +30,25 @@ class MatrixTile(Tile):
         self.device: Any = device
         self.weights = points.weight_block(cols, np.float64)
 
-    @functools.cached_property
+    @property
     def sq(self) -> FloatArray:
         """Squared distances, infinite for pairs that are left out."""
+        return self._distances[0]
+
+    @property
+    def nearest_sq(self) -> FloatArray:  # type: ignore[override]
+        """The smallest of each row."""
+        return self._distances[1]
+
+    @functools.cached_property
+    def _distances(self):
+        """``sq``, and ``nearest_sq`` as they were before anything overwrote ``sq``."""
         sq = np.empty((len(self.queries.exact), self.cols.stop - self.cols.start))
         for block, place in self._blocks():
             sq[:, place] = _squares(self._whitened(self.points.exact, block)).T
         sq = self.scaled_sq(sq, self.points.sq_factor, self.points.sq_offset)
         self.queries.exclude(sq, self.cols, np.inf)
-        return sq
-
-    @functools.cached_property
-    def nearest_sq(self) -> FloatArray:  # type: ignore[override]
-        """The smallest of each row."""
-        return self.sq.min(axis=1)
+        return sq, sq.min(axis=1)
 
     def shrunk_sq(self, shrinkage: float) -> FloatArray:
         """Return squared distances to ``m_j + a (c_j - m_j)``, scaled as ``sq``.
