@@ -93,12 +93,14 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     preserve_variance : bool, default=False
         Whether to shrink training points towards the mean (of their component, if
-        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with ``a^2 + h^2 v = 1``, ``v`` being the kernel's
-        variance at ``h = 1``, so that the estimate has the variances of the points, and
-        their covariance as far as its kernels have it: "full" and "local" up to the
-        shrinkage of that covariance. At the largest ``h`` it is one kernel at the mean,
-        or the mixture. For "spherical" the mean variance of the features takes the place
-        of 1, and their sum is kept. "auto" always does.
+        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with
+        ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so that the
+        estimate has the variances of the points, and their covariance as far as its
+        kernels have it: "full" and "local" up to the shrinkage of that covariance,
+        "neighborhood" only roughly. At the largest ``h`` it is one kernel at the mean,
+        or the mixture, or a kernel at the mean of each neighbourhood. For "spherical" the
+        mean variance of the features takes the place of 1, and their sum is kept. "auto"
+        always does.
 
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th
@@ -322,7 +324,6 @@ class HighDimKernelDensity(BaseKernelDensity):
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
         """
-        check_n_jobs(self.n_jobs)
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True)
@@ -338,8 +339,7 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
         X, weights, row_numbers = without_zeros(X, weights)
-        names = getattr(fitted, "feature_names_in_", None)
-        maps = resolve_maps(self.feature_maps, X.shape[1], names)
+        maps = fitted._maps_to_compare(X.shape[1])
         X, spread, constant = fitted._kinds_apart(X)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
         found = fit_density(training, self, constant, maps)
@@ -359,6 +359,11 @@ class HighDimKernelDensity(BaseKernelDensity):
         return (
             np.empty(0, dtype=int) if self._discrete is None else self._discrete.columns
         )
+
+    def _maps_to_compare(self, n_features):
+        """Return what is compared of maps of features."""
+        names = getattr(self, "feature_names_in_", None)
+        return resolve_maps(self.feature_maps, n_features, names)
 
     def _kinds_apart(self, X):
         """Return points, what they were before discrete features were spread, constants.

@@ -175,9 +175,7 @@ def fit_density(training, estimator, constant=None, maps=(None,)):
 def _choices(training, estimator, maps):
     """Return what is to be fitted, the heaviest first, and the search that chose it."""
     kernels = kernels_of(estimator, training.shape[1])
-    asked = structure_of(estimator)
-    if asked.covariance_type == "neighborhood":
-        check_neighborhoods(*training.shape)
+    asked = checked_structure(estimator, training.shape)
     if not by_folds(estimator, asked, kernels, maps):
         structure = asked
         if asked.covariance_type != "neighborhood":  # which has a default
@@ -380,12 +378,21 @@ def structure_of(estimator):
     )
 
 
+def checked_structure(estimator, shape):
+    """Return the structure that is asked for; raise if it is too large for the points."""
+    structure = structure_of(estimator)
+    if structure.covariance_type == "neighborhood":
+        check_neighborhoods(*shape)
+    return structure
+
+
 def structures_of(estimator, structure, kernel, shape):
     """Return the structures that the one asked for stands for, with this kernel."""
     if structure.covariance_type not in (*OF_PLACES, "auto", "stack"):
         return [structure]
     only_exact = estimator.algorithm != "exact" or estimator.adaptive is not False
-    found = expand(structure, *shape, neighborhoods=not only_exact)
+    n_points, n_features = shape
+    found = expand(structure, n_points, n_features, not only_exact)
     if kernel.name == "exponential":
         shaped_alike = "spherical", "diag", "full"
         found = [s for s in found if s.covariance_type in shaped_alike]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri
 
 from skhdkde._density.covariance import RIDGE, standardizing
 from skhdkde._density.whitening import Whitened, Whitening
@@ -25,13 +26,17 @@ from skhdkde._pairwise import (
     distinct_rows,
     reduce_pairs,
 )
-from skhdkde._utils.arrays import BLOCK_SIZE, row_batches
+from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import Moments
 
 # The default spec: so many neighbours, at least, and per feature; share of the mean.
 FEWEST_NEIGHBORS, NEIGHBORS_PER_FEATURE, DEFAULT_SHRINKAGE = 20, 2, 0.3
 # Beyond these there are too many matrices, of too many entries.
 MOST_FEATURES, MOST_ENTRIES = 40, 2**27
+# So many neighbours per feature are found at once where other specs may follow.
+KEPT_PER_FEATURE = 4
+# Elements of a block of points that stays in the cache.
+SMALL_BLOCK_SIZE = 2**16
 # Relative error of the squared distances by which neighbours are found.
 NEIGHBOR_TOL = 1e-9
 
@@ -251,7 +256,7 @@ class Neighborhoods:
             lower = np.linalg.cholesky(own)
             diagonal = np.diagonal(lower, axis1=1, axis2=2)
             log_dets[block] = -np.log(diagonal).sum(axis=1)
-            roots[block] = np.linalg.inv(lower)
+            roots[block] = [_inverse(root) for root in lower]
         return means, roots, log_dets
 
     def _moments_of(self, k, keep):
@@ -278,10 +283,13 @@ class Neighborhoods:
 
     def _nearest(self, k, keep):
         """Return the ``k`` nearest distinct points of each, without itself."""
+        wanted = k
         if self._neighbors.shape[1] >= k:
             return self._neighbors[:, :k]
         points = TrainingPoints(self.distinct)
         rows = np.arange(len(self.distinct))
+        if keep:  # at once, for specs that follow
+            k = max(k, min(KEPT_PER_FEATURE * points.shape[1], len(rows) - 1))
         found = reduce_pairs(
             Nearest(k, NEIGHBOR_TOL),
             points.rows_as_queries(rows),
@@ -292,9 +300,14 @@ class Neighborhoods:
         neighbors = found[:, k:].astype(int)
         if keep:
             self._neighbors = neighbors
-        return neighbors
+        return neighbors[:, :wanted]
+
+
+def _inverse(lower):
+    """Return the inverse of a lower triangular matrix."""
+    return dtrtri(lower.T, lower=0)[0].T  # LAPACK has matrices by columns
 
 
 def _blocks(n_points, size):
-    """Return slices of points with arrays of this size, of a block's memory each."""
-    return row_batches(n_points, size, BLOCK_SIZE)
+    """Return slices of points whose arrays, of this size each, stay in the cache."""
+    return row_batches(n_points, size, SMALL_BLOCK_SIZE)

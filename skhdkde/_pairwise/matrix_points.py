@@ -16,33 +16,39 @@ import numpy as np
 from skhdkde._pairwise.points import SMALL_BLOCK_SIZE, QueryBlock, TrainingPoints
 from skhdkde._pairwise.tiles import Tile
 from skhdkde._utils.arrays import slices
-from skhdkde._utils.typing import Device, FloatArray, Rows
+from skhdkde._utils.typing import Device, FloatArray, IntArray, Rows
 
 
 class MatrixTile(Tile):
     """Squared distances ``sq`` to points with matrices, float64, made when asked for."""
 
     sharp = True
+    points: MatrixPoints
 
     def __init__(self, queries: QueryBlock, points: MatrixPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
         self.device: Any = device
         self.weights = points.weight_block(cols, np.float64)
 
-    @functools.cached_property
-    def sq(self) -> FloatArray:  # type: ignore[override]
+    @property
+    def sq(self) -> FloatArray:
         """Squared distances, infinite for pairs that are left out."""
+        return self._distances[0]
+
+    @property
+    def nearest_sq(self) -> FloatArray:  # type: ignore[override]
+        """The smallest of each row."""
+        return self._distances[1]
+
+    @functools.cached_property
+    def _distances(self):
+        """``sq``, and ``nearest_sq`` as they were before anything overwrote ``sq``."""
         sq = np.empty((len(self.queries.exact), self.cols.stop - self.cols.start))
         for block, place in self._blocks():
             sq[:, place] = _squares(self._whitened(self.points.exact, block)).T
-        sq = self.points.scaled_sq(sq, self.cols)
+        sq = self.scaled_sq(sq, self.points.sq_factor, self.points.sq_offset)
         self.queries.exclude(sq, self.cols, np.inf)
-        return sq
-
-    @functools.cached_property
-    def nearest_sq(self) -> FloatArray:  # type: ignore[override]
-        """The smallest of each row."""
-        return self.sq.min(axis=1)
+        return sq, sq.min(axis=1)
 
     def shrunk_sq(self, shrinkage: float) -> FloatArray:
         """Return squared distances to ``m_j + a (c_j - m_j)``, scaled as ``sq``.
@@ -60,7 +66,7 @@ class MatrixTile(Tile):
         sq += about
         sq += shrinkage**2 * own
         np.clip(sq, 0.0, None, out=sq)
-        sq = self.points.scaled_sq(sq, self.cols)
+        sq = self.scaled_sq(sq, self.points.sq_factor, self.points.sq_offset)
         self.queries.exclude(sq, self.cols, np.inf)
         return sq
 
@@ -88,7 +94,7 @@ class MatrixTile(Tile):
         It is made of differences, whatever error is ``allowed``.
         """
         points, n_features = self.points, self.points.shape[1]
-        slopes = slopes.T if points.sq_factor is None else self._scaled(slopes)
+        slopes = slopes.T * points.sq_factor[self.cols, None]
         sums = np.zeros((n_features, slopes.shape[1]))
         for block, place in self._blocks():
             own = slopes[place]
@@ -97,10 +103,6 @@ class MatrixTile(Tile):
                 root = points.roots[block].reshape(-1, n_features)
                 sums -= root.T @ steps.reshape(-1, sums.shape[1])
         return sums.T
-
-    def _scaled(self, slopes):
-        """Return slopes with respect to squared distances, by point and query."""
-        return slopes.T * self.points.sq_factor[self.cols, None]
 
     def _blocks(self):
         """Yield blocks of points, and their place in the tile."""
@@ -151,6 +153,8 @@ class MatrixPoints(TrainingPoints):
     """
 
     tile_class = MatrixTile
+    sq_factor: FloatArray
+    sq_offset: FloatArray
 
     def __init__(self, centers, means, roots, dtype, weights=None, **options):
         self._dtype = np.dtype(dtype)
@@ -168,7 +172,7 @@ class MatrixPoints(TrainingPoints):
         subset.roots, subset.means = self.roots[rows], self.means[rows]
         return subset
 
-    def stretched(self, rows: Rows, steps: FloatArray) -> FloatArray:
+    def stretched(self, rows: IntArray, steps: FloatArray) -> FloatArray:
         """Return ``R_j^-1 s`` for steps from some of the points, one a row.
 
         A step from a kernel of unit covariance becomes one of the point's.

@@ -276,7 +276,7 @@ class TrainingPoints:
         """Return the points ``rows`` as they were given."""
         return self.exact[rows] / self.dtype.type(self.scale)
 
-    def stretched(self, rows: Rows, steps: FloatArray) -> FloatArray:
+    def stretched(self, rows: IntArray, steps: FloatArray) -> FloatArray:
         """Return steps from some of the points in the units of the points."""
         return steps
 

@@ -19,6 +19,7 @@ from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection.cross_validation import fold_fallback
 from skhdkde._selection.duplicates import merge_duplicates, standardized
 from skhdkde._utils.random import sampling_ranks, seed_beside
+from skhdkde._utils.typing import FloatArray
 from skhdkde._utils.validation import interleaved
 
 N_FOLDS = 20
@@ -108,7 +109,8 @@ def fold_scores(density, X, Q, seed, options):
 
 def _score_by(choice, X, Q, others, own, weights, seed, options):
     """Return log densities at Q by one setting fitted to the points ``others`` of X."""
-    structure, kernel, log_jacobian = choice.structure, choice.kernel, 0.0
+    structure, kernel = choice.structure, choice.kernel
+    log_jacobian: FloatArray = np.zeros(len(Q))
     if choice.maps is not None:
         maps = fit_maps(X[others], own, choice.maps, seed)
         log_jacobian = maps.log_jacobian(Q)

@@ -528,8 +528,8 @@ def mixture_ladder(n_points, n_features):
 def neighborhood_ladder(n_points, n_features):
     """Return neighbourhoods that are compared."""
     n_fitted = max(int(n_points * (1.0 - 1.0 / N_FOLDS)), 2)
-    sizes = {max(fewest, each * n_features) for fewest, each in NEIGHBOR_LADDER}
-    sizes = sorted({min(k, n_fitted - 1) for k in sizes})
+    wanted = [max(fewest, each * n_features) for fewest, each in NEIGHBOR_LADDER]
+    sizes = sorted({min(k, n_fitted - 1) for k in wanted})
     return [NeighborhoodSpec(k, NEIGHBOR_SHRINKAGES[1]) for k in sizes]
 
 
