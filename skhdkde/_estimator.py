@@ -79,8 +79,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
         Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
 
-    covariance_type : {"spherical", "diag", "full", "local", "neighborhood", "auto"}, \
-            default="spherical"
+    covariance_type : {"spherical", "diag", "full", "local", "neighborhood", "auto", \
+            "stack"}, default="spherical"
         Shape of the kernel, in which the bandwidth is a factor:
 
         - "spherical": the identity, in data units
@@ -90,6 +90,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         - "neighborhood": for each point the covariance of its nearest neighbours, shrunk
           to the mean of all such; up to 40 features
         - "auto": the best of the first four, with variance preserved, by "kl"
+        - "stack": a mixture of the best of all five, with the weights that are best on
+          the points that "kl" holds out; with ``feature_maps="auto"`` of the best for
+          each map
 
     preserve_variance : bool, default=False
         Whether to shrink training points towards the mean (of their component, if
@@ -100,11 +103,25 @@ class HighDimKernelDensity(BaseKernelDensity):
         "neighborhood" only roughly. At the largest ``h`` it is one kernel at the mean,
         or the mixture, or a kernel at the mean of each neighbourhood. For "spherical" the
         mean variance of the features takes the place of 1, and their sum is kept. "auto"
-        always does.
+        and "stack" always do.
 
     adaptive : bool or int, default=False
         Whether each point's bandwidth is proportional to the distance to its ``k``-th
         nearest neighbour, ``k`` being 5 if True; its factors have a mean square of 1.
+
+    feature_maps : None, "auto", "yeo-johnson", "gaussianize" or dict, default=None
+        Increasing maps of single features that they go through first, with their
+        Jacobian, so that log densities, gradients and samples stay in data units:
+
+        - "yeo-johnson": a power of each feature, for skewed ones
+        - "gaussianize": what makes each feature normal, by a kernel estimate of it
+        - "auto": the best of these two and none, by "kl"
+        - a dict of maps by column, index or name: one of the two above, "log" or
+          ``("log", low)`` for features above a limit, 0 by default, and "logit" or
+          ``("logit", low, high)`` for features between two, 0 and 1 by default
+
+        Mapped features are standardised. They are fitted in each fold that "kl" holds
+        out. `bandwidth` is in units of mapped features.
 
     discrete_features : None, "auto", or array-like, default=None
         Features whose values are on a lattice, such as counts, booleans, codes of
@@ -173,8 +190,14 @@ class HighDimKernelDensity(BaseKernelDensity):
         unless the environment, ``threadpoolctl`` or joblib says otherwise. -1 means all
         cores.
 
+    max_search_seconds : float, default=None
+        Time after which the comparison of structures, maps and tails begins no further
+        one: the best so far is fitted, and a warning names the others. None compares
+        all.
+
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show a progress bar; from 2 on the comparison of structures has a line
+        for each, too.
 
     random_state : int, RandomState instance or None, default=None
         Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
@@ -188,13 +211,17 @@ class HighDimKernelDensity(BaseKernelDensity):
         The bandwidth in use.
 
     kernel_ : str
-        The kernel in use, "gaussian" or "student" if chosen by "auto".
+        The kernel in use, "gaussian" or "student" if chosen by "auto". This attribute,
+        the next, `bandwidth_` and `preserve_variance_` are of a stack's heaviest density.
 
     degrees_of_freedom_ : float
         Of the kernel in use; infinite unless it is "student".
 
-    covariance_type_ : {"spherical", "diag", "full", "local", "neighborhood"}
+    covariance_type_ : {"spherical", "diag", "full", "local", "neighborhood", "stack"}
         The covariance in use.
+
+    feature_maps_ : FeatureMaps or None
+        The maps in use; of a stack those of its heaviest density.
 
     preserve_variance_ : bool
         Whether the estimate has the variances of the training points.

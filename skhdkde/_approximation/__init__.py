@@ -17,6 +17,7 @@ they are and moved.
 =============  =========================================================================
 setup          from an estimator's parameters to an `Approximation`
 approximation  `Approximation`: which sum for which query
+mixed          `MixedApproximation`: those of a mixture of densities
 report         `Report` on the queries, and the warning
 unlike         errors beside the training points, and far from them
 calibration    `Prepared`: how many neighbours and how hard to search, for a tolerance

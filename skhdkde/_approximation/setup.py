@@ -6,13 +6,14 @@ import dataclasses
 
 from skhdkde._approximation.approximation import Approximation
 from skhdkde._approximation.calibration import Prepared, calibrated, prepare
+from skhdkde._approximation.mixed import MixedApproximation
 from skhdkde._approximation.near_far_sum import N_SAMPLED
 from skhdkde._approximation.neighbors import (
     FEWEST_INDEXED,
     ProjectedSearch,
     wanted_index,
 )
-from skhdkde._density import Density
+from skhdkde._density import Density, MixedDensity
 from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.random import seed_from
 
@@ -21,12 +22,15 @@ FEW_IN_NEED = 0.05
 
 
 def approximate(
-    density: Density, estimator, options: ComputeOptions, prepared=None
-) -> Approximation:
+    density: Density | MixedDensity, estimator, options: ComputeOptions, prepared=None
+) -> Approximation | MixedApproximation:
     """Return the approximation of a density's sums.
 
     ``prepared`` is that of the one component, if the search for the bandwidth made it.
     """
+    if isinstance(density, MixedDensity):
+        own = [approximate(m.density, estimator, options) for m in density.members]
+        return MixedApproximation(density, own)
     algorithm = estimator.algorithm
     if algorithm != "neighbors" and prepared is None:
         approximation = _by_samples(density, estimator, options)

@@ -8,7 +8,6 @@ f_c``; the gradient of the log density is the mean of theirs by responsibilities
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,27 +122,34 @@ class MixedDensity(BaseDensity):
         """Return log densities, of shape (n_queries,); see :class:`Density`."""
         if X is not None:
             X, rows = X[rows], slice(None)
-        return self._total(self.member_log_densities(X, options, rows), X)
+        return self.total(self.member_log_densities(X, options, rows), X)
 
     def member_log_densities(self, X, options, rows=slice(None)):
         """Return log densities by each member and its weight, (n_queries, n_members)."""
-
-        def own(member):
+        options, found = options.labelled("density"), []
+        for member in self.members:
             near = member.queries(X)
-            found = member.density.log_density(near.X, options.labelled("density"), rows)
-            return near.log_density(found)
+            own = member.density.log_density(near.X, options, rows)
+            found.append(near.log_density(own))
+        return self.weighted(found, X, rows)
 
-        return self._of_members(own, X, rows)
+    def weighted(self, log_densities, X, rows=slice(None)):
+        """Return log densities by each member and its weight, (n_queries, n_members).
 
-    def _of_members(self, method: Callable, X, rows=slice(None)):
-        """Return log densities in data units, from those of mapped queries."""
+        Parameters
+        ----------
+        log_densities : list of ndarray of shape (n_queries,)
+            By each member, of mapped queries.
+        X : ndarray of shape (n_queries, n_features) or None
+            The queries in data units; None for the training points ``rows``.
+        """
         points = self._given[rows] if X is None else X
-        logs = [
-            m.in_data_units(method(m), points) + np.log(m.weight) for m in self.members
-        ]
-        return np.column_stack(logs)
+        pairs = zip(self.members, log_densities, strict=True)
+        return np.column_stack(
+            [m.in_data_units(own, points) + np.log(m.weight) for m, own in pairs]
+        )
 
-    def _total(self, logs, X):
+    def total(self, logs, X):
         """Return log densities of the mixture from those of its members."""
         dtype = self.dtype if X is None else np.result_type(X.dtype, self.dtype)
         with np.errstate(over="ignore"):
@@ -161,25 +167,19 @@ class MixedDensity(BaseDensity):
         of a point is at most the mean of theirs. The law is that of the member with the
         largest responsibility; its thresholds are in units of the first bandwidth.
         """
-        columns = np.empty((len(self.members), *self._shape_of(X)))
-        found: list[np.ndarray] = []
-
-        def own(member):
+        columns, found = [], []
+        for member in self.members:
             near = member.queries(X)
-            logs, raw = member.density.diagnose(near.X, options)
-            columns[len(found)] = near.diagnosis(raw)
-            found.append(raw)
-            return near.log_density(logs)
-
-        logs = self._of_members(own, X)
-        shares = responsibilities(logs, self._weights)
-        return self._total(logs, X), self._merged(columns, shares)
-
-    def _shape_of(self, X):
-        return (self.n_points if X is None else len(X)), Diagnosing.width
+            own, of_member = member.density.diagnose(near.X, options)
+            columns.append(near.diagnosis(of_member))
+            found.append(near.log_density(own))
+        logs = self.weighted(found, X)
+        shares = responsibilities(logs, self.member_weights)
+        return self.total(logs, X), self._merged(np.array(columns), shares)
 
     @property
-    def _weights(self):
+    def member_weights(self):
+        """Weights of the members."""
         return np.array([member.weight for member in self.members])
 
     def _merged(self, columns, shares):
@@ -201,7 +201,7 @@ class MixedDensity(BaseDensity):
     def gradient(self, X, options):
         """Return gradients of the log density, (n_queries, n_features), per data unit."""
         logs = self.member_log_densities(X, options)
-        shares = responsibilities(logs, self._weights)
+        shares = responsibilities(logs, self.member_weights)
         gradient = np.zeros(X.shape, dtype=np.result_type(X.dtype, self.dtype))
         for member, own in zip(self.members, shares.T, strict=True):
             term = own[:, None] * member.gradient(X, options.labelled("gradient"))
@@ -211,7 +211,9 @@ class MixedDensity(BaseDensity):
 
     def draw(self, n_samples, rng, draw):
         """Return random points; ``draw`` makes those of a member."""
-        counts = rng.multinomial(n_samples, self._weights / self._weights.sum())
+        counts = rng.multinomial(
+            n_samples, self.member_weights / self.member_weights.sum()
+        )
         drawn = [
             member.inverse(draw(member.density, int(count), rng))
             for member, count in zip(self.members, counts, strict=True)
