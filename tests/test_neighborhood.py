@@ -427,6 +427,15 @@ def test_units_do_not_matter(setting):
         assert_allclose(other.log_density_gradient(X * unit) * unit, gradient, rtol=1e-9)
 
 
+def test_order_origin_and_total_weight_do_not_matter():
+    rng = np.random.default_rng(0)
+    Y, X, w = curve(50, rng), curve(20, rng), rng.uniform(0.1, 2.0, 50)
+    logs = make_kde().fit(Y, sample_weight=w).score_samples(X)
+    order = rng.permutation(50)
+    other = make_kde().fit(Y[order] + 1024.0, sample_weight=8.0 * w[order])
+    assert_allclose(other.score_samples(X + 1024.0), logs, atol=1e-9)
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 @pytest.mark.parametrize("reach", [1e3, 1e8, 1e100])
 def test_far_queries(setting, reach):
