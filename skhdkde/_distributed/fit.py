@@ -40,6 +40,7 @@ from skhdkde._selection import (
     N_QUERIES,
     REFERENCE_RULES,
     SMALLEST_FLOAT32,
+    Choice,
     Distinct,
     LeaveOneOut,
     queried_bandwidth,
@@ -165,13 +166,12 @@ class Blocks(Training):
         possible = few * farthest**2 >= MOST_OF_VARIANCE * m.squares
         if not (possible & (m.squares > 0.0)).any():
             return
-        typical = TypicalRows.of(self._typical_sample())
+        typical = TypicalRows.of(self.as_given())
         before = [(int(n),) for n in self._rows_before]
         found = self.run(FarRowsTask(typical, self.dtype), before)
         found.warn(typical, self.feature_numbers)
 
-    def _typical_sample(self):
-        """Return a random sample of the points, with their duplicates."""
+    def as_given(self):
         ranks, _, hashes = self._candidates
         wanted, place = np.unique(hashes[lowest(ranks, N_TYPICAL)], return_inverse=True)
         task = GatherTask(self._layout, wanted, len(wanted))
@@ -259,7 +259,9 @@ class Blocks(Training):
     def by_rule(self, points, rule, kernel):
         if rule in REFERENCE_RULES:
             spectrum = functools.partial(self._spectrum, points)
-            return reference_bandwidth(points, rule, kernel, "bandwidth", spectrum), None
+            return Choice(
+                reference_bandwidth(points, rule, kernel, "bandwidth", spectrum)
+            )
         queries = BlockLeaveOneOut(self, points, kernel, rule)
         return queried_bandwidth(
             queries, rule, "bandwidth", N_BANDWIDTHS, queries.distinct
