@@ -37,7 +37,7 @@ from skhdkde._selection import (
 )
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import seed_from
-from skhdkde._utils.validation import check_bandwidth
+from skhdkde._utils.validation import check_bandwidth, check_squares
 
 FEWEST_POINTS = 3
 
@@ -211,6 +211,7 @@ class LocalTraining(Training):
         """The points on the host, for what takes means and variances of them."""
         X = np.asarray(self.X)
         check_far_rows(X, self.weights, self.row_numbers, self.feature_numbers)
+        check_squares(float(np.abs(X).max()))
         return X
 
     def folds(self):

@@ -49,14 +49,12 @@ from skhdkde._selection import (
 )
 from skhdkde._utils.hashing import find_hashes
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
-from skhdkde._utils.validation import ALL_ZERO
+from skhdkde._utils.validation import ALL_ZERO, check_squares
 
 # From which random samples of the distinct points are taken.
 N_CANDIDATES, MOST_CANDIDATES = 2**16, 2**20
 # Share of rows seen once among these, below which hardly any distinct one is missing.
 LARGEST_MISSED = 0.01
-# Its square, times the number of points, is a float64; so is its inverse's.
-LARGEST_ENTRY = 1e145
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,7 @@ class Blocks(Training):
                 else "X must have at least one row; all of its blocks are empty."
             )
         largest = summary.moments.largest.max()
-        if largest > LARGEST_ENTRY or 0.0 < largest < 1.0 / LARGEST_ENTRY:
-            raise ValueError(
-                f"X has entries up to {largest:.1e}, whose squares are beyond float64; "
-                "multiply it by a factor."
-            )
+        check_squares(largest)
         self.moments, self.backends = summary.moments, summary.backends
         self.n_points = self.moments.n_points
         self.shape = self.n_points, n_features

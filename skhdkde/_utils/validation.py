@@ -19,6 +19,8 @@ FLOATS = [np.float64, np.float32]
 # Ratios of bandwidth and data between which squares are in the range of float64, those of
 # far queries too, and the data themselves, once scaled, in that of float32.
 RATIOS = {np.dtype(np.float64): (1e-140, 1e100), np.dtype(np.float32): (1e-30, 1e30)}
+# Its square, times the number of points, is a float64; so is its inverse's.
+LARGEST_ENTRY = 1e145
 ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
 
 
@@ -173,6 +175,15 @@ def check_bandwidth(bandwidth: float, points: Any) -> float:
             f"{most:.0e}."
         )
     return bandwidth
+
+
+def check_squares(largest: float) -> None:
+    """Raise ValueError if squares of entries up to ``largest`` are beyond float64."""
+    if largest > LARGEST_ENTRY or 0.0 < largest < 1.0 / LARGEST_ENTRY:
+        raise ValueError(
+            f"X has entries up to {largest:.1e}, whose squares are beyond float64; "
+            "multiply it by a factor."
+        )
 
 
 def check_n_jobs(n_jobs: int | None) -> None:
