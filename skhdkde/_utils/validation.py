@@ -45,9 +45,10 @@ def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
     with ``reset`` they are recorded there. An array of another library stays one, with
     scikit-learn's ``array_api_dispatch``.
     """
-    with _naming("X"), rows_are_points(estimator, X), naming_columns(X):
+    with _naming("X"), rows_are_points(estimator, X):
         X = detached(X)
-        return validate_data(estimator, X, dtype=_floats(X), reset=reset)
+        with naming_columns(X):
+            return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
 
 @contextlib.contextmanager
@@ -65,9 +66,10 @@ def rows_are_points(estimator: Any, X: Any) -> Iterator[None]:
 
 def check_points(X: Any) -> Any:
     """Return X as :func:`check_data` does, without an estimator."""
-    with _naming("X"), naming_columns(X):
+    with _naming("X"):
         X = detached(X)
-        return check_array(X, dtype=_floats(X), input_name="X")
+        with naming_columns(X):
+            return check_array(X, dtype=_floats(X), input_name="X")
 
 
 def _floats(X: Any) -> list:
