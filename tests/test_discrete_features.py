@@ -267,11 +267,13 @@ def test_the_report_is_of_the_data_and_nothing_is_warned_of():
         HighDimKernelDensity(covariance_type="full", bandwidth=0.02).fit(X)
 
 
-def test_not_on_dask():
+@pytest.mark.parametrize("wanted", ["auto", [0, 2], np.array([True, False, True]), []])
+def test_not_on_dask(wanted):
     from skhdkde.dask import DaskHighDimKernelDensity
 
-    kde = DaskHighDimKernelDensity(discrete_features="auto")
-    with pytest.raises(ValueError, match="discrete_features must be None"):
+    kde = DaskHighDimKernelDensity(discrete_features=wanted)
+    message = "^discrete_features must be None .* on a random sample of them, has all"
+    with pytest.raises(ValueError, match=message):
         kde.fit(counts())
 
 

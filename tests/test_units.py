@@ -635,7 +635,7 @@ def test_adaptive_bandwidths_of_large_and_small_values(n, dtype, k):
 )
 @pytest.mark.filterwarnings("ignore:X has 1 constant:UserWarning")
 def test_sizes_that_have_no_squares(parameters, size, beside):
-    """Variances would be zero or infinite: said with what to do, also beside a constant."""
+    """Variances would be zero or infinite: an error says what to do."""
     X = size * np.random.default_rng(0).standard_normal((50, 2))
     if beside is not None:
         X = np.column_stack([X, np.full(50, beside)])
