@@ -226,9 +226,11 @@ def spreads(columns: FloatArray, eps: float) -> FloatArray:
         Resolution of their dtype.
     """
     n_rows = columns.shape[1]
-    median = columns[:, [n_rows // 2]]
-    distance = np.abs(columns - median)
-    distance.sort(axis=1)
+    half = n_rows // 2
+    median = columns[:, [half]]
+    # below it and above it they ascend, which a stable sort merges
+    distance = np.hstack([median - columns[:, half::-1], columns[:, half + 1 :] - median])
+    distance.sort(axis=1, kind="stable")
     rounding = CONSTANT * eps * np.abs(median)
     at_median = np.count_nonzero(distance <= rounding, axis=1)
     nearly_constant = n_rows - at_median <= fewest_varying(n_rows)
