@@ -416,7 +416,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         """Return the training points as a table, after a warning if they do harm."""
         names = getattr(self, "feature_names_in_", None)
         n_merged = None if found.search is None else found.search.n_copies
-        table = Table(found.density, names, n_merged)
+        in_use = found.structure.covariance_type
+        table = Table(found.density, names, n_merged, in_use)
         widths = kernel_widths(found.density)
         if widths is not None:
             widths[self.discrete_features_] = np.inf  # spread over a step

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skhdkde._approximation import approximate, prepare_index, wanted_index
+from skhdkde._data import step_of_all
 from skhdkde._density import (
     Choice,
     Member,
@@ -43,7 +44,7 @@ from skhdkde._selection import (
 )
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import seed_beside, seed_from
-from skhdkde._utils.validation import check_bandwidth
+from skhdkde._utils.validation import check_bandwidth, check_squares
 
 FEWEST_POINTS = 3
 # Types of covariance that differ from place to place.
@@ -112,7 +113,7 @@ class Training(abc.ABC):
 
     @abc.abstractmethod
     def by_rule(self, points, rule, kernel):
-        """Return the bandwidth of a rule for points, and the search if it made one."""
+        """Return the :class:`~skhdkde._selection.Choice` of a rule for points."""
 
     @abc.abstractmethod
     def density(self, structure, components, kernel, bandwidth):
@@ -133,6 +134,10 @@ class Training(abc.ABC):
     def least_bandwidth(self):
         """Return the bandwidth, data units, below which kernels see no data but draws."""
         return 0.0
+
+    @abc.abstractmethod
+    def as_given(self):
+        """Return rows as they were given, a sample of them if they are in blocks."""
 
     def approximation(self, density):
         """Return what makes the sums of a density cheaper, or None."""
@@ -228,9 +233,11 @@ def _in_units(constant, density, choice, training):
 
 def _by_rule(training, points, rule, kernel):
     """Return the bandwidth of a rule for points, and the search if it made one."""
-    bandwidth, search = training.by_rule(points, rule, kernel)
-    if points.whitening is None:
-        bandwidth = max(bandwidth, training.least_bandwidth())
+    bandwidth, search, far = training.by_rule(points, rule, kernel)
+    least = training.least_bandwidth() if points.whitening is None else 0.0
+    bandwidth = max(bandwidth, least)
+    if far is not None:
+        far.warn(bandwidth, max(least, step_of_all(training.as_given())))
     return bandwidth, in_data_units(search, points.whitening)
 
 
@@ -273,6 +280,7 @@ class LocalTraining(Training):
         if self.maps is not None:
             return X  # far rows are nearer there
         check_far_rows(X, self.weights, self.row_numbers, self.feature_numbers)
+        check_squares(float(np.abs(X).max()))
         return X
 
     def folds(self):
@@ -323,12 +331,12 @@ class LocalTraining(Training):
         if plain and rule == "kl" and estimator.algorithm in ("neighbors", "auto"):
             self._prepared = prepare_index(points, estimator, self.options)
             seed = estimator.random_state
-            distinct, search = merge_duplicates(points, self.options, seed), None
+            distinct, choice = merge_duplicates(points, self.options, seed), None
             if not distinct.n_near:
-                search = search_by_neighbors(self._prepared, kernel, seed, self.options)
-            if search is not None:
+                choice = search_by_neighbors(self._prepared, kernel, seed, self.options)
+            if choice is not None:
                 distinct.warn("kl", "bandwidth")
-                return search.bandwidth, search
+                return choice
         return bandwidth_by_rule(
             points, rule, kernel, self.options, random_state=estimator.random_state
         )
@@ -348,6 +356,9 @@ class LocalTraining(Training):
 
     def least_bandwidth(self):
         return 0.0 if self.discrete is None else self.discrete.least_bandwidth
+
+    def as_given(self):
+        return self.X if self.discrete is None else self.discrete.given
 
     def typical_deviation(self):
         variance = Moments.of(self._checked, self.weights).variance

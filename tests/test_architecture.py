@@ -31,7 +31,7 @@ OPTIONAL = {
     "faiss": {"_approximation.faiss_index"},
     "keopscore": {"_pairwise.keops_runtime"},
     "matplotlib": {"_displays"},
-    "pandas": {"_data.report", "_diagnosis.diagnosis", "_selection.search_result"},
+    "pandas": {"_utils.frames"},
     "pykeops": {"_pairwise.keops_runtime"},
     "torch": {"_pairwise.points", "_pairwise.torch_backend"},
     "tqdm": {"_distributed.dask_graph", "_utils.threads"},

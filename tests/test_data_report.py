@@ -136,6 +136,19 @@ def test_counts_are_those_of_a_direct_count(case, sampled):
     assert_allclose(report.commonest_share[known], most[known] / len(X))
 
 
+@examples(60)
+@given(lattices(), st.floats(1e-3, 1e3), st.integers(0, 3))
+def test_values_are_counted_alike_with_any_guess_of_their_gap(case, guess, n_between):
+    """Sorted or by their places, also where the guess is wrong, or values are between."""
+    column = case[0].astype(np.float64)
+    column = np.append(column, column[0] + guess * np.arange(n_between) / 3.0)
+    values, counts = np.unique(column, return_counts=True)
+    for gap in (None, guess, np.inf, np.diff(values).min(initial=np.inf)):
+        found = Values.of(column, gap)
+        assert_array_equal(found.values, values)
+        assert_array_equal(found.counts, counts)
+
+
 def test_ties_that_a_sample_does_not_show_are_many():
     X = RNG.standard_normal((5000, 2))
     X[:, 1] = X[:, 1].round(1)
@@ -177,6 +190,53 @@ CODED = {
 def test_codes_for_missing_values(name):
     values, codes = CODED[name]
     assert_array_equal(Values.of(np.array(values, dtype=float)).codes(), codes)
+
+
+POISSON = RNG.poisson(4.0, 400).astype(float)
+FLAGS = (np.arange(400) % 3 == 0).astype(float)
+
+
+@pytest.mark.parametrize("unit, shift", [(1.0, 0.0), (5.0, 2.0), (0.3779, -1.618)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("mean", [3.9975, 4.1 + 1e-3, 4.0 + 1.0 / np.pi])
+def test_a_mean_among_counts(unit, shift, dtype, mean):
+    """Also where it leaves no step at all, and where the counts are scaled."""
+    column = np.where(np.arange(400) < 9, mean + 0.4, POISSON)
+    X = (unit * np.column_stack([column, POISSON]) + shift).astype(dtype)
+    report = report_on(X)
+    assert_allclose(report.off_lattice[0], [X[0, 0]])
+    assert report.off_lattice[1] == ()
+    assert "imputed by a mean? use the median (1): feature 0 (" in repr(report)
+
+
+def test_a_mean_among_booleans():
+    X = np.column_stack([np.where(np.arange(400) < 9, FLAGS.mean(), FLAGS), FLAGS])
+    report = report_on(X)
+    assert report.off_lattice == ((FLAGS.mean(),), ())
+    assert "0.335 beside the steps of other values" in repr(report)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(0.0, 10.0, 0.1),
+        np.sqrt(np.arange(50.0)),
+        [0.0, 0.1, 5.0],
+        [0.0, 0.5, 1.0, 2.0],
+        [0.0, 1.7, 10.0],
+        [0.0, 1.0, 2.0, 3.0, 1000.0],
+        [1.0, 2.0],
+        10.0 ** np.arange(-3.0, 4.0),
+        np.r_[np.arange(0.99, 30.0), 5.0, 10.0, 15.0, 20.0],
+    ],
+    ids=str,
+)
+def test_values_without_a_usual_step(values):
+    values = np.repeat(np.asarray(values), 20)
+    assert report_on(np.column_stack([values, np.arange(len(values))])).off_lattice == (
+        (),
+        (),
+    )
 
 
 def test_codes_that_a_sample_misses():
@@ -335,9 +395,20 @@ def test_scales_that_are_not_apart(X):
     assert not said(X, bandwidth=0.5)
 
 
-@pytest.mark.parametrize("kind", ["diag", "full", "auto"])
+@pytest.mark.parametrize("kind", ["diag", "full", "local", "auto"])
 def test_scales_matter_to_the_spherical_type_only(kind):
     assert not said(APART, covariance_type=kind)
+    report = report_on(APART, covariance_type=kind, bandwidth="kl")
+    assert "apart" not in repr(report) + report._repr_html_()
+    assert report.spread_ratio > 100.0
+    assert report.covariance_type != "spherical"
+
+
+def test_scales_apart_are_shown_of_the_spherical_type():
+    report = report_on(APART)
+    assert report.covariance_type == "spherical"
+    assert "scales apart by: " in repr(report)
+    assert "feature 1" in repr(report)
 
 
 def test_rare_values_have_their_own_size():

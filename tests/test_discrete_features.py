@@ -85,6 +85,47 @@ def test_two_features_rounded_to_their_deviation():
     assert truth - kde.score_samples(fresh).mean() < 0.05
 
 
+def rows_named(X, **params):
+    """Return what fit says of rows that decide the bandwidth, and the bandwidth."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kde = HighDimKernelDensity(random_state=0, **params).fit(X)
+    messages = [str(w.message) for w in caught if "is so large" in str(w.message)]
+    return messages, kde.bandwidth_
+
+
+TAILS = np.random.default_rng(0).geometric(0.2, size=(5000, 1)).astype(float)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.3779])
+@pytest.mark.parametrize("d", [1, 2])
+def test_rare_counts_are_no_outliers(unit, d):
+    """Without them the best bandwidth is that of the draws in a cell, far too small."""
+    X = unit * (TAILS if d == 1 else np.hstack([TAILS, np.ones_like(TAILS)]))
+    assert rows_named(X, discrete_features="auto")[0] == []
+    assert rows_named(X)[0] == []
+
+
+@pytest.mark.parametrize("wanted", [None, "auto"])
+def test_an_outlier_among_counts_is_named(wanted):
+    X = np.vstack([counts(500), [[-999.0] * 3]])
+    (message,), bandwidth = rows_named(X, discrete_features=wanted)
+    assert "(row 500)" in message
+    assert f"the bandwidth, {bandwidth:.3g}, is so large" in message
+
+
+def test_a_bandwidth_that_draws_in_a_cell_make_is_no_matter_of_outliers():
+    """It is the least one; and what a message names is the bandwidth in use."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 2, 500), 1e-3 * rng.standard_normal(500)])
+    X[7, 1] = 0.5
+    assert rows_named(X, discrete_features="auto") == ([], 0.3)
+    X[7, 1] = 1e3
+    (message,), bandwidth = rows_named(X, discrete_features="auto")
+    assert f"the bandwidth, {bandwidth:.3g}, is so large" in message
+    assert float(message.split("about ")[1].split(". ")[0]) == 0.3
+
+
 @pytest.mark.parametrize("covariance_type", ["spherical", "diag", "full", "local"])
 def test_samples_are_values_of_the_features(covariance_type):
     rng = np.random.default_rng(0)
@@ -226,11 +267,13 @@ def test_the_report_is_of_the_data_and_nothing_is_warned_of():
         HighDimKernelDensity(covariance_type="full", bandwidth=0.02).fit(X)
 
 
-def test_not_on_dask():
+@pytest.mark.parametrize("wanted", ["auto", [0, 2], np.array([True, False, True]), []])
+def test_not_on_dask(wanted):
     from skhdkde.dask import DaskHighDimKernelDensity
 
-    kde = DaskHighDimKernelDensity(discrete_features="auto")
-    with pytest.raises(ValueError, match="discrete_features must be None"):
+    kde = DaskHighDimKernelDensity(discrete_features=wanted)
+    message = "^discrete_features must be None .* on a random sample of them, has all"
+    with pytest.raises(ValueError, match=message):
         kde.fit(counts())
 
 

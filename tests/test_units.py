@@ -620,6 +620,30 @@ def test_adaptive_bandwidths_of_large_and_small_values(n, dtype, k):
     assert_follows(HighDimKernelDensity, case, Change(k=k))
 
 
+@pytest.mark.parametrize("beside", [None, 1.0])
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160, 1e160, 1e200])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"covariance_type": "auto"},
+        {"covariance_type": "full"},
+        {"covariance_type": "local", "bandwidth": 0.5},
+        {"kernel": "student"},
+        {"preserve_variance": True},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:X has 1 constant:UserWarning")
+def test_sizes_that_have_no_squares(parameters, size, beside):
+    """Variances would be zero or infinite: an error says what to do."""
+    X = size * np.random.default_rng(0).standard_normal((50, 2))
+    if beside is not None:
+        X = np.column_stack([X, np.full(50, beside)])
+    kde = HighDimKernelDensity(random_state=0, **parameters)
+    with pytest.raises(ValueError, match="beyond float64; multiply it by a factor"):
+        kde.fit(X)
+
+
 @pytest.mark.parametrize("make", [HighDimKernelDensity, DaskHighDimKernelDensity])
 @pytest.mark.parametrize("covariance_type", ["diag", "full"])
 def test_curve_of_a_compact_kernel_is_in_data_units(covariance_type, make):

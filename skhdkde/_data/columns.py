@@ -22,6 +22,13 @@ NINES = tuple(1.0 - 10.0**k for k in range(2, 10))
 FEW, FEWEST = 0.01, 10
 # How far from the median values are equal up to rounding, in units of its last digit.
 CONSTANT = 32.0
+# Places of values, for each row, up to which they are counted by place.
+MOST_PLACES = 4.0
+# How far from a lattice, in steps, a value is off it; share of the distinct values that
+# may be, beside one; how much smaller than usual gaps a step is that they make.
+OFF, FEW_OFF, MUCH_SMALLER = 0.001, 0.05, 10.0
+# Values, other than whole numbers, whose gaps may be usual.
+FEWEST_REGULAR = 4
 # Share of the features whose spread may be smaller than the narrowest.
 FEW_FEATURES = 0.02
 # Variance, of 1, that a feature must have beside what follows from others.
@@ -35,9 +42,30 @@ class Values(NamedTuple):
     counts: IntArray
 
     @classmethod
-    def of(cls, column: FloatArray) -> Values:
-        """Return those of a feature, ``column`` being its values in all rows."""
-        return cls(*np.unique(column, return_counts=True))
+    def of(cls, column: FloatArray, gap: float | None = None) -> Values:
+        """Return those of a feature, ``column`` being its values in all rows.
+
+        If they are multiples of ``gap`` apart, they are counted without being sorted.
+        """
+        found = None if gap is None else cls._by_place(column, gap)
+        return cls(*np.unique(column, return_counts=True)) if found is None else found
+
+    @classmethod
+    def _by_place(cls, column, gap):
+        """Return them by the number of gaps from the least, None if these differ not."""
+        low, high = column.min(), column.max()
+        if not (high - low) / gap < MOST_PLACES * len(column):
+            return None
+        n_gaps = column - low
+        n_gaps *= 1.0 / gap
+        place = np.rint(n_gaps, out=n_gaps).astype(np.int64)
+        counts = np.bincount(place)
+        values = np.empty(len(counts))
+        values[place] = column
+        if not np.array_equal(values[place], column):
+            return None
+        seen = np.flatnonzero(counts)
+        return cls(values[seen], counts[seen])
 
     def step(self, eps: float) -> float:
         """Return the step of the lattice that the values are on; NaN if there is none.
@@ -48,6 +76,33 @@ class Values(NamedTuple):
         if 2 * len(self.values) > self.counts.sum():
             return np.nan
         return common_step(self.values, eps)
+
+    def off_lattice(self, step: float) -> FloatArray:
+        """Return a few values without which the step would be many times as large.
+
+        Others are whole numbers, or a usual gap apart. A mean in place of missing counts
+        is such a value. ``step`` is that of all, NaN if there is none.
+        """
+        n_values = len(self.values)
+        if 2 * n_values > self.counts.sum() or n_values < 3:
+            return np.empty(0)
+        lattices = [(0.0, 1.0, 2)]
+        mean_gap = (self.values[-1] - self.values[0]) / (n_values - 1)
+        # at most half of the gaps are above twice their mean: so is not the usual one
+        if not MUCH_SMALLER * step > 2.0 * mean_gap:
+            gaps = np.diff(self.values)
+            usual = np.partition(gaps, len(gaps) // 2)[len(gaps) // 2]
+            start = self.values[np.argmax(gaps == usual)]
+            lattices.append((start, usual, FEWEST_REGULAR))
+        for start, gap, fewest in lattices:
+            off = off_steps(self.values - start, gap)
+            few = 0 < np.count_nonzero(off) <= 1.0 + FEW_OFF * n_values
+            if few and not MUCH_SMALLER * step > gap:
+                others = self.values[~off]
+                usually = np.median(np.diff(others)) <= gap * (1.0 + OFF)
+                if len(others) >= fewest and usually:
+                    return self.values[off]
+        return np.empty(0)
 
     def nearly_constant(self) -> bool:
         """Return whether most rows have the same value, and few another."""
@@ -82,6 +137,12 @@ class Values(NamedTuple):
         return 0, 0
 
 
+def off_steps(distances: FloatArray, step: float) -> np.ndarray:
+    """Return which distances are far from multiples of a step."""
+    n_steps = distances / step
+    return np.abs(n_steps - np.rint(n_steps)) > OFF
+
+
 def common_step(values: FloatArray, eps: float) -> float:
     """Return the greatest step of which all differences are multiples; NaN for none.
 
@@ -107,23 +168,35 @@ def common_step(values: FloatArray, eps: float) -> float:
 def _step_of_fractions(values, error):
     """Return the step of values up to 1 that are off by ``error``."""
     gaps = np.diff(values)
-    gaps = np.unique(gaps[gaps > 2.0 * error])  # else they are one value
+    gaps = gaps[gaps > 2.0 * error]  # else they are one value
     if not len(gaps):
         return np.nan
+    step = _step_of_gaps(gaps, error)
+    found = _refined(values, step, error)
+    if np.isnan(found) and step > 0.0:  # gaps of some sizes were not looked at
+        found = _refined(values, _step_of_gaps(np.unique(gaps), error), error)
+    return found
+
+
+def _step_of_gaps(gaps, error):
+    """Return the step of which some of the gaps are multiples; NaN for none."""
+    smallest = gaps.min()
     some = gaps[np.linspace(0, len(gaps) - 1, min(len(gaps), N_GAPS)).astype(int)]
-    ratio, error_of_ratio = some / gaps[0], error * (1.0 + some / gaps[0]) / gaps[0]
+    ratio, error_of_ratio = some / smallest, error * (1.0 + some / smallest) / smallest
     for parts in PARTS:
         n_steps = parts[:, None] * ratio
         fits = np.abs(n_steps - np.rint(n_steps)) <= parts[:, None] * error_of_ratio
         found = np.flatnonzero(fits.all(axis=1))
         if len(found):
-            step = float(gaps[0] / parts[found[0]])
-            return _refined(values, step, error) if step > LEAST * error else np.nan
+            step = float(smallest / parts[found[0]])
+            return step if step > LEAST * error else np.nan
     return np.nan
 
 
 def _refined(values, step, error):
     """Return the step without its error; NaN if not all values are on its lattice."""
+    if np.isnan(step):
+        return np.nan
     distance = values - values[0]
     n_doublings = np.ceil(np.log2(distance[-1] / step))
     farther = np.searchsorted(distance, step * 2.0 ** np.arange(n_doublings))
@@ -153,9 +226,11 @@ def spreads(columns: FloatArray, eps: float) -> FloatArray:
         Resolution of their dtype.
     """
     n_rows = columns.shape[1]
-    median = columns[:, [n_rows // 2]]
-    distance = np.abs(columns - median)
-    distance.sort(axis=1)
+    half = n_rows // 2
+    median = columns[:, [half]]
+    # below it and above it they ascend, which a stable sort merges
+    distance = np.hstack([median - columns[:, half::-1], columns[:, half + 1 :] - median])
+    distance.sort(axis=1, kind="stable")
     rounding = CONSTANT * eps * np.abs(median)
     at_median = np.count_nonzero(distance <= rounding, axis=1)
     nearly_constant = n_rows - at_median <= fewest_varying(n_rows)

@@ -167,6 +167,19 @@ def find_discrete_features(X: FloatArray, wanted: Any, names: Any):
     return DiscreteFeatures(np.array(which, dtype=int), np.array(steps), list(seen))
 
 
+def step_of_all(X: FloatArray) -> float:
+    """Return the largest step of the features, 0 if one that varies is on no lattice.
+
+    It is found in some of the rows, evenly spaced.
+    """
+    X = np.asarray(_some_rows(X))
+    found = find_discrete_features(X, "auto", None)
+    varies = ~is_constant(X.min(axis=0), X.max(axis=0), X.dtype)
+    if found is None or len(found.columns) < np.count_nonzero(varies):
+        return 0.0
+    return float(found.step.max())
+
+
 def columns_wanted(wanted: Any, n_features: int, names: Any) -> IntArray:
     """Return the columns of a mask, of indices or of names."""
     asked = np.asarray(wanted)
@@ -237,6 +250,10 @@ def _step_by_ties(values, eps):
 
 def _with_ties(X):
     """Return which features have equal values among a few rows, so that all may tell."""
-    rows = np.linspace(0, len(X) - 1, min(len(X), N_SAMPLED)).astype(int)
-    columns = np.sort(X[rows], axis=0)
+    columns = np.sort(_some_rows(X), axis=0)
     return (columns[1:] == columns[:-1]).any(axis=0)
+
+
+def _some_rows(X):
+    """Return rows at even spacing."""
+    return X[np.linspace(0, len(X) - 1, min(len(X), N_SAMPLED)).astype(int)]

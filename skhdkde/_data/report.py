@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skhdkde._data.columns import FEW, widest_and_narrowest
+from skhdkde._utils.frames import data_frame
 
 # Ratio of spreads from which one bandwidth does not suit all; features that a line shows.
 LARGEST_RATIO, SHOWN = 100.0, 4
@@ -24,6 +25,8 @@ class DataReport:
     ----------
     n_rows : int
         Number of training points of positive weight.
+    covariance_type : str
+        Of the fit. Scales apart are shown where it is "spherical".
     feature_names : tuple of str or None
         Names of features, if X had some.
     minimum, maximum : ndarray
@@ -46,6 +49,9 @@ class DataReport:
     missing_codes : tuple of tuple of float
         Values that may be codes for missing ones, for each feature: they occur more than
         once, and are far from all others, or -99, -999, ... where no other is negative.
+    off_lattice : tuple of tuple of float
+        A few values of a discrete feature, for each, without which its step would be at
+        least ten times as large. A mean that was filled in for missing counts is one.
     n_missing : ndarray of int
         Number of missing values. It is zero, since `fit` takes none.
     redundant : ndarray of bool or None
@@ -91,6 +97,7 @@ class DataReport:
     """
 
     n_rows: int
+    covariance_type: str
     feature_names: tuple | None
     minimum: np.ndarray
     maximum: np.ndarray
@@ -101,6 +108,7 @@ class DataReport:
     commonest_share: np.ndarray
     step: np.ndarray
     missing_codes: tuple
+    off_lattice: tuple
     n_missing: np.ndarray
     redundant: np.ndarray | None
     n_duplicates: int
@@ -137,16 +145,10 @@ class DataReport:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "DataReport.to_frame needs pandas: pip install pandas."
-            ) from error
         columns = {name: getattr(self, name) for name in PER_FEATURE}
         if self.redundant is None:
             del columns["redundant"]
-        return pd.DataFrame(columns, index=self.feature_names)
+        return data_frame("DataReport.to_frame", columns, index=self.feature_names)
 
     def _heading(self):
         """Return a line that says what it is about."""
@@ -156,12 +158,14 @@ class DataReport:
         """Return pairs of what was found and of which features."""
         rare = ~self.constant & (self.commonest_share >= 1.0 - FEW)
         coded = np.array([len(codes) > 0 for codes in self.missing_codes])
+        off = np.array([len(values) > 0 for values in self.off_lattice])
         discrete = ~np.isnan(self.step) & ~rare
         redundant = np.zeros(0) if self.redundant is None else self.redundant
         found: list = [
             ("constant", self.constant, None),
             ("vary in few rows", rare, self._in_rows),
             ("discrete", discrete, self._steps),
+            ("imputed by a mean? use the median", off, self._off),
             ("codes for missing values?", coded, self._codes),
             ("follow linearly from others", redundant, None),
         ]
@@ -174,7 +178,8 @@ class DataReport:
     def _about_all(self):
         """Return pairs of what was found of all rows or features, and how much."""
         found, pair = [], widest_and_narrowest(self.spread)
-        if pair is not None and pair[2] > LARGEST_RATIO:
+        one_bandwidth = self.covariance_type == "spherical"
+        if one_bandwidth and pair is not None and pair[2] > LARGEST_RATIO:
             shown = listed(self.feature_names, pair[:2], self._spread_of)
             found.append(("scales apart by", f"{pair[2]:.3g}: {shown}"))
         if self.n_duplicates:
@@ -199,6 +204,10 @@ class DataReport:
 
     def _codes(self, j):
         return ", ".join(f"{code:.10g}" for code in self.missing_codes[j])
+
+    def _off(self, j):
+        values = ", ".join(f"{value:.6g}" for value in self.off_lattice[j][:SHOWN])
+        return f"{values} beside the steps of other values"
 
     def _spread_of(self, j):
         return f"{self.spread[j]:.3g}"
@@ -236,6 +245,7 @@ PER_FEATURE = (
     "spread",
     "n_missing",
     "missing_codes",
+    "off_lattice",
     "redundant",
 )
 

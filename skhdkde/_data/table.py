@@ -42,10 +42,15 @@ class Table:
     n_merged : int or None
         Number of duplicates, exact or nearly, that the search for the bandwidth merged;
         None if there was none.
+    covariance_type : str
+        In use.
     """
 
-    def __init__(self, density: Any, names: Any, n_merged: int | None):
+    def __init__(
+        self, density: Any, names: Any, n_merged: int | None, covariance_type: str
+    ):
         self._density, self._n_merged = density, n_merged
+        self._covariance_type = covariance_type
         self._names = None if names is None else tuple(names)
         self._made: DataReport | None = None
 
@@ -133,8 +138,9 @@ class Table:
         return self._read(rows)
 
     def _read(self, rows, features=slice(None)):
-        """Return features of some rows, in data units, float64."""
-        return self._density.given(rows)[:, features].astype(np.float64)
+        """Return features of some rows, in data units, float64; not to be changed."""
+        X = self._density.given(rows)[:, features]
+        return X.astype(np.float64, copy=False)
 
     def _blocks(self):
         """Yield blocks of rows, and which rows they are."""
@@ -157,12 +163,13 @@ class Table:
             n_near = max(self._n_merged - n_duplicates, 0)
         return DataReport(
             n_rows=n_rows,
+            covariance_type=self._covariance_type,
             feature_names=self._names,
             minimum=low,
             maximum=high,
             standard_deviation=self._deviations(columns, low, high),
             spread=spreads(columns, self._eps),
-            **self._ties(np.flatnonzero(unsure)),
+            **self._ties(np.flatnonzero(unsure), columns),
             n_missing=np.zeros(n_features, dtype=int),
             redundant=redundant,
             n_duplicates=n_duplicates,
@@ -202,7 +209,7 @@ class Table:
         weights = self._density.weights()
         sums, squares = np.zeros((2, self._shape[1]))
         for X, rows in self._blocks():
-            X -= center
+            X = X - center
             X /= unit
             sums += weights[rows] @ X
             squares += weights[rows] @ np.square(X, out=X)
@@ -210,28 +217,47 @@ class Table:
         mean, mean_sq = sums / total, squares / total
         return unit * np.sqrt(np.maximum(mean_sq - mean**2, 0.0))
 
-    def _ties(self, features):
-        """Return what ties tell of some features, from all rows; NaN for others."""
+    def _ties(self, features, columns):
+        """Return what ties tell of some features, from all rows; NaN for others.
+
+        ``columns`` are the sampled rows, ascending in each feature.
+        """
         n_rows, n_features = self._shape
         n_distinct, share, n_varying, steps = np.full((4, n_features), np.nan)
         codes: list = [()] * n_features
+        off: list = [()] * n_features
         for some in slices(len(features), max(1, COLUMNS_SIZE // n_rows)):
             which = features[some]
-            blocks = [self._read(rows, which) for rows in row_batches(*self._shape)]
-            for j, column in zip(which, np.concatenate(blocks).T, strict=True):
-                found = Values.of(column)
+            for j, column in zip(which, self._columns(which), strict=True):
+                found = Values.of(column, smallest_gap(columns[j]))
                 commonest = found.counts.max()
                 n_distinct[j], share[j] = len(found.values), commonest / n_rows
                 n_varying[j] = n_rows - commonest
                 steps[j] = found.step(self._eps)
                 codes[j] = tuple(found.codes().tolist())
+                off[j] = tuple(found.off_lattice(steps[j]).tolist())
         return {
             "n_distinct": n_distinct,
             "commonest_share": share,
             "n_varying": n_varying,
             "step": steps,
             "missing_codes": tuple(codes),
+            "off_lattice": tuple(off),
         }
+
+    def _columns(self, features):
+        """Return some features in all rows, one after another in memory."""
+        columns = np.empty((len(features), self._shape[0]))
+        which = slice(None) if len(features) == self._shape[1] else features
+        for X, rows in self._blocks():
+            columns[:, rows] = X[:, which].T
+        return columns
+
+
+def smallest_gap(ascending):
+    """Return the smallest gap between values that differ; infinite if none do."""
+    gaps = np.diff(ascending)
+    return gaps[gaps > 0.0].min(initial=np.inf)
 
 
 def has_ties(columns):

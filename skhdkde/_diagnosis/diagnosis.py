@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from skhdkde._diagnosis.reduction import Diagnosing
+from skhdkde._utils.frames import data_frame
 from skhdkde.regimes import REGIMES
 
 
@@ -145,13 +146,7 @@ class Diagnosis:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "Diagnosis.to_frame needs pandas: pip install pandas."
-            ) from error
-        return pd.DataFrame(self._columns())
+        return data_frame("Diagnosis.to_frame", self._columns())
 
     def _columns(self):
         """Return the arrays by name."""

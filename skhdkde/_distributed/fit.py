@@ -40,6 +40,7 @@ from skhdkde._selection import (
     N_QUERIES,
     REFERENCE_RULES,
     SMALLEST_FLOAT32,
+    Choice,
     Distinct,
     LeaveOneOut,
     queried_bandwidth,
@@ -48,14 +49,12 @@ from skhdkde._selection import (
 )
 from skhdkde._utils.hashing import find_hashes
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
-from skhdkde._utils.validation import ALL_ZERO
+from skhdkde._utils.validation import ALL_ZERO, check_squares
 
 # From which random samples of the distinct points are taken.
 N_CANDIDATES, MOST_CANDIDATES = 2**16, 2**20
 # Share of rows seen once among these, below which hardly any distinct one is missing.
 LARGEST_MISSED = 0.01
-# Its square, times the number of points, is a float64; so is its inverse's.
-LARGEST_ENTRY = 1e145
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,7 @@ class Blocks(Training):
                 else "X must have at least one row; all of its blocks are empty."
             )
         largest = summary.moments.largest.max()
-        if largest > LARGEST_ENTRY or 0.0 < largest < 1.0 / LARGEST_ENTRY:
-            raise ValueError(
-                f"X has entries up to {largest:.1e}, whose squares are beyond float64; "
-                "multiply it by a factor."
-            )
+        check_squares(largest)
         self.moments, self.backends = summary.moments, summary.backends
         self.n_points = self.moments.n_points
         self.shape = self.n_points, n_features
@@ -165,13 +160,12 @@ class Blocks(Training):
         possible = few * farthest**2 >= MOST_OF_VARIANCE * m.squares
         if not (possible & (m.squares > 0.0)).any():
             return
-        typical = TypicalRows.of(self._typical_sample())
+        typical = TypicalRows.of(self.as_given())
         before = [(int(n),) for n in self._rows_before]
         found = self.run(FarRowsTask(typical, self.dtype), before)
         found.warn(typical, self.feature_numbers)
 
-    def _typical_sample(self):
-        """Return a random sample of the points, with their duplicates."""
+    def as_given(self):
         ranks, _, hashes = self._candidates
         wanted, place = np.unique(hashes[lowest(ranks, N_TYPICAL)], return_inverse=True)
         task = GatherTask(self._layout, wanted, len(wanted))
@@ -259,7 +253,9 @@ class Blocks(Training):
     def by_rule(self, points, rule, kernel):
         if rule in REFERENCE_RULES:
             spectrum = functools.partial(self._spectrum, points)
-            return reference_bandwidth(points, rule, kernel, "bandwidth", spectrum), None
+            return Choice(
+                reference_bandwidth(points, rule, kernel, "bandwidth", spectrum)
+            )
         queries = BlockLeaveOneOut(self, points, kernel, rule)
         return queried_bandwidth(
             queries, rule, "bandwidth", N_BANDWIDTHS, queries.distinct

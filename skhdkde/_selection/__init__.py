@@ -59,6 +59,7 @@ from skhdkde._selection.rules import (
     REFERENCE_RULES,
     RULES,
     SMALLEST_FLOAT32,
+    Choice,
     LeaveOneOut,
     bandwidth_by_rule,
     queried_bandwidth,

@@ -29,6 +29,8 @@ MAX_PASSES = 12
 TRIMMED, LARGEST_SHARE = 0.01, 3.0
 # Share of what these lack that those named have; a lack, in nats, that is as good as any.
 MOST, LARGEST_LACK = 0.9, 1e12
+# Rows that a message shows.
+SHOWN = 5
 # Pairs from which on one in so many queries finds where to look; bandwidths that all
 # of them then try to each side.
 MOST_PAIRS, PILOT_STEP, N_BESIDE = 2**27, 16, 4
@@ -123,11 +125,44 @@ class BandwidthCurve:
         return float(np.exp(brentq(slope, left, right)))
 
 
+class FarPoints(NamedTuple):
+    """Points that are far from all others, and make a bandwidth much larger."""
+
+    n_points: int
+    n_queries: int  # among which they were found
+    shown: list[int]  # the first of them, as rows of X
+    bandwidth_without: float  # that would do for the others, data units
+
+    def warn(self, bandwidth: float, least: float) -> None:
+        """Warn of them if a bandwidth is so large because of them.
+
+        Parameters
+        ----------
+        bandwidth : float
+            In use, data units.
+        least : float
+            Bandwidth, data units, below which kernels tell values of discrete features
+            apart, so that a smaller one is no measure.
+        """
+        without = max(self.bandwidth_without, least)
+        if not bandwidth > LARGEST_SHARE * without:
+            return
+        shown = ", ".join(map(str, self.shown))
+        warn_user(
+            f"the bandwidth, {bandwidth:.3g}, is so large because of {self.n_points} of "
+            f"{self.n_queries} training points that are far from all others (row "
+            f"{shown}); without them it would be at most about {without:.3g}. "
+            "Remove them if they are errors; if not, covariance_type='auto' or "
+            "kernel='student' can do with both."
+        )
+
+
 class SearchOutcome(NamedTuple):
     """What :func:`search_bandwidth` found."""
 
     search: BandwidthSearch
     best_is_at_end: bool  # so that the optimum may lie beyond
+    far: FarPoints | None
 
 
 def search_bandwidth(queries, bandwidths, n_duplicates=0):
@@ -169,7 +204,6 @@ def search_bandwidth(queries, bandwidths, n_duplicates=0):
     at_end = curve.best_is_at_end and np.isclose(
         best, curve.bandwidths[curve.best], rtol=1e-6
     )
-    refined.warn_of_far_points(best)
     search = BandwidthSearch(
         bandwidth=float(best / scale),
         bandwidths=curve.bandwidths / scale,
@@ -179,7 +213,7 @@ def search_bandwidth(queries, bandwidths, n_duplicates=0):
         n_queries=len(queries.rows),
         n_copies=n_duplicates,
     )
-    return SearchOutcome(search, bool(at_end))
+    return SearchOutcome(search, bool(at_end), refined.far_points(best))
 
 
 class _RefinedCurve:
@@ -234,19 +268,16 @@ class _RefinedCurve:
             rows = lowest[order[:n_needed], best]
             self.trimmed = total[best], bandwidths[best], rows
 
-    def warn_of_far_points(self, best):
-        """Warn if a few points that are far from all others decide the bandwidth."""
+    def far_points(self, best):
+        """Return the few points that decide the best bandwidth, None if none do."""
         _, without, rows = self.trimmed
         if self.queries.kernel.compact or not best > LARGEST_SHARE * without:
-            return
-        scale = self.queries.points.scale
-        shown = ", ".join(map(str, self.queries.row_numbers(rows[:5])))
-        warn_user(
-            f"the bandwidth, {best / scale:.3g}, is so large because of {len(rows)} of "
-            f"{len(self.queries.rows)} training points that are far from all others (row "
-            f"{shown}); without them it would be at most about {without / scale:.3g}. "
-            "Remove them if they are errors; if not, covariance_type='auto' or "
-            "kernel='student' can do with both."
+            return None
+        return FarPoints(
+            len(rows),
+            len(self.queries.rows),
+            self.queries.row_numbers(rows[:SHOWN]).tolist(),
+            float(without / self.queries.points.scale),
         )
 
     def widen(self):

@@ -17,6 +17,7 @@ from skhdkde._selection.rules import (
     N_BANDWIDTHS,
     N_QUERIES,
     SEARCH_TOL,
+    Choice,
     LeaveOneOut,
 )
 from skhdkde._utils.arrays import weighted_mean
@@ -65,7 +66,7 @@ class NearLeaveOneOut(LeaveOneOut):
 
 
 def search_by_neighbors(prepared, kernel, random_state, options):
-    """Return the search for the KL-optimal bandwidth, None if neighbours do not give it.
+    """Return the KL-optimal bandwidth as a choice, None if neighbours do not give it.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def search_by_neighbors(prepared, kernel, random_state, options):
 
     Returns
     -------
-    BandwidthSearch or None
+    Choice or None
     """
     if kernel.compact or not isinstance(prepared.search, IndexSearch):
         return None
@@ -87,10 +88,10 @@ def search_by_neighbors(prepared, kernel, random_state, options):
     prepared = calibrated(prepared, spec, N_NEIGHBORS, TOL, options)
     queries = NearLeaveOneOut(prepared, kernel, N_QUERIES, random_state, options)
     n_duplicates = len(prepared.group) - points.shape[0]
-    search, best_is_at_end = search_bandwidth(queries, N_BANDWIDTHS, n_duplicates)
+    search, best_is_at_end, far = search_bandwidth(queries, N_BANDWIDTHS, n_duplicates)
     if best_is_at_end or not holds(queries, search.bandwidth * points.scale):
         return None
-    return search
+    return Choice(search.bandwidth, search, far)
 
 
 def holds(queries, bandwidth_scaled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from skhdkde._pairwise import (
     ReductionSpec,
     reduce_pairs,
 )
-from skhdkde._selection.curve import search_bandwidth
+from skhdkde._selection.curve import FarPoints, search_bandwidth
 from skhdkde._selection.duplicates import merge_duplicates
+from skhdkde._selection.search_result import BandwidthSearch
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds
@@ -37,6 +39,14 @@ SMALLEST_FLOAT32 = 1e-30
 SMALLEST_RATIO = 1e-12
 
 
+class Choice(NamedTuple):
+    """The bandwidth of a rule, and how it was found."""
+
+    bandwidth: float  # in data units, or those of a whitening
+    search: BandwidthSearch | None = None
+    far: FarPoints | None = None  # that decide it
+
+
 def bandwidth_by_rule(
     points,
     rule,
@@ -48,14 +58,14 @@ def bandwidth_by_rule(
     bandwidths=N_BANDWIDTHS,
     random_state=None,
 ):
-    """Return the bandwidth of a rule for prepared points, and the search or None.
+    """Return the :class:`Choice` of a rule for prepared points.
 
     Parameters are those of :func:`~skhdkde.select_bandwidth`, how pairs are visited, and
     what messages call the rule.
     """
     if rule in REFERENCE_RULES:
         spectrum = functools.partial(covariance_spectrum, points)
-        return reference_bandwidth(points, rule, kernel, parameter, spectrum), None
+        return Choice(reference_bandwidth(points, rule, kernel, parameter, spectrum))
     queries, distinct = leave_one_out(points, kernel, n_queries, random_state, options)
     return queried_bandwidth(queries, rule, parameter, bandwidths, distinct)
 
@@ -73,21 +83,21 @@ def reference_bandwidth(points, rule, kernel, parameter, spectrum):
 
 
 def queried_bandwidth(queries, rule, parameter, bandwidths, distinct):
-    """Return the bandwidth of a rule that compares points, and the search or None."""
+    """Return the :class:`Choice` of a rule that compares points."""
     n_distinct, n_duplicates = distinct.n_distinct, distinct.n_duplicates
     if n_distinct < 2:
         raise _too_few(n_distinct + n_duplicates, rule, parameter)
     distinct.warn(rule, parameter)
     if rule == "nearest":
-        return queries.nearest_rule() / queries.points.scale, None
-    search, best_is_at_end = search_bandwidth(queries, bandwidths, n_duplicates)
+        return Choice(queries.nearest_rule() / queries.points.scale)
+    search, best_is_at_end, far = search_bandwidth(queries, bandwidths, n_duplicates)
     if best_is_at_end:
         warn_user(
             f"bandwidth {search.bandwidth:.6g}, at an end of the "
             f"{len(search.bandwidths)} tried, is the best of them; the optimum may lie "
             "beyond."
         )
-    return search.bandwidth, search
+    return Choice(search.bandwidth, search, far)
 
 
 def leave_one_out(points, kernel, n_queries, random_state, options):

@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from skhdkde._utils.frames import data_frame
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -118,15 +120,9 @@ class BandwidthSearch:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError(
-                "BandwidthSearch.to_frame needs pandas: pip install pandas."
-            ) from error
         columns = [field.name for field in fields(Candidate)]
         rows = [[getattr(c, name) for name in columns] for c in self.candidates]
-        table = pd.DataFrame(rows, columns=columns)
+        table = data_frame("BandwidthSearch.to_frame", rows, columns=columns)
         return table.sort_values("mean_log_density", ascending=False, ignore_index=True)
 
     def __repr__(self):

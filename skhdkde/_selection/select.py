@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from skhdkde._data import step_of_all
 from skhdkde._density import find_constant_features, warn_of_constant_features
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
@@ -176,7 +177,7 @@ def select_bandwidth(
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)
-    bandwidth, search = bandwidth_by_rule(
+    choice = bandwidth_by_rule(
         points,
         rule,
         KERNELS[kernel],
@@ -186,4 +187,6 @@ def select_bandwidth(
         bandwidths=bandwidths,
         random_state=random_state,
     )
-    return (bandwidth, search) if return_search else bandwidth
+    if choice.far is not None:
+        choice.far.warn(choice.bandwidth, step_of_all(X))
+    return choice[:2] if return_search else choice.bandwidth

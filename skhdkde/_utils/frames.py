@@ -1,4 +1,4 @@
-"""Names columns and entries of X that cannot be used, in errors."""
+"""Data frames: columns and entries of X that cannot be used, and tables of results."""
 
 import contextlib
 from collections.abc import Iterator
@@ -23,6 +23,21 @@ def naming_columns(X: Any) -> Iterator[None]:
         if where:
             error.args = (f"{str(error).rstrip('.')}. {where}",)
         raise
+
+
+def data_frame(method: str, data: Any, **options: Any) -> Any:
+    """Return a pandas.DataFrame; ``method`` is what an error says needs pandas.
+
+    Raises
+    ------
+    ImportError
+        If pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(f"{method} needs pandas: pip install pandas.") from error
+    return pd.DataFrame(data, **options)
 
 
 def _about_dates(name, kind):

@@ -19,6 +19,8 @@ FLOATS = [np.float64, np.float32]
 # Ratios of bandwidth and data between which squares are in the range of float64, those of
 # far queries too, and the data themselves, once scaled, in that of float32.
 RATIOS = {np.dtype(np.float64): (1e-140, 1e100), np.dtype(np.float32): (1e-30, 1e30)}
+# Its square, times the number of points, is a float64; so is its inverse's.
+LARGEST_ENTRY = 1e145
 ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
 
 
@@ -43,9 +45,10 @@ def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
     with ``reset`` they are recorded there. An array of another library stays one, with
     scikit-learn's ``array_api_dispatch``.
     """
-    with _naming("X"), rows_are_points(estimator, X), naming_columns(X):
+    with _naming("X"), rows_are_points(estimator, X):
         X = detached(X)
-        return validate_data(estimator, X, dtype=_floats(X), reset=reset)
+        with naming_columns(X):
+            return validate_data(estimator, X, dtype=_floats(X), reset=reset)
 
 
 @contextlib.contextmanager
@@ -63,9 +66,10 @@ def rows_are_points(estimator: Any, X: Any) -> Iterator[None]:
 
 def check_points(X: Any) -> Any:
     """Return X as :func:`check_data` does, without an estimator."""
-    with _naming("X"), naming_columns(X):
+    with _naming("X"):
         X = detached(X)
-        return check_array(X, dtype=_floats(X), input_name="X")
+        with naming_columns(X):
+            return check_array(X, dtype=_floats(X), input_name="X")
 
 
 def _floats(X: Any) -> list:
@@ -173,6 +177,15 @@ def check_bandwidth(bandwidth: float, points: Any) -> float:
             f"{most:.0e}."
         )
     return bandwidth
+
+
+def check_squares(largest: float) -> None:
+    """Raise ValueError if squares of entries up to ``largest`` are beyond float64."""
+    if largest > LARGEST_ENTRY or 0.0 < largest < 1.0 / LARGEST_ENTRY:
+        raise ValueError(
+            f"X has entries up to {largest:.1e}, whose squares are beyond float64; "
+            "multiply it by a factor."
+        )
 
 
 def check_n_jobs(n_jobs: int | None) -> None:
