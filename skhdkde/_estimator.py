@@ -17,7 +17,7 @@ from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
-from skhdkde._maps import resolve_maps
+from skhdkde._maps import check_limits, resolve_maps
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
@@ -366,8 +366,8 @@ class HighDimKernelDensity(BaseKernelDensity):
             zero = weights == 0.0
             fitted._weightless = zero, X[zero]
         X, weights, row_numbers = without_zeros(X, weights)
-        maps = fitted._maps_to_compare(X.shape[1])
-        X, spread, constant = fitted._kinds_apart(X)
+        maps = fitted._maps_to_compare(X)
+        X, spread, constant = fitted._kinds_apart(X, maps)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
         found = fit_density(training, self, constant, maps)
         fitted._density, fitted._approximation = found.density, found.approximation
@@ -387,24 +387,28 @@ class HighDimKernelDensity(BaseKernelDensity):
             np.empty(0, dtype=int) if self._discrete is None else self._discrete.columns
         )
 
-    def _maps_to_compare(self, n_features):
+    def _maps_to_compare(self, X):
         """Return what is compared of maps of features."""
         names = getattr(self, "feature_names_in_", None)
-        return resolve_maps(self.feature_maps, n_features, names)
+        maps = resolve_maps(self.feature_maps, X.shape[1], names)
+        check_limits(X, maps[0], names)
+        return maps
 
-    def _kinds_apart(self, X):
+    def _kinds_apart(self, X, maps):
         """Return points, what they were before discrete features were spread, constants.
 
         The points are without constant features that are set apart. The others are None
         if there are none.
         """
         spread = self._discrete = None
+        names = getattr(self, "feature_names_in_", None)
         if self.discrete_features is not None:
-            X, names = np.asarray(X), getattr(self, "feature_names_in_", None)
+            X = np.asarray(X)
             self._discrete = find_discrete_features(X, self.discrete_features, names)
         if self._discrete is not None:
             spread = self._discrete.before(X)
             X = self._discrete.spread(X, seed_beside(self.random_state))
+            check_limits(X, maps[0], names, spread=True)
         constant = self._set_apart(find_constant_features(X))
         if constant is not None:
             X = constant.without(X)

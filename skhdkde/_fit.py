@@ -450,7 +450,8 @@ def of_columns(maps, columns):
     """Return what is chosen of maps for some of the columns."""
     if not isinstance(maps, tuple):
         return maps
-    return tuple(m for m, kept in zip(maps, columns, strict=True) if kept)
+    found = tuple(m for m, kept in zip(maps, columns, strict=True) if kept)
+    return None if all(m is None for m in found) else found
 
 
 def check_foldable(distinct):
@@ -503,13 +504,7 @@ def check_combination(estimator):
         raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
     if kind == "neighborhood":
         _check_neighborhood(estimator)
-    degrees = estimator.degrees_of_freedom
-    if kernel == "student" and degrees != "auto" and estimator.preserve_variance:
-        if degrees <= 2.0:
-            raise ValueError(
-                "preserve_variance needs a kernel that has one: degrees_of_freedom must "
-                f"be > 2, got {degrees!r}."
-            )
+    _check_degrees_of_freedom(estimator)
     if estimator.adaptive is not False and estimator.algorithm == "neighbors":
         raise ValueError(
             "algorithm='neighbors' needs adaptive=False: where points have bandwidths of "
@@ -519,6 +514,21 @@ def check_combination(estimator):
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
+
+
+def _check_degrees_of_freedom(estimator):
+    """Raise ValueError if variance is to be preserved by a kernel that has none."""
+    kernel, kind = estimator.kernel, estimator.covariance_type
+    chosen, degrees = kind in ("auto", "stack"), estimator.degrees_of_freedom
+    used = kernel == "student" or (chosen and kernel == "gaussian")
+    preserved = estimator.preserve_variance or chosen
+    if not (used and preserved) or degrees == "auto" or degrees > 2.0:
+        return
+    what = f"covariance_type={kind!r}" if chosen else "preserve_variance"
+    raise ValueError(
+        f"{what} needs a kernel that has a variance, to preserve it: degrees_of_freedom "
+        f"must be > 2, got {degrees!r}."
+    )
 
 
 def _check_neighborhood(estimator):

@@ -61,5 +61,7 @@ class MixedApproximation:
         used[:, ALGORITHM] = algorithms[np.arange(len(first)), first]
         errors = np.column_stack([one[:, ERROR] for one in found])
         used[:, ERROR] = np.sum(np.where(shares > 0.0, shares * errors, 0.0), axis=1)
+        if X is not None:
+            used[~self.density.inside(X), ERROR] = 0.0  # there it is zero
         used[:, N_EVALUATIONS] = np.sum([one[:, N_EVALUATIONS] for one in found], axis=0)
         return self.density.total(logs, X), used

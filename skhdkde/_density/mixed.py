@@ -19,6 +19,17 @@ from skhdkde._diagnosis import Diagnosing
 from skhdkde._maps import FeatureMaps
 from skhdkde._utils.arrays import row_batches
 
+# Diagnosis of a query outside the limits of a feature, where no bandwidth has a density.
+OUTSIDE = {
+    "log_sum": -np.inf,
+    "standard_error": np.inf,
+    "tail_index": 0.0,
+    "h_g": np.inf,
+    "h_clt": np.inf,
+    "effective_sample_size": 0.0,
+    "max_weight": np.nan,
+}
+
 
 @dataclass(frozen=True)
 class Member:
@@ -63,14 +74,16 @@ class Member:
                 with np.errstate(over="ignore", invalid="ignore"):
                     own = gradient[rows] * self.maps.slopes(X[rows])
                     gradient[rows] = own + self.maps.log_slope_gradient(X[rows])
-            gradient[np.isneginf(self.log_jacobian(X))] = np.nan
+            gradient[~self.maps.inside(X)] = np.nan
         return gradient
+
+    def inside(self, X):
+        """Return which points are inside the limits of the maps, (n_points,)."""
+        return np.ones(len(X), dtype=bool) if self.maps is None else self.maps.inside(X)
 
     def inverse(self, Z):
         """Return points in data units."""
-        if self.maps is None:
-            return Z
-        return self.maps.invert(Z).astype(Z.dtype, copy=False)
+        return Z if self.maps is None else self.maps.invert(Z)
 
 
 class MixedDensity(BaseDensity):
@@ -175,7 +188,14 @@ class MixedDensity(BaseDensity):
             found.append(near.log_density(own))
         logs = self.weighted(found, X)
         shares = responsibilities(logs, self.member_weights)
-        return self.total(logs, X), self._merged(np.array(columns), shares)
+        merged = self._merged(np.array(columns), shares)
+        if X is not None:
+            merged[~self.inside(X)] = [OUTSIDE[name] for name in Diagnosing.COLUMNS]
+        return self.total(logs, X), merged
+
+    def inside(self, X):
+        """Return which points are inside the limits of features, (n_points,)."""
+        return np.any([member.inside(X) for member in self.members], axis=0)
 
     @property
     def member_weights(self):

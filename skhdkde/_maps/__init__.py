@@ -11,7 +11,8 @@ can be onto all numbers, so that ``f`` integrates to one exactly.
         FeatureMap   of one feature; a Chain is several, one after the other
 
 =============  =========================================================================
-feature_maps   `FeatureMaps`; `fit_maps`; `resolve_maps`, which checks what users ask for
+feature_maps   `FeatureMaps`; `fit_maps`; `resolve_maps` and `check_limits`, which check
+               what users ask for
 feature_map    `FeatureMap`, what all maps have; `Affine`, which standardises; `Chain`
 yeo_johnson    `Power`, a power transform, of one parameter
 gaussianized   `Spline`, through a smooth distribution function of the feature
@@ -20,4 +21,9 @@ column         `Column`: the training values of a feature, with weights
 =============  =========================================================================
 """
 
-from skhdkde._maps.feature_maps import FeatureMaps, fit_maps, resolve_maps
+from skhdkde._maps.feature_maps import (
+    FeatureMaps,
+    check_limits,
+    fit_maps,
+    resolve_maps,
+)

@@ -27,6 +27,7 @@ class Bounded(FeatureMap):
 
     def __init__(self, low: float, high: float, middle: float):
         self.low, self.high, self.middle = low, high, middle
+        self.limits = low, high
 
     def inside(self, x: FloatArray) -> np.ndarray:
         """Return which values the feature can have."""

@@ -17,7 +17,14 @@ class FeatureMap(ABC):
     """An increasing map of one feature, from where it can be onto all numbers.
 
     All methods take and return float64 arrays of shape (n_points,).
+
+    Attributes
+    ----------
+    limits : tuple of float
+        The open interval of values that the feature can have.
     """
+
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
     @abstractmethod
     def forward(self, x: FloatArray) -> FloatArray:
@@ -93,6 +100,10 @@ class Chain(FeatureMap):
 
     def __repr__(self):
         return self.name
+
+    @property
+    def limits(self):  # type: ignore[override]
+        return self.maps[0].limits
 
     def forward(self, x):
         for one in self.maps:

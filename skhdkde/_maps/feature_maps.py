@@ -61,10 +61,25 @@ class FeatureMaps:
         )
 
     def invert(self, Z: FloatArray) -> FloatArray:
-        """Return the points that are mapped to Z, finite ones, in float64."""
-        return self._each(
-            Z, lambda of_one, z: np.clip(of_one.inverse(z), -FARTHEST, FARTHEST)
-        )
+        """Return the points that are mapped to Z, of its dtype.
+
+        They are finite, and inside the limits of features, also after rounding.
+        """
+
+        def inverse(of_one, z):
+            x = np.clip(of_one.inverse(z), -FARTHEST, FARTHEST)
+            return np.clip(x.astype(Z.dtype), *ends(of_one.limits, Z.dtype))
+
+        return self._each(Z, inverse, Z.dtype)
+
+    def inside(self, X: FloatArray) -> np.ndarray:
+        """Return which points have all features inside their limits, (n_points,)."""
+        found = np.ones(len(X), dtype=bool)
+        for k, of_one in enumerate(self.maps):
+            low, high = of_one.limits
+            x = X[:, k].astype(np.float64)
+            found &= (x > low) & (x < high)
+        return found
 
     def log_jacobian(self, X: FloatArray) -> FloatArray:
         """Return what is added to log densities of mapped points: sums of log slopes.
@@ -94,31 +109,35 @@ class FeatureMaps:
         return result
 
 
+def ends(limits: tuple[float, float], dtype: Any) -> list[Any]:
+    """Return the first and last finite number of a dtype in an open interval."""
+    found = []
+    for limit, inwards in zip(limits, (1.0, -1.0), strict=True):
+        end = np.asarray(limit, dtype)[()]
+        if not inwards * float(end) > inwards * limit:
+            end = np.nextafter(end, np.asarray(inwards * np.inf, dtype))
+        found.append(end)
+    return found
+
+
 def fit_maps(
     X: FloatArray,
     weights: FloatArray | None,
     spec: Any,
     random_state: Any,
-    names: Any = None,
 ) -> FeatureMaps:
     """Return maps of all features, fitted to points.
 
     Parameters
     ----------
     X : ndarray of shape (n_points, n_features)
+        Inside the limits of maps; see :func:`check_limits`.
     weights : ndarray of shape (n_points,) or None
         Each counts as so many equal rows.
     spec : str or tuple
         A map for all features, or one for each, as of `resolve_maps`.
     random_state : int, RandomState or None
         For the values from which bandwidths are found.
-    names : sequence of str or None
-        Of the features, for messages.
-
-    Raises
-    ------
-    ValueError
-        If values are outside the limits of their map.
 
     Notes
     -----
@@ -133,7 +152,6 @@ def fit_maps(
     maps: list[Any] = [None] * X.shape[1]
     constant, deviations = {}, []
     for k, of_one in enumerate(specs):
-        check_limits(X[:, k], of_one, k if names is None else repr(str(names[k])))
         column = Column.of(X[:, k], weights)
         if column.is_constant(X.dtype):
             constant[k] = Column(column.values[:1], np.ones(1))
@@ -174,20 +192,43 @@ def kind_and_limits(spec: Any) -> tuple[Any, Any]:
     return kind, tuple(limits) + LIMITS[kind][len(limits) :]
 
 
-def check_limits(x: FloatArray, spec: Any, name: Any) -> None:
-    """Raise an error if a feature has values that its map does not allow."""
-    kind, limits = kind_and_limits(spec)
-    if kind not in LIMITS:
-        return
-    low, high = limits
-    x = x.astype(np.float64)
-    outside = ~((x > low) & (x < high))
-    if outside.any():
+def check_limits(X: Any, spec: Any, names: Any = None, spread: bool = False) -> None:
+    """Raise an error if features have values that their maps do not allow.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_points, n_features)
+        All of positive weight.
+    spec
+        See :func:`fit_maps`.
+    names : sequence of str or None
+        Of the features, for messages.
+    spread : bool
+        Whether the values of discrete features are spread, which is said then.
+
+    Raises
+    ------
+    ValueError
+        With the first such feature.
+    """
+    for k, of_one in enumerate(spec if isinstance(spec, tuple) else ()):
+        kind, limits = kind_and_limits(of_one)
+        if kind not in LIMITS:
+            continue
+        low, high = limits
+        x = np.asarray(X[:, k]).astype(np.float64)
+        outside = ~((x > low) & (x < high))
+        if not outside.any():
+            continue
+        name = k if names is None else repr(str(names[k]))
         first = float(x[np.flatnonzero(outside)[0]])
+        beyond = "all values"
+        if spread:
+            beyond += " by half a step, over which discrete features are spread"
         raise ValueError(
-            f"feature_maps has {spec!r} for feature {name}, which allows values above "
+            f"feature_maps has {of_one!r} for feature {name}, which allows values above "
             f"{low:g} and below {high:g} only: {np.count_nonzero(outside)} of {len(x)} "
-            f"rows have others, the first {first!r}. Give limits beyond all values, as "
+            f"rows have others, the first {first!r}. Give limits beyond {beyond}, as "
             f"{WRITTEN[kind]}, or take 'yeo-johnson' or 'gaussianize', which have none."
         )
 
