@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, optimize
 from scipy.special import logsumexp
 from simulations import elongated, spread
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -165,10 +166,12 @@ def test_integral_of_other_kernels_is_one(kernel):
     assert integral_on_grid(kde, LIMITS, 2, 301) == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("stack", marks=SLOW), "stack, maps", "stack, limits"]
+)
 def test_integral_of_a_stack_is_one(kind):
     maps = LIMITS if "limits" in kind else None
-    assert integral_on_grid(fitted(kind), maps, 2, 111) == pytest.approx(1.0, abs=2e-3)
+    assert integral_on_grid(fitted(kind), maps, 2, 91) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.mark.parametrize("maps", ["yeo-johnson", "gaussianize", {0: ("log", -4.0)}])
@@ -228,8 +231,8 @@ ORACLES = [
 @pytest.mark.parametrize("options", ORACLES, ids=str)
 @pytest.mark.parametrize("name", MAPS)
 def test_against_sums_over_mapped_points(name, options, weighted):
-    X, Q = curved(60, 3, 0), curved(20, 3, 1)
-    weights = np.random.default_rng(2).uniform(0.3, 1.0, 60) if weighted else None
+    X, Q = curved(40, 3, 0), curved(8, 3, 1)
+    weights = np.random.default_rng(2).uniform(0.3, 1.0, 40) if weighted else None
     kde = make(bandwidth=0.4, feature_maps=MAPS[name], **options)
     kde.fit(X, sample_weight=weights)
     maps, rest = kde.feature_maps_, dict(options)
@@ -310,9 +313,11 @@ def test_gradients_under_maps(name, covariance_type):
     assert_allclose(kde.log_density_gradient(Q), expected, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("algorithm", ["exact", "sampling"])
+@pytest.mark.parametrize(
+    "covariance_type, algorithm",
+    [("full", "exact"), ("full", "sampling"), ("stack", "exact")],
+)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("covariance_type", ["full", "stack"])
 def test_outside_limits_the_density_is_zero(covariance_type, dtype, algorithm):
     X = curved(80, 2, 0).astype(dtype)
     kde = make(feature_maps=LIMITS, covariance_type=covariance_type, algorithm=algorithm)
@@ -341,7 +346,7 @@ def test_outside_limits_the_density_is_zero(covariance_type, dtype, algorithm):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("far", [1e3, 1e30, 1e100, 1e300])
+@pytest.mark.parametrize("far", [1e3, 1e100, 1e300])
 def test_far_queries(kind, far):
     """They are unlikely, with gradients towards the data, and there is no warning."""
     kde = fitted(kind)
@@ -407,7 +412,9 @@ def test_held_out_points_are_scored_by_fits_to_the_others(name, covariance_type)
         assert kde.held_out_log_density_[i] == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["stack", "auto", *(pytest.param(k, marks=SLOW) for k in KINDS[1:3])]
+)
 def test_fresh_points_are_as_likely_as_held_out_ones(kind):
     kde = fitted(kind)
     held_out, fresh = kde.held_out_log_density_, kde.score_samples(curved(1000, 2, 9))
@@ -447,9 +454,7 @@ def _shares_of_quarters(kde, middle, limited):
     X, log_det = coordinates.data(U)
     mass = np.exp(kde.score_samples(X) + log_det)
     above = middle < X
-    quarters = [
-        mass[(above == [a, b]).all(axis=1)].sum() for a in (0, 1) for b in (0, 1)
-    ]
+    quarters = [mass[(above == [a, b]).all(axis=1)].sum() for a in (0, 1) for b in (0, 1)]
     return np.array(quarters) / mass.sum()
 
 
@@ -508,7 +513,9 @@ def test_error_bars_of_mixtures(weights):
     many = elongated(5000, d, np.random.default_rng(9))
     mixture = FrozenEstimator(GaussianMixture(3, random_state=0).fit(many))
     maps, Q = fit_maps(many, None, "gaussianize", 0), elongated(40, d, rng)
-    fits = [mixed_fit(elongated(n, d, rng), maps, mixture, weights) for _ in range(n_sets)]
+    fits = [
+        mixed_fit(elongated(n, d, rng), maps, mixture, weights) for _ in range(n_sets)
+    ]
     found = [fit.diagnose(Q, OPTIONS) for fit in fits[:3]]
     truth = spread(np.array([fit.log_density(Q, OPTIONS) for fit in fits]))
     place = Diagnosing.COLUMNS.index("standard_error")
@@ -526,7 +533,7 @@ def test_error_bars_of_mixtures(weights):
         (1500, {"feature_maps": "gaussianize", "covariance_type": "full"}),
         (1500, {"feature_maps": LIMITS}),
         pytest.param(600, {"covariance_type": "stack"}, marks=SLOW),
-        pytest.param(3000, STACK | {"feature_maps": "auto"}, marks=SLOW),
+        pytest.param(1500, STACK | {"feature_maps": "auto"}, marks=SLOW),
     ],
     ids=str,
 )
@@ -587,9 +594,9 @@ def results(kde, Q):
     return found, kde.sample(50, random_state=0), kde.log_density_gradient(Q)
 
 
-@pytest.mark.parametrize("power", [-300])
 @pytest.mark.parametrize("name", NAMES)
-def test_units(name, power):
+def test_units(name):
+    power = -300
     X, Q = curved(60, 2, 0), curved(20, 2, 1)
     found = results(make(**FITS[name]).fit(X), Q)
     scaled = results(make(**FITS[name]).fit(np.ldexp(X, power)), np.ldexp(Q, power))
@@ -599,7 +606,7 @@ def test_units(name, power):
     assert_allclose(np.ldexp(scaled[2], power), found[2], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:2] + NAMES[4:])
 def test_shifts(name):
     X, Q = curved(60, 2, 0), curved(20, 2, 1)
     shift = np.array([1000.0, -500.0])
@@ -683,7 +690,7 @@ def test_constant_features(name):
         (kde.held_out_log_density_, alone.held_out_log_density_),
     ):
         assert_allclose(np.ptp(found - other), 0.0, atol=1e-8)
-    moved = with_it + [0.0, 0.5, 0.0]
+    moved = with_it + np.array([0.0, 0.5, 0.0])
     assert (kde.score_samples(moved) < kde.score_samples(with_it)).all()
     gradient = kde.log_density_gradient(moved)
     assert_allclose(gradient[:, [0, 2]], alone.log_density_gradient(Q), rtol=1e-6)
@@ -699,7 +706,7 @@ def test_maps_of_constant_features():
     kde, none = make(feature_maps={1: "log"}).fit(X), make().fit(X)
     assert kde.feature_maps_ is None
     assert_array_equal(kde.score_samples(X), none.score_samples(X))
-    with pytest.raises(ValueError, match="for feature 1, .*40 of 40 rows"):
+    with pytest.raises(ValueError, match=r"for feature 1, .*40 of 40 rows"):
         make(feature_maps={1: "logit"}).fit(X)
 
 
@@ -744,7 +751,7 @@ def test_limits_of_discrete_features():
     X = np.random.default_rng(0).poisson(2.0, size=(60, 2)).astype(float)
     maps = {0: ("log", -0.1)}
     make(feature_maps=maps, bandwidth=0.5).fit(X)
-    with pytest.raises(ValueError, match="for feature 0, .* half a step"):
+    with pytest.raises(ValueError, match=r"for feature 0, .* half a step"):
         make(feature_maps=maps, bandwidth=0.5, discrete_features=[0]).fit(X)
 
 
@@ -760,7 +767,7 @@ def test_duplicates_are_left_out_together(name):
 
 @pytest.mark.filterwarnings("ignore:X has .* in row:UserWarning")
 @pytest.mark.parametrize("d", [1, 3])
-@pytest.mark.parametrize("n", [3, 4, 7, 12])
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=SLOW) for n in (4, 7)), 12])
 @pytest.mark.parametrize("name", NAMES)
 def test_few_points(name, n, d):
     X = curved(n, d, 0)
@@ -790,9 +797,7 @@ def test_rules_are_for_mapped_points(rule, covariance_type):
     other = make(bandwidth=rule, covariance_type=covariance_type).fit(mapped)
     assert kde.bandwidth_ == pytest.approx(other.bandwidth_, rel=1e-6)
     slopes = numeric_log_jacobian(kde.feature_maps_, X)
-    assert_allclose(
-        kde.score_samples(X), other.score_samples(mapped) + slopes, atol=1e-5
-    )
+    assert_allclose(kde.score_samples(X), other.score_samples(mapped) + slopes, atol=1e-5)
 
 
 def test_log_maps_are_logarithms():
@@ -885,7 +890,7 @@ def test_compact_kernels(kernel):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pickles_clones_and_displays(kind):
+def test_pickles_and_clones(kind):
     kde, Q = fitted(kind), curved(20, 2, 2)
     again = pickle.loads(pickle.dumps(kde))
     assert_array_equal(again.score_samples(Q), kde.score_samples(Q))
@@ -898,13 +903,17 @@ def test_pickles_clones_and_displays(kind):
     assert_array_equal(again.score_samples(Q), kde.score_samples(Q))
     with pytest.raises(ValueError, match="feature_maps"):
         again.set_params(feature_maps="no").score_samples(Q)
-    display = BandwidthDisplay.from_estimator(kde, Q)
-    at = np.argmin(np.abs(np.log(display.bandwidths / kde.bandwidth_)))
-    expected = kde.score_samples(Q).mean()
-    assert display.bandwidth == kde.bandwidth_
-    assert display.values[at] == pytest.approx(expected, abs=0.3)
-    assert len(RegimeDisplay.from_estimator(kde, Q).diagnosis) == 20
     assert "150 rows, 2 features" in repr(kde.data_report_)
+
+
+@pytest.mark.parametrize("kind", ["stack, limits", "auto"])
+def test_displays(kind):
+    kde, Q = fitted(kind), curved(10, 2, 2)
+    bandwidths = np.array([0.8, 0.9, 1.0]) * kde.bandwidth_
+    display = BandwidthDisplay.from_estimator(kde, Q, bandwidths=bandwidths)
+    assert display.bandwidth == kde.bandwidth_
+    assert display.values[2] == pytest.approx(kde.score_samples(Q).mean(), abs=1e-9)
+    assert len(RegimeDisplay.from_estimator(kde, Q).diagnosis) == 10
 
 
 def test_grid_search_over_maps_in_a_pipeline():
@@ -1003,3 +1012,35 @@ def test_points_that_no_candidate_reaches():
     assert_allclose(list(kept.values()), list(others.values()))
     assert mean == -np.inf
     assert len(kept) == 2
+
+
+TENSORS = [
+    {"feature_maps": LIMITS, "bandwidth": 0.4},
+    {"feature_maps": LIMITS, "bandwidth": 0.4, "algorithm": "sampling"},
+    {"feature_maps": LIMITS, "bandwidth": 0.4, "discrete_features": [2]},
+    pytest.param(STACK | {"feature_maps": LIMITS}, marks=SLOW),
+]
+
+
+@pytest.mark.parametrize("parameters", TENSORS, ids=str)
+@pytest.mark.usefixtures("tensors_as_on_a_gpu")
+def test_tensors_on_a_gpu(parameters):
+    """They are brought to the host, and results are tensors."""
+    import torch
+
+    X = np.insert(curved(60, 2, 1), 2, np.arange(60) % 3, axis=1)
+    Q = X[:5] + 0.25
+    with config_context(array_api_dispatch=True):
+        kde = make(**parameters).fit(torch.tensor(X))
+        kde.set_params(backend="numpy")
+        found = kde.score_samples(torch.tensor(Q))
+        gradient = kde.log_density_gradient(torch.tensor(Q))
+        diagnosis = kde.diagnose(torch.tensor(Q))
+        assert isinstance(kde.sample(3), torch.Tensor)
+        assert isinstance(kde.score_samples(None), torch.Tensor)
+        assert isinstance(kde.held_out_log_density_, torch.Tensor)
+    other = make(**parameters).fit(X)
+    assert_allclose(found.numpy(), other.score_samples(Q), rtol=1e-6)
+    expected = other.log_density_gradient(Q)
+    assert_allclose(gradient.numpy(), expected, rtol=1e-5, atol=1e-8)
+    assert_allclose(np.asarray(diagnosis.log_density), found.numpy(), rtol=1e-6)

@@ -47,6 +47,7 @@ class MixedApproximation:
         algorithm is "exact" where it is so for all members, else one of the others.
         """
         found, log_densities = [], []
+        X = None if X is None else np.asarray(X)
         for member, own in zip(self.density.members, self.approximations, strict=True):
             near = member.queries(X)
             log_density, used = own.log_density(near.X, options)

@@ -89,6 +89,8 @@ class Member:
 class MixedDensity(BaseDensity):
     """The mixture of densities of mapped features.
 
+    It is on the host; queries may be on a GPU.
+
     Parameters
     ----------
     members : list of Member
@@ -134,7 +136,7 @@ class MixedDensity(BaseDensity):
     def log_density(self, X, options, rows=slice(None)):
         """Return log densities, of shape (n_queries,); see :class:`Density`."""
         if X is not None:
-            X, rows = X[rows], slice(None)
+            X, rows = np.asarray(X)[rows], slice(None)
         return self.total(self.member_log_densities(X, options, rows), X)
 
     def member_log_densities(self, X, options, rows=slice(None)):
@@ -181,6 +183,7 @@ class MixedDensity(BaseDensity):
         largest responsibility; its thresholds are in units of the first bandwidth.
         """
         columns, found = [], []
+        X = None if X is None else np.asarray(X)
         for member in self.members:
             near = member.queries(X)
             own, of_member = member.density.diagnose(near.X, options)
@@ -220,6 +223,7 @@ class MixedDensity(BaseDensity):
 
     def gradient(self, X, options):
         """Return gradients of the log density, (n_queries, n_features), per data unit."""
+        X = np.asarray(X)
         logs = self.member_log_densities(X, options)
         shares = responsibilities(logs, self.member_weights)
         gradient = np.zeros(X.shape, dtype=np.result_type(X.dtype, self.dtype))

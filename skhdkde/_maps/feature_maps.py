@@ -211,12 +211,15 @@ def check_limits(X: Any, spec: Any, names: Any = None, spread: bool = False) -> 
     ValueError
         With the first such feature.
     """
-    for k, of_one in enumerate(spec if isinstance(spec, tuple) else ()):
+    if not isinstance(spec, tuple):
+        return
+    X = np.asarray(X)
+    for k, of_one in enumerate(spec):
         kind, limits = kind_and_limits(of_one)
         if kind not in LIMITS:
             continue
         low, high = limits
-        x = np.asarray(X[:, k]).astype(np.float64)
+        x = X[:, k].astype(np.float64)
         outside = ~((x > low) & (x < high))
         if not outside.any():
             continue
