@@ -140,8 +140,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
         "local". It is fitted to X unless fitted; the search fits it to each fold in any
         case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
-        search and in clones: for one fitted to other data. None compares a few mixtures
-        of full and of many diagonal components.
+        search and in clones: for one fitted to other data. With `feature_maps` it must
+        not be fitted. None compares a few mixtures of full and of many diagonal
+        components.
 
     algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
         What :meth:`score_samples` sums over:

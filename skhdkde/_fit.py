@@ -505,6 +505,7 @@ def check_combination(estimator):
     if kind == "neighborhood":
         _check_neighborhood(estimator)
     _check_degrees_of_freedom(estimator)
+    _check_mixture(estimator)
     if estimator.adaptive is not False and estimator.algorithm == "neighbors":
         raise ValueError(
             "algorithm='neighbors' needs adaptive=False: where points have bandwidths of "
@@ -529,6 +530,17 @@ def _check_degrees_of_freedom(estimator):
         f"{what} needs a kernel that has a variance, to preserve it: degrees_of_freedom "
         f"must be > 2, got {degrees!r}."
     )
+
+
+def _check_mixture(estimator):
+    """Raise ValueError if a mixture is fitted to features that are mapped here."""
+    used = estimator.covariance_type in ("local", "auto", "stack")
+    if used and estimator.feature_maps and hasattr(estimator.mixture, "means_"):
+        raise ValueError(
+            f"mixture is fitted, but with feature_maps={estimator.feature_maps!r} it has "
+            "to be one of mapped features. Pass one that is not fitted, such as "
+            "sklearn.base.clone(mixture): it is fitted to these."
+        )
 
 
 def _check_neighborhood(estimator):

@@ -867,6 +867,26 @@ def test_what_does_not_go(parameters, said):
         kde.score_samples(curved(3, 2, 0))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("covariance_type", ["local", "stack"])
+def test_a_mixture_is_one_of_mapped_features(covariance_type, frozen):
+    X = curved(60, 2, 1)
+    mixture = GaussianMixture(2, random_state=0)
+    kde = make(covariance_type=covariance_type, feature_maps="yeo-johnson")
+    kde.set_params(mixture=mixture)
+    if covariance_type == "local":
+        kde.set_params(bandwidth=0.5).fit(X)
+        mapped = kde.feature_maps_.apply(X)
+        oracle = make_oracle(mapped, "local", clone(mixture).fit(mapped), 0.5, {})
+        expected = oracle.log_density(mapped) + numeric_log_jacobian(kde.feature_maps_, X)
+        assert_allclose(kde.score_samples(X), expected, atol=1e-6)
+    mixture.fit(X)
+    kde.set_params(mixture=FrozenEstimator(mixture) if frozen else mixture)
+    with pytest.raises(ValueError, match="mixture is fitted, but with feature_maps"):
+        kde.fit(X)
+    kde.set_params(feature_maps=None).fit(X)
+
+
 @pytest.mark.parametrize(
     "parameters", [{"feature_maps": "auto"}, {"covariance_type": "stack"}], ids=str
 )
