@@ -118,7 +118,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         - "auto": the best of these two and none, by "kl"
         - a dict of maps by column, index or name: one of the two above, "log" or
           ``("log", low)`` for features above a limit, 0 by default, and "logit" or
-          ``("logit", low, high)`` for features between two, 0 and 1 by default
+          ``("logit", low, high)`` for features between two, 0 and 1 by default. Outside
+          such limits the density is zero; values of X there are an error
 
         Mapped features are standardised. They are fitted in each fold that "kl" holds
         out. `bandwidth` is in units of mapped features.
@@ -474,7 +475,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         -------
         log_density : ndarray of shape (n_queries,)
             Natural logarithm of the density, in nats; -inf where no training point is in
-            reach of a compact kernel.
+            reach of a compact kernel, or a feature is outside the limits of its map.
         """
         log_density, used = self._at(X, self._log_density)
         if self._approximation is not None:
