@@ -93,7 +93,9 @@ class Setting(NamedTuple):
         structure = self.structure
         names = [structure.covariance_type]
         names += [repr(structure.mixture)] if structure.mixture is not None else []
-        names += [repr(structure.neighborhood)] if structure.neighborhood else []
+        if structure.neighborhood is not None:
+            spec = structure.neighborhood
+            names += [f"{spec.n_neighbors} neighbours, shrinkage {spec.shrinkage}"]
         names += [str(self.maps)] if self.maps is not None else []
         return ", ".join(names)
 
@@ -168,8 +170,7 @@ def search_structures(folds, settings, kernels, plan, stacked=False):
     """
     race = Race(folds, kernels, plan, grouped=stacked)
     if folds.first() is None:
-        for setting in settings:
-            race.enter(setting)
+        race.enter_all(settings)
     else:
         race.look_at(settings)
         race.run()
@@ -309,9 +310,11 @@ class Race:
             else:
                 family.append(self._look(setting))
         refined = [s for e in self.leaders(self.looks) for s in e.setting.refined()]
-        if not self.plan.time_is_up:
-            self.plan.extend(2 * len(refined))
-            for setting in refined:
+        self.plan.extend(2 * len(refined))
+        for setting in refined:
+            if self.plan.time_is_up:
+                self.plan.skip(setting)
+            else:
                 self._look(setting)
 
     def leaders(self, entrants):
@@ -330,7 +333,7 @@ class Race:
 
     def _look(self, setting):
         """Fit a setting outside of the first fold, and let go of what is far behind."""
-        self.plan.begin(setting)
+        self.plan.begin(setting, "1 fold")
         folds = self.folds.under(setting.maps).first()
         held_out = folds.held_out(setting.structure)
         curves = _pilot(held_out, self.kernels)
@@ -357,25 +360,62 @@ class Race:
     def run(self):
         """Run those that are not far behind on all folds, best first."""
         self._send_out(self.looks, self._look_weights())
-        waiting = sorted((e for e in self.looks if not e.is_out), key=lambda e: -e.mean)
+        looks = sorted(self.looks, key=lambda e: -e.mean)
+        waiting, far = ([e for e in looks if e.is_out is out] for out in (False, True))
         n_run: dict[Any, int] = {}
-        self.plan.drop(len(self.looks) - len(waiting))
         for look in waiting:
             group = self._group(look.setting)
             n_run[group] = n_run.get(group, 0) + 1
             if self.grouped and n_run[group] > MOST_OF_GROUP:
                 look.is_out = True
                 self.plan.drop(1)
-            elif self.plan.time_is_up and self.entrants:
-                look.is_out = True
-                self.plan.skip(look.setting)
             else:
-                self.enter(look.setting, look)
-            look.held_out = None
+                self._run_or_skip(look)
+        for look in far:
+            if self._may_catch_up(look):
+                self._run_or_skip(look)
+            else:
+                self.plan.drop(1)
+
+    def _run_or_skip(self, look):
+        """Run a setting on all folds if there is time; what it has is not kept."""
+        look.is_out = self.plan.time_is_up and bool(self.entrants)
+        if look.is_out:
+            self.plan.skip(look.setting)
+        else:
+            self.enter(look.setting, look)
+        look.held_out = None
+
+    def _may_catch_up(self, look):
+        """Return whether rare rows, which the first fold has none of, may let it lead.
+
+        On those the first of its group may be as poor as on no row of the first fold.
+        What it would gain if they were like the poorest there is compared with what the
+        other lacks.
+        """
+        weights = self._look_weights()
+        own = [e for e in self.entrants if self._group(e.setting) == self._group(look.setting)]
+        if not own:
+            return False
+        first = max(own, key=lambda e: e.mean)
+        before = next(e for e in self.looks if e.setting == first.setting)
+        lack, error = look.behind(before, weights)
+        poorest = first.log_density[: len(weights)].min()
+        rare = np.maximum(poorest - first.log_density, 0.0)
+        gain = np.average(rare, weights=self.weights)
+        return bool(lack - SURELY * error < gain)
+
+    def enter_all(self, settings):
+        """Let settings run on all folds, without a look."""
+        for setting in settings:
+            if self.plan.time_is_up and self.entrants:
+                self.plan.skip(setting)
+            else:
+                self.enter(setting)
 
     def enter(self, setting, look=None):
         """Let the kernels of a setting run on all folds, after a look or without."""
-        self.plan.begin(setting)
+        self.plan.begin(setting, "all folds")
         folds = self.folds.under(setting.maps)
         if look is None:
             held_out = folds.held_out(setting.structure)
@@ -461,10 +501,12 @@ class Race:
 
 
 def _is_past_its_best(family, weights):
-    """Return whether the last of a family is surely behind the one before."""
-    last, before = family[-1], family[-2]
-    lack, error = last.behind(before, weights)
-    return not lack <= error  # NaN for -inf too
+    """Return whether the last of a family is surely behind the one before.
+
+    A little behind is not enough: with fewer components than there are clusters the
+    mean may go down before it goes up.
+    """
+    return family[-1].is_behind(family[-2], weights)
 
 
 def _run(held_out, curves, weights, places=None):
