@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from typing import Any
 
@@ -13,8 +12,9 @@ BAR_FORMAT = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
     "[{elapsed}<{remaining}{postfix}]"
 )
-# Characters of a setting beside the bar, and settings that a warning names.
-NAME_WIDTH, MOST_NAMED = 40, 8
+# Most characters of a setting beside the bar, and on lines of their own; most settings
+# that a warning names.
+BESIDE_BAR, ON_LINE, MOST_NAMED = 44, 100, 8
 
 
 class SearchPlan:
@@ -61,7 +61,7 @@ class SearchPlan:
             if kind is None:
                 if self.best is not None:
                     mean, setting = self.best
-                    found = f"best {mean:.4g} nats: {_named(setting)}"
+                    found = f"best {mean:.4g} nats: {_named(setting, BESIDE_BAR)}"
                     self._bar.set_postfix_str(found, refresh=False)
                 self._bar.update(self.n_steps - self._bar.n)
             self._bar.close()
@@ -92,7 +92,7 @@ class SearchPlan:
             self._where, self.best = where, None
         if self._bar is not None:
             best = "" if self.best is None else f"best {self.best[0]:.4g} nats; "
-            self._bar.set_postfix_str(f"{best}now {_named(setting)}, {where}")
+            self._bar.set_postfix_str(f"{best}now {_named(setting, BESIDE_BAR)}, {where}")
 
     def done(self, setting, mean_log_density):
         """Count a step, and what it found in nats."""
@@ -103,7 +103,7 @@ class SearchPlan:
         self._bar.update(1)
         if self.verbose > 1:
             found = f"{mean_log_density:.4f} nats (best {self.best[0]:.4f})"
-            line = f"{self._where}: {found}: {_named(setting, None)}"
+            line = f"{self._where}: {found}: {_named(setting)}"
             self._bar.write(line, file=self._bar.fp)
 
     def drop(self, n_steps):
@@ -124,7 +124,7 @@ class SearchPlan:
         self.skipped.append(setting)
 
 
-def _named(setting, width=NAME_WIDTH):
-    """Return the name of a setting on one line, shortened to a width unless None."""
+def _named(setting, width=ON_LINE):
+    """Return the name of a setting on one line, cut at a width."""
     name = " ".join(str(setting).split())
-    return name if width is None else textwrap.shorten(name, width, placeholder=" ...")
+    return name if len(name) <= width else name[: width - 3] + "..."

@@ -170,7 +170,8 @@ def search_structures(folds, settings, kernels, plan, stacked=False):
     """
     race = Race(folds, kernels, plan, grouped=stacked)
     if folds.first() is None:
-        race.enter_all(settings)
+        for setting in settings:
+            race.enter(setting)
     else:
         race.look_at(settings)
         race.run()
@@ -393,9 +394,9 @@ class Race:
         What it would gain if they were like the poorest there is compared with what the
         other lacks.
         """
-        weights = self._look_weights()
-        own = [e for e in self.entrants if self._group(e.setting) == self._group(look.setting)]
-        if not own:
+        weights, group = self._look_weights(), self._group(look.setting)
+        own = [e for e in self.entrants if self._group(e.setting) == group]
+        if not own:  # there was no time
             return False
         first = max(own, key=lambda e: e.mean)
         before = next(e for e in self.looks if e.setting == first.setting)
@@ -404,14 +405,6 @@ class Race:
         rare = np.maximum(poorest - first.log_density, 0.0)
         gain = np.average(rare, weights=self.weights)
         return bool(lack - SURELY * error < gain)
-
-    def enter_all(self, settings):
-        """Let settings run on all folds, without a look."""
-        for setting in settings:
-            if self.plan.time_is_up and self.entrants:
-                self.plan.skip(setting)
-            else:
-                self.enter(setting)
 
     def enter(self, setting, look=None):
         """Let the kernels of a setting run on all folds, after a look or without."""
@@ -490,10 +483,14 @@ class Race:
     def _record_of_look(self, look):
         """Return the record of a setting that was seen on the first fold alone.
 
-        Its mean is that of the one it was compared with, less what it lacked.
+        Its mean is that of the first of its group that has run, less what it lacked; if
+        there was no time for any of the group, of the first of all that have run.
         """
+        settings = [entrant.setting for entrant in self.entrants]
+        run = [other for other in self.looks if other.setting in settings]
         group = self._group(look.setting)
-        first = self._first(self.looks, group)
+        own = [other for other in run if self._group(other.setting) == group]
+        first = max(own or run, key=lambda e: e.mean)
         lack, error = look.behind(first, self._look_weights())
         final = [e for e in self.entrants if e.setting == first.setting]
         ahead = max(final, key=lambda e: e.mean)
