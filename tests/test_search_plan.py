@@ -38,9 +38,7 @@ def names_of(search):
     """Return covariance type and mixture of all candidates."""
     candidates = search.candidates
     mixtures = [f", {c.mixture!r}" if c.mixture else "" for c in candidates]
-    return {
-        c.covariance_type + m for c, m in zip(candidates, mixtures, strict=True)
-    }
+    return {c.covariance_type + m for c, m in zip(candidates, mixtures, strict=True)}
 
 
 # What is shown.
@@ -88,9 +86,7 @@ def test_a_line_for_each(capsys):
     for where in ("1 fold", "all folds"):
         own = [line for line in lines if line[1] == where]
         means = [float(line[2]) for line in own]
-        assert [float(line[3]) for line in own] == list(
-            itertools.accumulate(means, max)
-        )
+        assert [float(line[3]) for line in own] == list(itertools.accumulate(means, max))
     last = float(lines[-1][3])
     assert last == pytest.approx(search.mean_log_density.max(), abs=1e-4)
 
@@ -150,7 +146,8 @@ def test_long_names_are_cut(capsys):
     with bar_of(3, seconds=1.0) as (of_search, shows):
         of_search.begin(name, "1 fold")
         assert "now GaussianMixture(means_init=" in shows()
-        assert len(shows()) < 130 and "\n" not in shows()
+        assert len(shows()) < 130
+        assert "\n" not in shows()
     assert max(map(len, shown(capsys.readouterr().err))) < 130
 
 
@@ -302,6 +299,8 @@ def test_clone_and_grid_search():
         "max_search_seconds": [1e6],
     }
     skewed = np.exp(X)
-    found = GridSearchCV(auto(kernel="student"), grid, scoring=kl_scorer, cv=2).fit(skewed)
+    found = GridSearchCV(auto(kernel="student"), grid, scoring=kl_scorer, cv=2).fit(
+        skewed
+    )
     assert found.best_params_["feature_maps"] == "yeo-johnson"
     assert np.isfinite(found.cv_results_["mean_test_score"]).all()

@@ -306,7 +306,7 @@ class Race:
             family = families.setdefault(setting.family, [])
             if self.plan.time_is_up and self.looks:
                 self.plan.skip(setting)
-            elif len(family) > 1 and _is_past_its_best(family, self._look_weights()):
+            elif self._is_past_its_best(family):
                 self.plan.drop(2)  # more components would be worse still
             else:
                 family.append(self._look(setting))
@@ -326,6 +326,16 @@ class Race:
             if group not in best or entrant.mean > best[group].mean:
                 best[group] = entrant
         return list(best.values())
+
+    def _is_past_its_best(self, family):
+        """Return whether the last of a family is surely behind the one before.
+
+        Not so on few points, where fits cost little: with fewer components than there are
+        clusters the mean may go down before it goes up.
+        """
+        if self.places is None or len(family) < 2:
+            return False
+        return family[-1].is_behind(family[-2], self._look_weights())
 
     def _look_weights(self):
         """Return weights of the queries of a look."""
@@ -400,11 +410,11 @@ class Race:
             return False
         first = max(own, key=lambda e: e.mean)
         before = next(e for e in self.looks if e.setting == first.setting)
-        lack, error = look.behind(before, weights)
+        lack, _ = look.behind(before, weights)
         poorest = first.log_density[: len(weights)].min()
         rare = np.maximum(poorest - first.log_density, 0.0)
         gain = np.average(rare, weights=self.weights)
-        return bool(lack - SURELY * error < gain)
+        return bool(lack < gain)
 
     def enter(self, setting, look=None):
         """Let the kernels of a setting run on all folds, after a look or without."""
@@ -495,15 +505,6 @@ class Race:
         final = [e for e in self.entrants if e.setting == first.setting]
         ahead = max(final, key=lambda e: e.mean)
         return look.candidate(ahead.mean - lack, np.hypot(error, ahead.standard_error))
-
-
-def _is_past_its_best(family, weights):
-    """Return whether the last of a family is surely behind the one before.
-
-    A little behind is not enough: with fewer components than there are clusters the
-    mean may go down before it goes up.
-    """
-    return family[-1].is_behind(family[-2], weights)
 
 
 def _run(held_out, curves, weights, places=None):
