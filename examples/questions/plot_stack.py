@@ -12,23 +12,25 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import make_moons
 
 from skhdkde import HighDimKernelDensity, kl_scorer
 
 # %%
-# Points along two arcs, of which the horizontal coordinate is stretched to a long tail,
-# as that of incomes, sizes or waiting times often is: 400 to fit, and 2000 to judge.
+# Points about a ring, both features of which have then gone through an exponential: they
+# are positive, with a long tail, as incomes, sizes and waiting times often are. 400 are
+# to fit, 2000 to judge.
 
-points, _ = make_moons(2400, noise=0.1, random_state=0)
-points[:, 0] = np.exp(1.2 * points[:, 0])
+rng = np.random.default_rng(0)
+angle = rng.uniform(0.0, 2.0 * np.pi, 2400)
+ring = np.column_stack([np.cos(angle), np.sin(angle)]) + 0.06 * rng.normal(size=(2400, 2))
+points = np.exp(1.3 * ring)
 train, test = points[:400], points[400:]
 
 # %%
-# One kernel for all is too wide on the left, where points are dense, and so narrow on the
-# right that each point stands alone. "auto" has components of different shapes, but
-# these are ellipses. In the stack some densities are of the logarithm, nearly, of the
-# skewed feature, and some have kernels that lie along the arcs.
+# One kernel for all is too wide where points are dense, near the corner, and so narrow
+# far out that each point stands alone. "auto" has components of different shapes, which
+# are ellipses. In the stack features first go through maps that take their tails away,
+# and then kernels lie along the ring.
 
 ladder = {
     "the default": {},
@@ -47,19 +49,21 @@ for name, parameters in ladder.items():
 # %%
 # Colours are log densities, down to 8 nats below the highest; dots are training points.
 
-x, y = np.linspace(-0.5, 13.0, 200), np.linspace(-1.0, 1.6, 160)
-grid = np.stack(np.meshgrid(x, y), axis=-1)
-figure, axes = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
+x = np.linspace(-0.3, 5.0, 200)
+grid = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)
+figure, axes = plt.subplots(
+    1, 3, figsize=(11, 4.2), sharex=True, sharey=True, layout="constrained"
+)
 levels = np.linspace(-8.0, 0.0, 9)
 for ax, kde, title in zip(axes, fitted, titles, strict=True):
-    log_density = kde.score_samples(grid.reshape(-1, 2)).reshape(grid.shape[:2])
-    filled = ax.contourf(
-        x, y, log_density - log_density.max(), levels, cmap="Blues", extend="min"
-    )
+    log_density = kde.score_samples(grid).reshape(len(x), len(x))
+    below = log_density - log_density.max()
+    filled = ax.contourf(x, x, below, levels, cmap="Blues", extend="min")
     ax.plot(*train.T, ".", color="tab:red", markersize=2)
-    ax.set(title=title, ylabel="second feature")
-axes[-1].set_xlabel("first feature")
-figure.colorbar(filled, ax=axes, label="log density below the highest (nats)", shrink=0.5)
+    ax.set(title=title, xlabel="first feature", aspect="equal")
+    ax.set(xlim=x[[0, -1]], ylim=x[[0, -1]])
+axes[0].set_ylabel("second feature")
+figure.colorbar(filled, ax=axes, label="log density below the highest (nats)", shrink=0.8)
 
 # %%
 # The densities of the stack, with their weights:
@@ -70,14 +74,13 @@ columns = ["weight", "feature_maps", "covariance_type", "mixture", "neighborhood
 print(table[columns].to_string(index=False, float_format="{:.2f}".format))
 
 # %%
-# More nats are more of the same kind of points in samples, too: left, training points;
-# right, as many new ones.
+# A density can also be seen by what it draws: training points, and as many new ones.
 
-figure, axes = plt.subplots(2, 2, figsize=(8, 5), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 4, figsize=(11, 3.2), sharex=True, sharey=True)
 new = [kde.sample(len(train), random_state=0) for kde in fitted]
-for ax, shown, title in zip(axes.flat, [train, *new], ["training", *ladder], strict=True):
+for ax, shown, title in zip(axes, [train, *new], ["training", *ladder], strict=True):
     ax.plot(*shown.T, ".", markersize=2)
-    ax.set_title(title)
+    ax.set(title=title, aspect="equal")
 figure.tight_layout()
 
 plt.show()
