@@ -28,7 +28,7 @@ from skhdkde._selection.stacking import stack
 from skhdkde._utils.arrays import weighted_mean
 
 # Bandwidths of the pilot, and of the pass over all queries around the best of them.
-N_COARSE = 24
+N_COARSE = 16
 N_FINE = 7
 FINE_STEP = 0.07
 MAX_PASSES = 60
