@@ -221,7 +221,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         The covariance in use.
 
     feature_maps_ : FeatureMaps or None
-        The maps in use; of a stack those of its heaviest density.
+        The maps in use, of features that vary; of a stack those of its heaviest density.
 
     preserve_variance_ : bool
         Whether the estimate has the variances of the training points.
@@ -239,7 +239,8 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     bandwidth_search_ : BandwidthSearch or None
         For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
-        ``candidates`` the structures and degrees of freedom compared; otherwise None.
+        ``candidates`` the maps, structures and degrees of freedom compared, with their
+        weights in a stack; otherwise None.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
         Log density of each training point by fits that did not see it, in nats: what to
