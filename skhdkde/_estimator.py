@@ -141,7 +141,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         "local". It is fitted to X unless fitted; the search fits it to each fold in any
         case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
         search and in clones: for one fitted to other data. None compares a few mixtures
-        of full and of many diagonal components.
+        of full and of many diagonal components, and clusters with covariances shrunk to
+        a common one.
 
     algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
         What :meth:`score_samples` sums over:
