@@ -1,6 +1,7 @@
 """The choice of structure, tail and bandwidth on held-out points."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -378,3 +379,21 @@ def test_the_search_goes_on_to_a_maximum(seed, weighted):
     search = kde.fit(X, sample_weight=weights).bandwidth_search_
     assert 0 < search.mean_log_density.argmax() < len(search.bandwidths) - 1
     assert search.mean_log_density.max() > -25.0
+
+
+def test_best_so_far_is_of_the_same_points(capsys):
+    """The first fold has other points than all folds: their means do not compare."""
+    X = np.random.default_rng(2).standard_normal((90, 3))
+    kde = HighDimKernelDensity(
+        covariance_type="auto", degrees_of_freedom=5.0, random_state=0, verbose=2
+    )
+    kde.fit(X)
+    shown = capsys.readouterr().out
+    lines = re.findall(r"(-?[\d.]+) nats, best (-?[\d.]+): (.*)", shown)
+    names = [name for *_, name in lines]
+    second = next(k for k, name in enumerate(names) if name in names[:k])
+    for begin, end in [(0, second), (second, len(lines))]:
+        means = [float(mean) for mean, *_ in lines[begin:end]]
+        best = [float(found) for _, found, _ in lines[begin:end]]
+        assert_allclose(best, np.maximum.accumulate(means))
+    assert float(lines[-1][1]) < float(lines[second - 1][1])  # of the first fold

@@ -68,6 +68,10 @@ class SearchPlan:
                 found = f"{mean_log_density:.4f} nats, best {self.best:.4f}: {setting}"
                 self._bar.write(found)
 
+    def next_round(self):
+        """Forget the best mean: those to come are over other points."""
+        self.best = -float("inf")
+
     def drop(self, n_steps):
         """Count steps that are not needed."""
         if self._bar is not None and n_steps:

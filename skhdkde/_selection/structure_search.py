@@ -359,6 +359,7 @@ class Race:
         self._send_out(self.looks, self._look_weights())
         waiting = sorted((e for e in self.looks if not e.is_out), key=lambda e: -e.mean)
         n_run: dict[Any, int] = {}
+        self.plan.next_round()
         self.plan.drop(len(self.looks) - len(waiting))
         for look in waiting:
             group = self._group(look.setting)
