@@ -63,14 +63,15 @@ for ax, kde, title in zip(axes, fitted, titles, strict=True):
     ax.set(title=title, xlabel="first feature", aspect="equal")
     ax.set(xlim=x[[0, -1]], ylim=x[[0, -1]])
 axes[0].set_ylabel("second feature")
-figure.colorbar(filled, ax=axes, label="log density below the highest (nats)", shrink=0.8)
+label = "log density below the highest (nats)"
+bar = figure.colorbar(filled, ax=axes, label=label, shrink=0.8)
 
 # %%
 # The densities of the stack, with their weights:
 
 table = fitted[-1].bandwidth_search_.to_frame()
 table = table[table.weight > 0].sort_values("weight", ascending=False)
-columns = ["weight", "feature_maps", "covariance_type", "mixture", "neighborhood"]
+columns = ["weight", "feature_maps", "covariance_type", "mixture", "kernel", "bandwidth"]
 print(table[columns].to_string(index=False, float_format="{:.2f}".format))
 
 # %%
