@@ -97,7 +97,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         many tasks at once as it has threads.
 
     max_search_seconds : float, default=None
-        Of the comparison of structures and tails, after which no further one is begun.
+        Without effect: there is one structure, so that none is left out.
 
     verbose : int, default=0
         Whether to show progress, except of what is computed later.

@@ -28,7 +28,7 @@ from skhdkde._selection.stacking import stack
 from skhdkde._utils.arrays import weighted_mean
 
 # Bandwidths of the pilot, and of the pass over all queries around the best of them.
-N_COARSE = 24
+N_COARSE = 16
 N_FINE = 7
 FINE_STEP = 0.07
 MAX_PASSES = 60
@@ -45,8 +45,9 @@ LARGEST_FULL = 1e9
 # Number of held-out points from which on few of them are looked at first, and how many
 # standard errors behind the best one is not looked at again.
 FEWEST_SCREENED, SURELY = 1024, 3.0
-# Settings of each group that run on all folds for a stack, and at all points.
-MOST_OF_GROUP, N_FINALISTS = 2, 2
+# For a stack, settings of each group that run on all folds, and those with a kernel that
+# run at all points; for the best of all, those with a kernel that run at all points.
+MOST_OF_GROUP, N_FINALISTS, MOST_FINALISTS = 2, 2, 12
 # Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance,
 # of which the others are compared for the best number of neighbours.
 NEIGHBOR_LADDER = ((10, 1), (20, 2), (40, 4))
@@ -474,8 +475,7 @@ class Race:
         left = [entrant for entrant in self.entrants if not entrant.is_out]
         if self.places is None:
             return left
-        if self.grouped:
-            left = self._finalists(left)
+        left = self._finalists(left)
         for held_out in {id(e.held_out): e.held_out for e in left}.values():
             own = [entrant for entrant in left if entrant.held_out is held_out]
             for entrant in own:
@@ -484,11 +484,12 @@ class Race:
         return left
 
     def _finalists(self, entrants):
-        """Return a few of each group."""
+        """Return those of each group that run at all points."""
+        most = N_FINALISTS if self.grouped else MOST_FINALISTS
         groups: dict[Any, list[Entrant]] = {}
         for entrant in sorted(entrants, key=lambda e: -e.mean):
             groups.setdefault(self._group(entrant.setting), []).append(entrant)
-        return [e for group in groups.values() for e in group[:N_FINALISTS]]
+        return [e for group in groups.values() for e in group[:most]]
 
     def _record_of_look(self, look):
         """Return the record of a setting that was seen on the first fold alone.
