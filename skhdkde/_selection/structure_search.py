@@ -170,7 +170,8 @@ def search_structures(folds, settings, kernels, plan, stacked=False):
     search : BandwidthSearch
     """
     race = Race(folds, kernels, plan, grouped=stacked)
-    if folds.first() is None:
+    alone = len(settings) == 1 and not settings[0].refined()
+    if alone or folds.first() is None:  # a look would tell nothing
         for setting in settings:
             race.enter(setting)
     else:
