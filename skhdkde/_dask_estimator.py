@@ -176,7 +176,6 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             If a worker died again and again, or blocks are gone from the cluster. Other
             methods raise it too.
         """
-        check_n_jobs(self.n_jobs)
         check_combination(self)
         check_distributed(self)
         fitted = copy.copy(self)
