@@ -40,6 +40,8 @@ OURS = {
         "kernel": "student",
     },
     "auto": {"covariance_type": "auto"},
+    "auto, maps": {"covariance_type": "auto", "feature_maps": "auto"},
+    "stack, maps": {"covariance_type": "stack", "feature_maps": "auto"},
 }
 
 

@@ -97,7 +97,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         many tasks at once as it has threads.
 
     max_search_seconds : float, default=None
-        Of the comparison of structures and tails, after which no further one is begun.
+        Without effect: there is one structure, so that none is left out.
 
     verbose : int, default=0
         Whether to show progress, except of what is computed later.
@@ -176,7 +176,6 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             If a worker died again and again, or blocks are gone from the cluster. Other
             methods raise it too.
         """
-        check_n_jobs(self.n_jobs)
         check_combination(self)
         check_distributed(self)
         fitted = copy.copy(self)

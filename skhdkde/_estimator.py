@@ -143,7 +143,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
         search and in clones: for one fitted to other data. With `feature_maps` it must
         not be fitted. None compares a few mixtures of full and of many diagonal
-        components.
+        components, and clusters with covariances shrunk to a common one.
 
     algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
         What :meth:`score_samples` sums over:
@@ -223,7 +223,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         The covariance in use.
 
     feature_maps_ : FeatureMaps or None
-        The maps in use; of a stack those of its heaviest density.
+        The maps in use, of features that vary; of a stack those of its heaviest density.
 
     preserve_variance_ : bool
         Whether the estimate has the variances of the training points.
@@ -241,7 +241,8 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     bandwidth_search_ : BandwidthSearch or None
         For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
-        ``candidates`` the structures and degrees of freedom compared; otherwise None.
+        ``candidates`` the maps, structures and degrees of freedom compared, with their
+        weights in a stack; otherwise None.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
         Log density of each training point by fits that did not see it, in nats: what to

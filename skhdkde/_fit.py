@@ -44,7 +44,7 @@ from skhdkde._selection import (
 )
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import seed_beside, seed_from
-from skhdkde._utils.validation import check_bandwidth, check_squares
+from skhdkde._utils.validation import check_bandwidth, check_n_jobs, check_squares
 
 FEWEST_POINTS = 3
 # Types of covariance that differ from place to place.
@@ -489,6 +489,7 @@ def within(bandwidth, largest, searched, n_points):
 
 def check_combination(estimator):
     """Raise ValueError if parameters, each valid, do not go together."""
+    check_n_jobs(estimator.n_jobs)
     kernel, kind = estimator.kernel, estimator.covariance_type
     compact = kernel in KERNELS and KERNELS[kernel].compact
     several = (*OF_PLACES, "auto", "stack")

@@ -34,7 +34,7 @@ OPTIONAL = {
     "pandas": {"_utils.frames"},
     "pykeops": {"_pairwise.keops_runtime"},
     "torch": {"_pairwise.points", "_pairwise.torch_backend"},
-    "tqdm": {"_distributed.dask_graph", "_utils.threads"},
+    "tqdm": {"_distributed.dask_graph", "_selection.plan", "_utils.threads"},
 }
 
 

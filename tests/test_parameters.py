@@ -147,4 +147,10 @@ def test_every_pass_says_what_it_is_for(parameters, capsys):
     lines = [line for line in re.split(r"[\r\n]+", said) if line.strip()]
     labels = {line.split(":")[0] for line in lines}
     assert {"density", "gradient"} <= labels
-    assert labels <= {"bandwidth", "structure", "density", "gradient", "calibration"}
+    assert labels <= {
+        "bandwidth",
+        "structure search",
+        "density",
+        "gradient",
+        "calibration",
+    }

@@ -1038,7 +1038,7 @@ TENSORS = [
     {"feature_maps": LIMITS, "bandwidth": 0.4},
     {"feature_maps": LIMITS, "bandwidth": 0.4, "algorithm": "sampling"},
     {"feature_maps": LIMITS, "bandwidth": 0.4, "discrete_features": [2]},
-    pytest.param(STACK | {"feature_maps": LIMITS}, marks=SLOW),
+    pytest.param(STACK | {"feature_maps": LIMITS, "discrete_features": [2]}, marks=SLOW),
 ]
 
 

@@ -7,7 +7,9 @@ with correlated features. Four changes turn this around: kernels take the covari
 the data, points are shrunk towards the mean so that the estimate keeps that covariance,
 tails get heavy, and each point takes the covariance of its component of a Gaussian
 mixture. Each contains the one before as a limit, and the search for the bandwidth says
-how far to go. ``covariance_type="auto"`` compares them all.
+how far to go. ``covariance_type="auto"`` compares them all. (Maps of features, and
+mixtures of the best densities, go further:
+:ref:`sphx_glr_auto_examples_questions_plot_stack.py`.)
 
 Here this package and the density estimators of scikit-learn are fitted to the same
 training points. What theirs leave open is chosen on validation points; ours choose on the

@@ -168,6 +168,7 @@ def whiten_components(
     -------
     list of WhitenedPoints, or of one NeighborhoodPoints
     """
+    options = options.labelled("neighbors")
     if structure.covariance_type == "neighborhood":
         points = fit_neighborhoods(
             X, weights, structure, options, fallback=fallback, reuse=reuse

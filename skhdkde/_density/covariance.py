@@ -15,6 +15,7 @@ import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
@@ -96,15 +97,16 @@ class PooledComponents:
     covariance_type = "full"
 
     def __init__(self, Z, n_components, random_state):
-        n_components = min(n_components, len(Z))
-        self._clusters = KMeans(n_components, n_init=1, random_state=random_state).fit(Z)
-        labels, n_features = self._clusters.labels_, Z.shape[1]
-        means = [Z[labels == c].mean(axis=0) for c in range(n_components)]
+        n_components = min(n_components, len(np.unique(Z, axis=0)))
+        clusters = KMeans(n_components, n_init=1, random_state=random_state).fit(Z)
+        found, labels = np.unique(clusters.labels_, return_inverse=True)
+        self._centers, n_features = clusters.cluster_centers_[found], Z.shape[1]
+        means = [Z[labels == c].mean(axis=0) for c in range(len(found))]
         self.means_ = np.array(means)
         residuals = Z - self.means_[labels]
         pooled = shrunk_covariance(residuals)
         roots = []
-        for c in range(n_components):
+        for c in range(len(found)):
             own = residuals[labels == c]
             share = 2.0 * n_features / (2.0 * n_features + len(own))
             covariance = (1.0 - share) * (own.T @ own) / len(own) + share * pooled
@@ -113,7 +115,7 @@ class PooledComponents:
 
     def predict(self, Z):
         """Return the nearest component of each point."""
-        return self._clusters.predict(Z)
+        return pairwise_distances_argmin(Z, self._centers)
 
 
 @openmp_after_fork()

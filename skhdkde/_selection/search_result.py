@@ -89,8 +89,8 @@ class BandwidthSearch:
     >>> kde = HighDimKernelDensity(kernel="student", random_state=0).fit(X)
     >>> search = kde.bandwidth_search_
     >>> search
-    <BandwidthSearch: bandwidth=0.908..., best of 7 from 0.738... to 1.12...,
-    -30.59... nats over 500 queries>
+    <BandwidthSearch: bandwidth=0.908..., best of 7 from 0.7... to 1.1...,
+    -30.6... nats over 500 queries>
     >>> [found.degrees_of_freedom for found in search.candidates]
     [3.0, 5.0, 10.0, 30.0, 100.0]
     >>> float(search.to_frame().loc[0, "degrees_of_freedom"])  # the best; by pandas

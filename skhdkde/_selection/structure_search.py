@@ -28,7 +28,7 @@ from skhdkde._selection.stacking import stack
 from skhdkde._utils.arrays import weighted_mean
 
 # Bandwidths of the pilot, and of the pass over all queries around the best of them.
-N_COARSE = 24
+N_COARSE = 16
 N_FINE = 7
 FINE_STEP = 0.07
 MAX_PASSES = 60
@@ -45,8 +45,9 @@ LARGEST_FULL = 1e9
 # Number of held-out points from which on few of them are looked at first, and how many
 # standard errors behind the best one is not looked at again.
 FEWEST_SCREENED, SURELY = 1024, 3.0
-# Settings of each group that run on all folds for a stack, and at all points.
-MOST_OF_GROUP, N_FINALISTS = 2, 2
+# For a stack, settings of each group that run on all folds, and those with a kernel that
+# run at all points; for the best of all, those with a kernel that run at all points.
+MOST_OF_GROUP, N_FINALISTS, MOST_FINALISTS = 2, 2, 12
 # Neighbours in a neighbourhood, at least and per feature; shares of the mean covariance,
 # of which the others are compared for the best number of neighbours.
 NEIGHBOR_LADDER = ((10, 1), (20, 2), (40, 4))
@@ -93,7 +94,9 @@ class Setting(NamedTuple):
         structure = self.structure
         names = [structure.covariance_type]
         names += [repr(structure.mixture)] if structure.mixture is not None else []
-        names += [repr(structure.neighborhood)] if structure.neighborhood else []
+        if structure.neighborhood is not None:
+            spec = structure.neighborhood
+            names += [f"{spec.n_neighbors} neighbours, shrinkage {spec.shrinkage}"]
         names += [str(self.maps)] if self.maps is not None else []
         return ", ".join(names)
 
@@ -167,7 +170,8 @@ def search_structures(folds, settings, kernels, plan, stacked=False):
     search : BandwidthSearch
     """
     race = Race(folds, kernels, plan, grouped=stacked)
-    if folds.first() is None:
+    alone = len(settings) == 1 and not settings[0].refined()
+    if alone or folds.first() is None:  # a look would tell nothing
         for setting in settings:
             race.enter(setting)
     else:
@@ -304,14 +308,16 @@ class Race:
             family = families.setdefault(setting.family, [])
             if self.plan.time_is_up and self.looks:
                 self.plan.skip(setting)
-            elif len(family) > 1 and _is_past_its_best(family, self._look_weights()):
+            elif self._is_past_its_best(family):
                 self.plan.drop(2)  # more components would be worse still
             else:
                 family.append(self._look(setting))
         refined = [s for e in self.leaders(self.looks) for s in e.setting.refined()]
-        if not self.plan.time_is_up:
-            self.plan.extend(2 * len(refined))
-            for setting in refined:
+        self.plan.extend(2 * len(refined))
+        for setting in refined:
+            if self.plan.time_is_up:
+                self.plan.skip(setting)
+            else:
                 self._look(setting)
 
     def leaders(self, entrants):
@@ -323,6 +329,16 @@ class Race:
                 best[group] = entrant
         return list(best.values())
 
+    def _is_past_its_best(self, family):
+        """Return whether the last of a family is surely behind the one before.
+
+        Not so on few points, where fits cost little: with fewer components than there are
+        clusters the mean may go down before it goes up.
+        """
+        if self.places is None or len(family) < 2:
+            return False
+        return family[-1].is_behind(family[-2], self._look_weights())
+
     def _look_weights(self):
         """Return weights of the queries of a look."""
         n_queries = len(self.folds.queries[0] if self.places is None else self.places[0])
@@ -330,7 +346,7 @@ class Race:
 
     def _look(self, setting):
         """Fit a setting outside of the first fold, and let go of what is far behind."""
-        self.plan.begin(setting)
+        self.plan.begin(setting, "1 fold")
         folds = self.folds.under(setting.maps).first()
         held_out = folds.held_out(setting.structure)
         curves = _pilot(held_out, self.kernels)
@@ -357,25 +373,54 @@ class Race:
     def run(self):
         """Run those that are not far behind on all folds, best first."""
         self._send_out(self.looks, self._look_weights())
-        waiting = sorted((e for e in self.looks if not e.is_out), key=lambda e: -e.mean)
+        looks = sorted(self.looks, key=lambda e: -e.mean)
+        waiting, far = ([e for e in looks if e.is_out is out] for out in (False, True))
         n_run: dict[Any, int] = {}
-        self.plan.drop(len(self.looks) - len(waiting))
         for look in waiting:
             group = self._group(look.setting)
             n_run[group] = n_run.get(group, 0) + 1
             if self.grouped and n_run[group] > MOST_OF_GROUP:
                 look.is_out = True
                 self.plan.drop(1)
-            elif self.plan.time_is_up and self.entrants:
-                look.is_out = True
-                self.plan.skip(look.setting)
             else:
-                self.enter(look.setting, look)
-            look.held_out = None
+                self._run_or_skip(look)
+        for look in far:
+            if self._may_catch_up(look):
+                self._run_or_skip(look)
+            else:
+                self.plan.drop(1)
+
+    def _run_or_skip(self, look):
+        """Run a setting on all folds if there is time; what it has is not kept."""
+        look.is_out = self.plan.time_is_up and bool(self.entrants)
+        if look.is_out:
+            self.plan.skip(look.setting)
+        else:
+            self.enter(look.setting, look)
+        look.held_out = None
+
+    def _may_catch_up(self, look):
+        """Return whether rare rows, which the first fold has none of, may let it lead.
+
+        On those the first of its group may be as poor as on no row of the first fold.
+        What it would gain if they were like the poorest there is compared with what the
+        other lacks.
+        """
+        weights, group = self._look_weights(), self._group(look.setting)
+        own = [e for e in self.entrants if self._group(e.setting) == group]
+        if not own:  # there was no time
+            return False
+        first = max(own, key=lambda e: e.mean)
+        before = next(e for e in self.looks if e.setting == first.setting)
+        lack, _ = look.behind(before, weights)
+        poorest = first.log_density[: len(weights)].min()
+        rare = np.maximum(poorest - first.log_density, 0.0)
+        gain = np.average(rare, weights=self.weights)
+        return bool(lack < gain)
 
     def enter(self, setting, look=None):
         """Let the kernels of a setting run on all folds, after a look or without."""
-        self.plan.begin(setting)
+        self.plan.begin(setting, "all folds")
         folds = self.folds.under(setting.maps)
         if look is None:
             held_out = folds.held_out(setting.structure)
@@ -431,8 +476,7 @@ class Race:
         left = [entrant for entrant in self.entrants if not entrant.is_out]
         if self.places is None:
             return left
-        if self.grouped:
-            left = self._finalists(left)
+        left = self._finalists(left)
         for held_out in {id(e.held_out): e.held_out for e in left}.values():
             own = [entrant for entrant in left if entrant.held_out is held_out]
             for entrant in own:
@@ -441,30 +485,28 @@ class Race:
         return left
 
     def _finalists(self, entrants):
-        """Return a few of each group."""
+        """Return those of each group that run at all points."""
+        most = N_FINALISTS if self.grouped else MOST_FINALISTS
         groups: dict[Any, list[Entrant]] = {}
         for entrant in sorted(entrants, key=lambda e: -e.mean):
             groups.setdefault(self._group(entrant.setting), []).append(entrant)
-        return [e for group in groups.values() for e in group[:N_FINALISTS]]
+        return [e for group in groups.values() for e in group[:most]]
 
     def _record_of_look(self, look):
         """Return the record of a setting that was seen on the first fold alone.
 
-        Its mean is that of the one it was compared with, less what it lacked.
+        Its mean is that of the first of its group that has run, less what it lacked; if
+        there was no time for any of the group, of the first of all that have run.
         """
+        settings = [entrant.setting for entrant in self.entrants]
+        run = [other for other in self.looks if other.setting in settings]
         group = self._group(look.setting)
-        first = self._first(self.looks, group)
+        own = [other for other in run if self._group(other.setting) == group]
+        first = max(own or run, key=lambda e: e.mean)
         lack, error = look.behind(first, self._look_weights())
         final = [e for e in self.entrants if e.setting == first.setting]
         ahead = max(final, key=lambda e: e.mean)
         return look.candidate(ahead.mean - lack, np.hypot(error, ahead.standard_error))
-
-
-def _is_past_its_best(family, weights):
-    """Return whether the last of a family is surely behind the one before."""
-    last, before = family[-1], family[-2]
-    lack, error = last.behind(before, weights)
-    return not lack <= error  # NaN for -inf too
 
 
 def _run(held_out, curves, weights, places=None):
