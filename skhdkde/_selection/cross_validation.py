@@ -146,6 +146,7 @@ class Folds(BaseFolds):
         order = np.argsort(sampling_ranks(index, random_state))
         self.queries = np.split(order, fold_ends(len(X)))[:-1]
         everyone = np.concatenate(self.queries)
+        self.are_several = len(self.queries) > 1  # of the first, too, where it is alone
         self.query_weights = np.ones(len(everyone))
         if weights is not None:
             self.query_weights = weights[everyone]
@@ -318,7 +319,7 @@ class HeldOut(BaseHeldOut):
         which = range(len(known), len(folds.queries))
         components = known + [folds.components(structure, k) for k in which]
         super().__init__(structure, components, folds.X.shape[1])
-        self.fitted = components
+        self.fitted = components if folds.are_several else []
         self.folds, self.options = folds, folds.options
         self.dtype: np.dtype = np.dtype(np.float64)
         everyone = [c for of_fold in self.components for c in of_fold]

@@ -426,7 +426,9 @@ class Race:
             held_out = folds.held_out(setting.structure)
             curves = _pilot(held_out, self.kernels)
         else:
-            held_out = folds.held_out(setting.structure, look.held_out)
+            held_out = look.held_out
+            if len(folds.queries) > 1 or held_out is None:
+                held_out = folds.held_out(setting.structure, held_out)
             largest = [held_out.largest_bandwidth(kernel) for kernel in self.kernels]
             known = zip(self.kernels, look.centers, largest, strict=True)
             curves = [KernelCurve(k, min(h, most), most) for k, h, most in known]
