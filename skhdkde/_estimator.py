@@ -17,7 +17,7 @@ from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
-from skhdkde._maps import check_limits, resolve_maps
+from skhdkde._maps import check_limits, excepting, resolve_maps
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
@@ -121,8 +121,9 @@ class HighDimKernelDensity(BaseKernelDensity):
           ``("logit", low, high)`` for features between two, 0 and 1 by default. Outside
           such limits the density is zero; values of X there are an error
 
-        Mapped features are standardised. They are fitted in each fold that "kl" holds
-        out. `bandwidth` is in units of mapped features.
+        Mapped features are standardised. Discrete ones of two values have no map unless
+        a dict gives it. Maps are fitted in each fold that "kl" holds out. `bandwidth` is
+        in units of mapped features.
 
     discrete_features : None, "auto", or array-like, default=None
         Features whose values are on a lattice, such as counts, booleans, codes of
@@ -372,7 +373,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         maps = fitted._maps_to_compare(X)
         X, spread, constant = fitted._kinds_apart(X, maps)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, constant, maps)
+        found = fit_density(training, self, constant, fitted._without_booleans(maps))
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
@@ -396,6 +397,17 @@ class HighDimKernelDensity(BaseKernelDensity):
         maps = resolve_maps(self.feature_maps, X.shape[1], names)
         check_limits(X, maps[0], names)
         return maps
+
+    def _without_booleans(self, maps):
+        """Return maps without those of discrete features of two values.
+
+        There a map finds the edges of the cells that values are spread over, and nothing
+        of the data.
+        """
+        if self._discrete is None:
+            return maps
+        columns = self._discrete.of_two_values
+        return [excepting(spec, columns, self.n_features_in_) for spec in maps]
 
     def _kinds_apart(self, X, maps):
         """Return points, what they were before discrete features were spread, constants.

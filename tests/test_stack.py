@@ -1062,3 +1062,19 @@ def test_tensors_on_a_gpu(parameters):
     expected = other.log_density_gradient(Q)
     assert_allclose(gradient.numpy(), expected, rtol=1e-5, atol=1e-8)
     assert_allclose(np.asarray(diagnosis.log_density), found.numpy(), rtol=1e-6)
+
+
+def test_booleans_have_no_maps():
+    """A map would find the edges of the cells that booleans are spread over."""
+    rng = np.random.default_rng(0)
+    booleans = rng.integers(0, 2, size=(200, 2))
+    X = np.column_stack([booleans[:, 0], rng.lognormal(size=200), booleans[:, 1]])
+    setting = {"discrete_features": "auto", "random_state": 0}
+    kde = HighDimKernelDensity(feature_maps="gaussianize", **setting).fit(X)
+    assert str(kde.feature_maps_).count("linear") == 2
+    kde = HighDimKernelDensity(feature_maps="auto", **setting).fit(booleans)
+    assert kde.feature_maps_ is None
+    assert {c.feature_maps for c in kde.bandwidth_search_.candidates} <= {None}
+    by_column = {0: "yeo-johnson"}
+    kde = HighDimKernelDensity(feature_maps=by_column, **setting).fit(X)
+    assert str(kde.feature_maps_).count("yeo-johnson") == 1

@@ -45,6 +45,12 @@ class DiscreteFeatures:
     step: FloatArray
     seen: list[FloatArray]
 
+    @property
+    def of_two_values(self) -> IntArray:
+        """Columns of two values, such as booleans, which have no shape."""
+        two = [len(values) <= 2 for values in self.seen]
+        return self.columns[two]
+
     def spread(self, X: FloatArray, seed: int) -> FloatArray:
         """Return training points with values spread over the cells of the lattices.
 

@@ -279,6 +279,15 @@ def resolve_maps(feature_maps: Any, n_features: int, names: Any = None) -> list:
     return [feature_maps]
 
 
+def excepting(spec: Any, columns: Any, n_features: int) -> Any:
+    """Return what is to be fitted without maps of some columns; specs by column stay."""
+    if not isinstance(spec, str) or not len(columns):
+        return spec
+    if len(columns) == n_features:
+        return None
+    return tuple(None if k in columns else spec for k in range(n_features))
+
+
 def column_of(key: Any, n_features: int, names: Any) -> int:
     """Return the column of a feature, which is given by index or by name."""
     if isinstance(key, str):
