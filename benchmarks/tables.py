@@ -15,6 +15,7 @@ parameters this version refuses, is left out, which the output says.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import pathlib
@@ -177,7 +178,7 @@ def measure_tables(tables, makers, options, args, cache):
                 announce(f"{table}, seed {seed}: {name}")
                 result = cache.find_or_measure(
                     {**of, "method": name, "options": options[name]},
-                    lambda: measure(maker, train, test, seed),  # noqa: B023
+                    functools.partial(measure, maker, train, test, seed),
                 )
                 announce(f"    {result}")
                 found[name].append(result)

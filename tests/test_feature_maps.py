@@ -321,7 +321,7 @@ def test_weights_are_repetition(spec, n):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_many_rows_are_summed_up(spec):
-    """As many rows as are not all looked at: the map is that of their quantiles."""
+    """Rows so many that not all are looked at have the map of their quantiles."""
     rng = np.random.default_rng(0)
     x = rng.gamma(2.0, size=40_000)
     few, many = fitted(x[:10_000], spec), fitted(x, spec)

@@ -102,7 +102,7 @@ def test_any_weights():
 @pytest.mark.parametrize("copies", [[20, 20, 20], [58, 1, 1]])
 @pytest.mark.parametrize("k", [2, 3, 8])
 def test_duplicates(copies, k):
-    """As many clusters as distinct points, at most; each has a covariance."""
+    """There are at most as many clusters as distinct points; each has a covariance."""
     distinct = clustered()[:3]
     X = np.repeat(distinct, copies, axis=0)
     _, components = components_of(X, k)

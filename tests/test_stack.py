@@ -252,7 +252,7 @@ def test_mapped_features_are_standardised():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stack_is_the_mixture_of_its_members(kind):
-    """Of weights that the search shows, by densities of mapped points."""
+    """A stack mixes densities of mapped points by the weights that the search shows."""
     kde, Q = fitted(kind), curved(50, 2, 2)
     shown = [c for c in kde.bandwidth_search_.candidates if c.weight > 0.0]
     assert sum(c.weight for c in shown) == pytest.approx(1.0, abs=1e-12)

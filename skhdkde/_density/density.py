@@ -10,6 +10,7 @@ such distances.
 
 from __future__ import annotations
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -178,7 +179,26 @@ class BaseDensity:
             return logs.astype(np.result_type(dtype, self.dtype), copy=False)
 
 
-class Density(BaseDensity):
+class LocalDensity(BaseDensity, abc.ABC):
+    """Shared by densities whose training points are on this machine."""
+
+    @abc.abstractmethod
+    def in_data_units(self, rows):
+        """Return the training points ``rows`` as they were given."""
+
+    def given(self, rows):
+        """Return the training points ``rows`` with their constant features."""
+        X = self.in_data_units(rows)
+        return X if self.constant is None else self.constant.complete(X)
+
+    @property
+    def n_given(self):
+        """Number of features, constant ones too."""
+        constant = self.constant
+        return self.n_features if constant is None else len(constant.is_constant)
+
+
+class Density(LocalDensity):
     """Kernel sums over components on this machine.
 
     Parameters
@@ -346,17 +366,6 @@ class Density(BaseDensity):
         if self.training is not None:
             return self.training[rows]
         return self.components[0].points.in_data_units(rows)
-
-    def given(self, rows):
-        """Return the training points ``rows`` with their constant features."""
-        X = self.in_data_units(rows)
-        return X if self.constant is None else self.constant.complete(X)
-
-    @property
-    def n_given(self):
-        """Number of features, constant ones too."""
-        constant = self.constant
-        return self.n_features if constant is None else len(constant.is_constant)
 
     def finished(self, log_sums, X, rows=slice(None)):
         """Return log densities at the queries ``rows`` from logs of kernel sums."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from skhdkde._density.density import BaseDensity, Density
+from skhdkde._density.density import Density, LocalDensity
 from skhdkde._density.far_queries import in_range
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._maps import FeatureMaps
@@ -86,7 +86,7 @@ class Member:
         return Z if self.maps is None else self.maps.invert(Z)
 
 
-class MixedDensity(BaseDensity):
+class MixedDensity(LocalDensity):
     """The mixture of densities of mapped features.
 
     It is on the host; queries may be on a GPU.
@@ -248,8 +248,6 @@ class MixedDensity(BaseDensity):
     def in_data_units(self, rows):
         """Return the training points ``rows`` as they were given."""
         return self._given[rows]
-
-    given, n_given = Density.given, Density.n_given
 
 
 def responsibilities(logs, weights):

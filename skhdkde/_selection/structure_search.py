@@ -55,7 +55,7 @@ NEIGHBOR_SHRINKAGES = (0.1, 0.3, 0.6)
 
 
 class Setting(NamedTuple):
-    """What is compared with others: maps of features, and a structure."""
+    """Maps of features and a structure, which are compared with others."""
 
     maps: Any  # what :func:`~skhdkde._maps.fit_maps` fits; None for none
     structure: Structure
@@ -447,8 +447,8 @@ class Race:
             The best first.
         records : dict of Entrant to Candidate
         """
-        lacks = {e: e.behind(self._ahead(e), self.weights) for e in self.entrants}
         ahead = {e: self._ahead(e) for e in self.entrants}
+        lacks = {e: e.behind(ahead[e], self.weights) for e in self.entrants}
         left = self._at_all_points()
         records = {}
         for entrant in self.entrants:
