@@ -1078,3 +1078,16 @@ def test_booleans_have_no_maps():
     by_column = {0: "yeo-johnson"}
     kde = HighDimKernelDensity(feature_maps=by_column, **setting).fit(X)
     assert str(kde.feature_maps_).count("yeo-johnson") == 1
+
+
+@pytest.mark.filterwarnings("error:Features of X are apart in scale:UserWarning")
+def test_mapped_features_are_not_apart_in_scale():
+    X = np.random.default_rng(0).lognormal(size=(100, 2)) * [1.0, 1e4]
+    HighDimKernelDensity(feature_maps={0: "log"}, random_state=0).fit(X)
+
+
+def test_a_search_shows_its_stack():
+    kde = fitted("stack")
+    shown = repr(kde.bandwidth_search_)
+    n_mixed = sum(c.weight > 0.0 for c in kde.bandwidth_search_.candidates)
+    assert f"stack of {n_mixed}, " in shown

@@ -79,10 +79,10 @@ class Table:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             columns = np.sort(self._sample.T, axis=1)
-            if covariance_type == "spherical":
-                self._check_spreads(columns)
-            elif widths is not None:
+            if widths is not None:  # also of maps of features, which standardise
                 self._check_lattices(columns, widths, covariance_type)
+            elif covariance_type == "spherical":
+                self._check_spreads(columns)
 
     def _check_spreads(self, columns):
         """Warn of features so far apart in scale that no one bandwidth suits both."""

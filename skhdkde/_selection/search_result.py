@@ -126,9 +126,13 @@ class BandwidthSearch:
         return table.sort_values("mean_log_density", ascending=False, ignore_index=True)
 
     def __repr__(self):
-        low, high = self.bandwidths[0], self.bandwidths[-1]
+        low, high, mixed = self.bandwidths[0], self.bandwidths[-1], ""
+        if self.stacked_log_density is not None:
+            n_mixed = sum(c.weight > 0.0 for c in self.candidates)
+            mixed = f"; stack of {n_mixed}, {self.stacked_log_density:.6g} nats"
         return (
             f"<BandwidthSearch: bandwidth={self.bandwidth:.6g}, best of "
             f"{len(self.bandwidths)} from {low:.4g} to {high:.4g}, "
-            f"{self.mean_log_density.max():.6g} nats over {self.n_queries} queries>"
+            f"{self.mean_log_density.max():.6g} nats over {self.n_queries} queries"
+            f"{mixed}>"
         )
