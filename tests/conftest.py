@@ -48,6 +48,15 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("each_backend", names, indirect=True, scope="module")
 
 
+def pytest_collection_modifyitems(items):
+    """Refuse parameters whose order, and so the names of tests, differs by worker."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        for name, value in parameters.items():
+            if isinstance(value, set | frozenset) and len(value) > 1:
+                raise pytest.UsageError(f"{item.nodeid}: {name} is a set: pass a list.")
+
+
 @pytest.fixture(scope="module")
 def each_backend(request):
     """The name of every backend in turn."""
