@@ -16,11 +16,18 @@ kernel is a subclass of ``Kernel``, listed here; the engine needs nothing more.
 kernel   the role, gaussian and exponential
 compact  the four that are zero from ``r = h`` on
 student  student
+bessel   Bessel functions of any order: constant and mean cosine of von Mises-Fisher
 =======  ==========================================================================
 """
 
 import numpy as np
 
+from skhdkde._kernels.bessel import (
+    concentration,
+    log_vmf_peak,
+    mean_cosine,
+    one_minus_mean_cosine,
+)
 from skhdkde._kernels.compact import SHARP_CURVE, Cosine, Epanechnikov, Linear, Tophat
 from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
 from skhdkde._kernels.student import Student
