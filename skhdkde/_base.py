@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skhdkde._approximation import Report
-from skhdkde._density import columns_of, warn_of_constant_features
+from skhdkde._density import UnitSphere, columns_of, warn_of_constant_features
 from skhdkde._fit import sees_constant_features
 from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
@@ -21,6 +21,7 @@ Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
 KernelName = Literal[
     "gaussian", "student", "exponential", "tophat", "epanechnikov", "linear", "cosine"
 ]
+Support = Literal["euclidean", "sphere"]
 CovarianceType = Literal[
     "spherical", "diag", "full", "local", "neighborhood", "auto", "stack"
 ]
@@ -55,6 +56,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
             Interval(Real, 0, None, closed="right"),
             StrOptions({"auto"}),
         ],
+        "support": [StrOptions({"euclidean", "sphere"})],
         "covariance_type": [
             StrOptions(
                 {"spherical", "diag", "full", "local", "neighborhood", "auto", "stack"}
@@ -88,6 +90,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         bandwidth: float | Rule = "kl",
         kernel: KernelName = "gaussian",
         degrees_of_freedom: float | Literal["auto"] = "auto",
+        support: Support = "euclidean",
         covariance_type: CovarianceType = "spherical",
         preserve_variance: bool = False,
         adaptive: bool | int = False,
@@ -108,6 +111,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         self.bandwidth = bandwidth
         self.kernel = kernel
         self.degrees_of_freedom = degrees_of_freedom
+        self.support = support
         self.covariance_type = covariance_type
         self.preserve_variance = preserve_variance
         self.adaptive = adaptive
@@ -161,6 +165,14 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
     def constant_features_(self) -> np.ndarray:
         """Columns that have one value in all training points."""
         return np.array(self._constant_columns, dtype=int)
+
+    def _sphere_of(self, X):
+        """Return the sphere that points are on, after a warning of constant features."""
+        sphere = UnitSphere.of(X)
+        self._constant_columns = tuple(sphere.columns.tolist())
+        sphere.check()
+        sphere.warn(getattr(self, "feature_names_in_", None))
+        return sphere
 
     def _set_apart(self, found):
         """Record constant features; return them if the density is to be without them."""

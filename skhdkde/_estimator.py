@@ -14,7 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
 from skhdkde._data import DataReport, Table, find_discrete_features
-from skhdkde._density import draw, find_constant_features, in_range, kernel_widths
+from skhdkde._density import (
+    check_unit_rows,
+    draw,
+    find_constant_features,
+    in_range,
+    kernel_widths,
+)
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
@@ -78,6 +84,16 @@ class HighDimKernelDensity(BaseKernelDensity):
         10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
         ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
         Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
+
+    support : {"euclidean", "sphere"}, default="euclidean"
+        Where points are. With "sphere" rows have unit norm, as embeddings often do, and
+        densities are with respect to surface measure: that of uniform points is one over
+        the surface. Samples have unit norm, and gradients are tangent. `bandwidth` is in
+        chords ``|x - y|``, and kernel "gaussian" is that of von Mises and Fisher, of
+        concentration ``1 / bandwidth_^2``. For a `covariance_type` other than
+        "spherical", or with `preserve_variance` or `adaptive`, it is the density of
+        ``z / |z|`` with ``z`` from the estimate in space, for kernels "gaussian" and
+        "student". Rows whose norm differs from 1 by more than 1e-3 are an error.
 
     covariance_type : {"spherical", "diag", "full", "local", "neighborhood", "auto", \
             "stack"}, default="spherical"
@@ -364,6 +380,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         on_gpu = not isinstance(X, np.ndarray)
         options = self._options(X.shape[1], on_gpu, approximate)
         fitted.backend_ = options.backend
+        if self.support == "sphere":
+            X = np.asarray(X)
+            check_unit_rows(X)
         weights = check_weights(sample_weight, X)
         fitted._weightless = None
         if weights is not None and not weights.all():
@@ -371,9 +390,9 @@ class HighDimKernelDensity(BaseKernelDensity):
             fitted._weightless = zero, X[zero]
         X, weights, row_numbers = without_zeros(X, weights)
         maps = fitted._maps_to_compare(X)
-        X, spread, constant = fitted._kinds_apart(X, maps)
+        X, spread, apart = fitted._kinds_apart(X, maps)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, constant, fitted._without_booleans(maps))
+        found = fit_density(training, self, apart, fitted._without_booleans(maps))
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
@@ -413,10 +432,13 @@ class HighDimKernelDensity(BaseKernelDensity):
         """Return points, what they were before discrete features were spread, constants.
 
         The points are without constant features that are set apart. The others are None
-        if there are none.
+        if there are none. On the sphere the last is the sphere.
         """
         spread = self._discrete = None
         names = getattr(self, "feature_names_in_", None)
+        if self.support == "sphere":
+            sphere = self._sphere_of(X)
+            return sphere.points(X), None, sphere
         if self.discrete_features is not None:
             X = np.asarray(X)
             self._discrete = find_discrete_features(X, self.discrete_features, names)
@@ -440,7 +462,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         widths = kernel_widths(found.density)
         if widths is not None:
             widths[self.discrete_features_] = np.inf  # spread over a step
-        table.check(self.covariance_type, widths)
+        if self.support == "euclidean":  # on the sphere scales are what they are
+            table.check(self.covariance_type, widths)
         return table
 
     @property

@@ -27,11 +27,12 @@ from skhdkde._density import (
     structured_density,
     whiten_components,
 )
-from skhdkde._kernels import KERNELS, make_kernel
+from skhdkde._kernels import KERNELS, Projected, make_kernel, restricted
 from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection import (
     DEGREES_OF_FREEDOM,
+    REFERENCE_RULES,
     Folds,
     SearchPlan,
     Setting,
@@ -144,15 +145,16 @@ class Training(abc.ABC):
         return None
 
 
-def fit_density(training, estimator, constant=None, maps=(None,)):
+def fit_density(training, estimator, apart=None, maps=(None,)):
     """Fit the density that an estimator's parameters describe.
 
     Parameters
     ----------
     training : Training
     estimator : HighDimKernelDensity or DaskHighDimKernelDensity
-    constant : ConstantFeatures, default=None
-        Of the data; the training points are without them.
+    apart : ConstantFeatures or UnitSphere, default=None
+        Constant features of the data, which the training points are without; or the
+        sphere that these are on.
     maps : sequence, default=(None,)
         What is compared of maps of features; see :func:`~skhdkde._maps.fit_maps`.
 
@@ -160,16 +162,18 @@ def fit_density(training, estimator, constant=None, maps=(None,)):
     -------
     Fitted
     """
-    if constant is not None:
-        training.feature_numbers = np.flatnonzero(~constant.is_constant)
-        maps = [of_columns(m, ~constant.is_constant) for m in maps]
+    if apart is not None:
+        training.feature_numbers = np.flatnonzero(~apart.is_constant)
+        maps = [of_columns(m, ~apart.is_constant) for m in maps]
     choices, search = _choices(training, estimator, list(dict.fromkeys(maps)))
     found = [_density_of(training, choice, search is not None) for choice in choices]
     density, first = found[0].density, choices[0]
     if len(choices) > 1 or first.maps is not None:
         density = training.mixed(choices, found)
-    if constant is not None:
-        density.constant = _in_units(constant, density, first, training)
+    if estimator.support == "sphere":
+        density.sphere = apart
+    elif apart is not None:
+        density.constant = _in_units(apart, density, first, training)
     kind = estimator.covariance_type
     kind = kind if kind == "stack" else first.structure.covariance_type
     search = search or found[0].search
@@ -266,7 +270,11 @@ class LocalTraining(Training):
 
     @functools.cached_property
     def _plain_points(self):
-        return TrainingPoints(self.X, self.weights, row_numbers=self.row_numbers)
+        # kernels on the sphere are not those of another size
+        scale = 1.0 if self.estimator.support == "sphere" else None
+        return TrainingPoints(
+            self.X, self.weights, scale=scale, row_numbers=self.row_numbers
+        )
 
     @functools.cached_property
     def _own(self):
@@ -386,6 +394,7 @@ def structure_of(estimator):
         adaptive=estimator.adaptive,
         covariance_estimator=estimator.covariance_estimator,
         mixture=estimator.mixture,
+        on_sphere=estimator.support == "sphere",
     )
 
 
@@ -401,9 +410,10 @@ def structures_of(estimator, structure, kernel, shape):
     """Return the structures that the one asked for stands for, with this kernel."""
     if structure.covariance_type not in (*OF_PLACES, "auto", "stack"):
         return [structure]
-    only_exact = estimator.algorithm != "exact" or estimator.adaptive is not False
+    others = estimator.algorithm == "exact" and estimator.adaptive is False
+    others &= not structure.on_sphere
     n_points, n_features = shape
-    found = expand(structure, n_points, n_features, not only_exact)
+    found = expand(structure, n_points, n_features, others)
     if kernel.name == "exponential":
         shaped_alike = "spherical", "diag", "full"
         found = [s for s in found if s.covariance_type in shaped_alike]
@@ -412,6 +422,16 @@ def structures_of(estimator, structure, kernel, shape):
 
 def kernels_of(estimator, n_features):
     """Return the kernels among which the search chooses; one if there is no choice."""
+    kernels = kernels_in_space(estimator, n_features)
+    if estimator.support == "euclidean":
+        return kernels
+    if structure_of(estimator).plain:
+        return [restricted(kernel, n_features) for kernel in kernels]
+    return [Projected(kernel, n_features) for kernel in kernels]
+
+
+def kernels_in_space(estimator, n_features):
+    """Return the kernels as they are in the space around a sphere."""
     name, degrees = estimator.kernel, estimator.degrees_of_freedom
     chosen = estimator.covariance_type in ("auto", "stack")
     automatic = chosen and name == "gaussian"
@@ -503,6 +523,8 @@ def check_combination(estimator):
     if kernel == "exponential" and (kind in OF_PLACES or estimator.adaptive is not False):
         what = f"covariance_type={kind!r}" if kind in OF_PLACES else "adaptive"
         raise ValueError(f"{what} needs kernel 'gaussian' or 'student', got {kernel!r}.")
+    if estimator.support == "sphere":
+        _check_sphere(estimator)
     if kind == "neighborhood":
         _check_neighborhood(estimator)
     _check_degrees_of_freedom(estimator)
@@ -516,6 +538,48 @@ def check_combination(estimator):
     if estimator.algorithm != "exact":
         wanted_index(estimator)  # raises if it cannot be had
     _check_rule(estimator, structured)
+
+
+def _check_sphere(estimator):
+    """Raise ValueError if parameters do not go with unit vectors."""
+    kernel, rule = estimator.kernel, estimator.bandwidth
+    for name in ("feature_maps", "discrete_features"):
+        if getattr(estimator, name) is not None:
+            raise ValueError(
+                f"{name} must be None with support='sphere': unit vectors would leave "
+                f"the sphere; got {getattr(estimator, name)!r}."
+            )
+    if estimator.covariance_type == "neighborhood":
+        raise ValueError(
+            "covariance_type='neighborhood' does not work with support='sphere'; "
+            "'local' has covariances that differ from place to place."
+        )
+    if rule in REFERENCE_RULES:
+        raise ValueError(
+            f"bandwidth={rule!r} is for points in space; with support='sphere' pass "
+            "'kl', 'nearest' or a number."
+        )
+    if not structure_of(estimator).plain:
+        _check_projected(kernel, estimator.algorithm)
+
+
+def _check_projected(kernel, algorithm):
+    """Raise ValueError if parameters do not go with kernels projected to the sphere."""
+    where = (
+        "works with support='sphere' only for covariance_type='spherical', "
+        "preserve_variance=False and adaptive=False"
+    )
+    if kernel not in ("gaussian", "student"):
+        raise ValueError(
+            f"kernel={kernel!r} {where}: otherwise kernels are projected to the sphere, "
+            "which 'gaussian' and 'student' can be."
+        )
+    if algorithm != "exact":
+        raise ValueError(
+            f"algorithm={algorithm!r} {where}: otherwise kernels are projected to the "
+            "sphere, and the nearest points are not those that contribute most. "
+            "algorithm='exact' works."
+        )
 
 
 def _check_degrees_of_freedom(estimator):

@@ -14,7 +14,10 @@ spherical. Without one the two units are the same.
 =================  ===================================================================
 density            `Structure`, `Component`, `Density`; `BaseDensity`, shared with blocks
 mixed              `MixedDensity`: densities of mapped features, and mixtures of them
-components         `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+components         the training points of each component of a structure
+whitened_points    `WhitenedPoints`: coordinates, local scales, shrinkage of centres
+sphere             `UnitSphere`, on which rows of norm 1 are
+projected          structures on the sphere: densities projected along rays
 neighborhoods      `NeighborhoodPoints`: a covariance for each point
 whitening          `Whitening`, the map of a bandwidth matrix; `Whitened`
 covariance         covariances, mixtures, spectra: what whitenings are made of
@@ -26,7 +29,7 @@ sampling           random draws
 =================  ===================================================================
 """
 
-from skhdkde._density.components import WhitenedPoints, whiten_components
+from skhdkde._density.components import whiten_components
 from skhdkde._density.constant_features import (
     ConstantFeatures,
     columns_of,
@@ -76,4 +79,6 @@ from skhdkde._density.sampling import (
     random_steps,
     with_constant,
 )
+from skhdkde._density.sphere import UnitSphere, check_unit_rows
+from skhdkde._density.whitened_points import WhitenedPoints
 from skhdkde._density.whitening import Whitened, Whitening

@@ -25,7 +25,7 @@ from skhdkde._pairwise import (
     power_of_two_scale,
     reduce_pairs,
 )
-from skhdkde._utils.arrays import row_batches
+from skhdkde._utils.arrays import row_batches, tangent, unit_rows
 from skhdkde._utils.moments import without_each
 
 # Queries whose diagnoses are merged at once.
@@ -42,6 +42,7 @@ class Structure:
     covariance_estimator: Any = None
     mixture: Any = None
     neighborhood: Any = None  # a NeighborhoodSpec; None for the default
+    on_sphere: bool = False  # whether the density is one on the unit sphere
 
     @property
     def plain(self):
@@ -118,13 +119,41 @@ class Component:
         """Return logs of the kernel sums, of shape (n_queries,), with the determinant."""
         queries = self.queries(X, leave_out)
         reduction = LogSumExp(self.reduction_spec(queries.dtype))
-        return self.reduce(reduction, queries, leave_out, options)[:, 0] + self.log_det
+        log_sums = self.reduce(reduction, queries, leave_out, options)[:, 0]
+        return log_sums + self.log_factors(X)
+
+    def log_factors(self, X):
+        """Return logs of what sums are multiplied by, at queries X in data units."""
+        return self.log_det
+
+    def to_data_units(self, gradient, X):
+        """Turn gradients at X in the units of the points to data units, in place."""
+        if self.points.whitening is not None:
+            for rows in row_batches(*gradient.shape):
+                gradient[rows] = self.points.whitening.gradient(gradient[rows])
 
     def reduce(self, reduction, queries, leave_out, options, out=None):
         """Return the result of a reduction over the points."""
         return reduce_pairs(
             reduction, queries, self.points, options, leave_out=leave_out, out=out
         )
+
+
+@dataclass(frozen=True)
+class SphereComponent(Component):
+    """The sum over kernels that are restricted to the unit sphere."""
+
+    def moved(self, rows, steps):
+        """Return points a step along great circles away, by the chord ``|step|``."""
+        y = unit_rows(self.points.in_data_units(rows).astype(np.float64))
+        chord_sq = np.einsum("ij,ij->i", steps, steps)[:, None]
+        along = unit_rows(tangent(steps, y))
+        across = np.sqrt(chord_sq * np.maximum(1.0 - 0.25 * chord_sq, 0.0))
+        return unit_rows((1.0 - 0.5 * chord_sq) * y + across * along)
+
+    def to_data_units(self, gradient, X):
+        for rows in row_batches(*gradient.shape):
+            gradient[rows] = tangent(gradient[rows], X[rows])
 
 
 class BaseDensity:
@@ -146,9 +175,13 @@ class BaseDensity:
         Features that do not vary, which are not among those of the density: points and
         queries are without them. :func:`~skhdkde._density.in_range` takes them from
         queries, and adds what they add to results.
+    sphere : UnitSphere or None
+        That the density is one on; then it does this, and constant features are no part
+        of the density.
     """
 
     constant: Any = None
+    sphere: Any = None
 
     def __init__(self, kernel, bandwidth, shape, dtype):
         self.kernel, self.bandwidth = kernel, bandwidth
@@ -178,6 +211,11 @@ class BaseDensity:
             logs = log_sums - log_total - log_volume
             return logs.astype(np.result_type(dtype, self.dtype), copy=False)
 
+    @property
+    def apart(self):
+        """What completes its points to those of the user; None if they are complete."""
+        return self.constant if self.sphere is None else self.sphere
+
 
 class LocalDensity(BaseDensity, abc.ABC):
     """Shared by densities whose training points are on this machine."""
@@ -188,14 +226,14 @@ class LocalDensity(BaseDensity, abc.ABC):
 
     def given(self, rows):
         """Return the training points ``rows`` with their constant features."""
-        X = self.in_data_units(rows)
-        return X if self.constant is None else self.constant.complete(X)
+        apart, X = self.apart, self.in_data_units(rows)
+        return X if apart is None else apart.complete(X)
 
     @property
     def n_given(self):
         """Number of features, constant ones too."""
-        constant = self.constant
-        return self.n_features if constant is None else len(constant.is_constant)
+        apart = self.apart
+        return self.n_features if apart is None else len(apart.is_constant)
 
 
 class Density(LocalDensity):
@@ -228,7 +266,6 @@ class Density(LocalDensity):
         super().__init__(first.kernel, first.bandwidth, shape, first.points.dtype)
         self.components, self.training = components, training
         self.whitened, self.structure = whitened, structure
-        self.largest_log_det = max(component.log_det for component in components)
 
     @property
     def choices(self):
@@ -304,7 +341,7 @@ class Density(LocalDensity):
                 for i in range(0, n_queries, QUERIES_AT_ONCE)
             ]
             columns = np.vstack(batches)
-        log_density = self.finished(columns[:, 0] + self.largest_log_det, X)
+        log_density = self.finished(columns[:, 0], X)
         Diagnosing.to_data_units(columns, self.components[0].points.scale)
         return log_density, columns
 
@@ -335,9 +372,7 @@ class Density(LocalDensity):
         queries = component.points.as_queries(X)
         reduction = Gradient(component.reduction_spec(queries.dtype))
         component.reduce(reduction, queries, None, options, out=out)
-        if component.points.whitening is not None:
-            for rows in row_batches(*out.shape):
-                out[rows] = component.points.whitening.gradient(out[rows])
+        component.to_data_units(out, X)
 
     def log_sums(self, X, options, rows=slice(None)):
         """Return logs of the kernel sums over all components, of shape (n_queries,)."""
@@ -386,44 +421,49 @@ class Density(LocalDensity):
         queries = component.queries(X, leave_out)
         spec = component.reduction_spec(queries.dtype)
         reduction = Diagnosing(spec, self._n_visible(leave_out))
-        return component.reduce(reduction, queries, leave_out, options)
-
-    def _merged_diagnosis(self, X, rows, options):
-        """Return columns for a batch of queries, relative to the largest determinant."""
-        reduction, state, units = self._state(self.components[0], X, rows, options)
-        best = np.tile(units, (len(state.lowest), 1))
-        for component in self.components[1:]:
-            _, other, units = self._state(component, X, rows, options)
-            best[other.lowest < state.lowest] = units
-            state = reduction.merge(state, other)
-        # back to distances in the whitening of the component of the largest term
-        state = reduction.unscaled(state, best[:, 0], best[:, 1])
-        columns = Diagnosing.finish(reduction, state)
-        columns[:, 0] += best[:, 2]
+        columns = component.reduce(reduction, queries, leave_out, options)
+        columns[:, 0] += component.log_factors(X)
         return columns
 
-    def _state(self, component, X, rows, options):
+    def _merged_diagnosis(self, X, rows, options):
+        """Return columns for a batch of queries."""
+        own = self.queries(X, self.components[0], rows)[0]
+        factors = [component.log_factors(own) for component in self.components]
+        largest, merged, best = np.max(factors, axis=0), None, None
+        for component, log_factors in zip(self.components, factors, strict=True):
+            relative = np.broadcast_to(log_factors - largest, len(own))
+            reduction, state, units = self._state(component, X, rows, relative, options)
+            if merged is None:
+                merged, best = state, units
+            else:
+                ahead = state.lowest < merged.lowest
+                best[ahead], merged = units[ahead], reduction.merge(merged, state)
+        # back to distances in the whitening of the component of the largest term
+        state = reduction.unscaled(merged, best[:, 0], best[:, 1])
+        columns = Diagnosing.finish(reduction, state)
+        columns[:, 0] += best[:, 2] + largest
+        return columns
+
+    def _state(self, component, X, rows, log_factors, options):
         """Return the state of a component in common units, and what made them common.
 
-        The latter are a factor and an offset of squared distances, and the log
-        determinant relative to the largest.
+        The latter are a factor and an offset of squared distances, and the log factor
+        relative to the largest, for each query.
         """
         X, leave_out = self.queries(X, component, rows)
         queries = component.queries(X, leave_out)
         spec = component.reduction_spec(queries.dtype)
         reduction = PartialDiagnosing(spec, self._n_visible(leave_out))
         packed = component.reduce(reduction, queries, leave_out, options)
-        log_factor = component.log_det - self.largest_log_det
-        sq_factor, sq_offset = self.kernel.scaled_distance(
-            np.array([log_factor]), spec.bandwidth_scaled
-        )
-        units = np.array([sq_factor[0], sq_offset[0], log_factor])
-        return reduction, reduction.unpack(packed, *units[:2]), units
+        scaled = self.kernel.scaled_distance(log_factors, spec.bandwidth_scaled)
+        units = np.column_stack([*scaled, log_factors])
+        return reduction, reduction.unpack(packed, *scaled), units
 
 
 def plain_density(points, kernel, bandwidth):
     """Return the textbook's density, of one spherical kernel for all points."""
-    return Density([Component(points, kernel, bandwidth)])
+    kind = SphereComponent if kernel.on_sphere else Component
+    return Density([kind(points, kernel, bandwidth)])
 
 
 def structured_density(X, whitened, structure, kernel, bandwidth):
@@ -442,16 +482,8 @@ def structured_density(X, whitened, structure, kernel, bandwidth):
     """
     largest = max(points.log_scales().max() for points in whitened)
     scale = min(power_of_two_scale(points.Z) for points in whitened)
-    components = []
-    for own in whitened:
-        shrinkage = own.shrinkage(kernel, bandwidth, structure.preserve_variance)
-        log_det, scaled = own.whitening.log_det, (1.0, 0.0)
-        if own.scales_differ:
-            log_det = largest
-            scaled = kernel.scaled_distance(own.log_scales() - largest, bandwidth)
-        points = own.points(shrinkage, scale, scaled)
-        local_scale = own.local_scale
-        components.append(
-            Component(points, kernel, bandwidth, own.rows, log_det, local_scale)
-        )
+    preserve = structure.preserve_variance
+    components = [
+        own.component(kernel, bandwidth, preserve, largest, scale) for own in whitened
+    ]
     return Density(components, X, whitened, structure)

@@ -89,7 +89,12 @@ class Queries:
 
 
 def in_range(X: Any, density: Any) -> Queries:
-    """Return queries in data units, or None, brought into the range of a density."""
+    """Return queries in data units, or None, brought into the range of a density.
+
+    Those of a density on a sphere are brought to it.
+    """
+    if density.sphere is not None:
+        return density.sphere.queries(X)
     constant, given = density.constant, None
     if constant is not None and X is not None:
         X, given = constant.without(X), X

@@ -76,7 +76,7 @@ def with_constant(density, X, rng):
     """Return random points with the constant features of a density, if it has any."""
     constant = density.constant
     if constant is None:
-        return X
+        return X if density.sphere is None else density.sphere.complete(X)
     shape = len(X), len(constant.values)
     one = constant.density
     steps = random_steps(one.kernel, one.bandwidth, (shape[0] * shape[1], 1), rng)
@@ -87,5 +87,5 @@ def random_steps(kernel, bandwidth, shape, rng):
     """Return steps from the centre of a kernel, one a row, in the bandwidth's units."""
     steps = rng.standard_normal(size=shape)
     steps /= np.linalg.norm(steps, axis=1, keepdims=True)
-    steps *= bandwidth * kernel.radii(shape[1], shape[0], rng)[:, None]
+    steps *= kernel.lengths(shape[1], bandwidth, shape[0], rng)[:, None]
     return steps

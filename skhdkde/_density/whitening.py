@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from skhdkde._density.density import Component
+from skhdkde._pairwise import KernelGridSums
+
 
 class Whitening:
     """The linear map ``z = (x - center) L`` from data units to whitened units.
@@ -93,6 +96,29 @@ class Whitened:
     def n_features(self):
         """Number of features."""
         return len(self.whitening.center)
+
+    def component(self, kernel, bandwidth, preserve_variance, largest, scale):
+        """Return the sum over these points for a kernel and bandwidth, whitened units.
+
+        ``largest`` is the largest of the log scales of all components, and ``scale`` what
+        their coordinates are multiplied by.
+        """
+        shrinkage = self.shrinkage(kernel, bandwidth, preserve_variance)
+        log_det, scaled = self.whitening.log_det, (1.0, 0.0)
+        if self.scales_differ:
+            log_det = largest
+            scaled = kernel.scaled_distance(self.log_scales() - largest, bandwidth)
+        points = self.points(shrinkage, scale, scaled)
+        return Component(points, kernel, bandwidth, self.rows, log_det, self.local_scale)
+
+    def grid_sums(self, settings, tol, dtype, points):
+        """Return the reduction to sums for kernel settings over prepared points."""
+        log_scales = self.log_scales()
+        return KernelGridSums(settings, tol, log_scales - log_scales.max(), dtype)
+
+    def log_factors(self, X, points):
+        """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
+        return self.log_scales().max()
 
     def shrinkage(self, kernel, bandwidth, preserve_variance):
         """Return the factor ``a`` of coordinates with which the variance is preserved.

@@ -134,9 +134,11 @@ class PartialDiagnosing(Diagnosing):
         n_sums, k = len(SharesState._fields) - 2, self.neighbors.k
         nearest_sq, nearest_weights = np.split(packed[:, n_sums:], [k], axis=1)
         state = SharesState._make([*packed.T[:n_sums], nearest_sq, nearest_weights])
+        of_rows = (np.reshape(value, (-1, 1)) for value in (sq_factor, sq_offset))
+        factor, offset = of_rows
         return state._replace(
             lowest=state.lowest * sq_factor + sq_offset,
-            nearest_sq=nearest_sq * sq_factor + sq_offset,
+            nearest_sq=nearest_sq * factor + offset,
         )
 
     def unscaled(self, state: SharesState, sq_factor, sq_offset) -> SharesState:

@@ -30,10 +30,29 @@ from skhdkde._kernels.bessel import (
 )
 from skhdkde._kernels.compact import SHARP_CURVE, Cosine, Epanechnikov, Linear, Tophat
 from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
+from skhdkde._kernels.on_sphere import (
+    SphereCosine,
+    SphereEpanechnikov,
+    SphereExponential,
+    SphereLinear,
+    SphereStudent,
+    SphereTophat,
+    VonMisesFisher,
+)
+from skhdkde._kernels.projected import Projected
 from skhdkde._kernels.student import Student
 
 _PLAIN = Gaussian(), Tophat(), Epanechnikov(), Exponential(), Linear(), Cosine()
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _PLAIN}
+_ON_SPHERE = (
+    VonMisesFisher(),
+    SphereTophat(),
+    SphereEpanechnikov(),
+    SphereExponential(),
+    SphereLinear(),
+    SphereCosine(),
+)
+SPHERE_KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _ON_SPHERE}
 KERNEL_NAMES = (*KERNELS, "student")
 # Degrees of freedom from which the t distribution is Gaussian to (d + r^2)^2 / 4e60 nats;
 # times the square of a bandwidth they must not leave the range of float64.
@@ -47,3 +66,10 @@ def make_kernel(name: str, n_features: int, degrees_of_freedom: float = np.inf) 
     if degrees_of_freedom > GAUSSIAN_DEGREES:
         return KERNELS["gaussian"]
     return Student(degrees_of_freedom, n_features)
+
+
+def restricted(kernel: Kernel, n_features: int) -> Kernel:
+    """Return the kernel restricted to the unit sphere in a space of ``n_features``."""
+    if kernel.name == "student":
+        return SphereStudent(kernel.degrees_of_freedom, n_features)
+    return SPHERE_KERNELS[kernel.name]

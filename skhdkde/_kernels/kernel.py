@@ -33,6 +33,7 @@ class Kernel(abc.ABC):
     # values at h / squaring_ratio are the squares of those at h: grids are cheap
     squaring_ratio: float | None = None
     degrees_of_freedom = np.inf
+    on_sphere = False  # it is normalised over the unit sphere, not over space
 
     @property
     def growth(self) -> int:
@@ -42,6 +43,25 @@ class Kernel(abc.ABC):
     def log_volume(self, n_features: int, h: Any) -> Any:
         """Return the log of the integral of ``k(r / h)`` over all space."""
         return self.log_normalizer(n_features) + n_features * np.log(h)
+
+    def largest_bandwidth(self, n_features: int) -> float:
+        """Return the bandwidth beyond which kernels are no wider; infinite in space."""
+        return np.inf
+
+    def bandwidth_at(self, mean_sq: float, n_features: int) -> float:
+        """Return the bandwidth of a mean squared distance to the nearest point.
+
+        The kernel's variance is that mean for each feature.
+        """
+        return float(np.sqrt(mean_sq / n_features / self.variance(n_features)))
+
+    def log_profile(self, sq: FloatArray, h: float) -> FloatArray:
+        """Return ``log k(r / h)`` at squared distances, (n,)."""
+        energy = self.energy(sq[:, None].copy())
+        lowest = energy[:, 0].copy()
+        values = self.values(self.shift(energy, lowest), h, energy, lowest)[:, 0]
+        with np.errstate(divide="ignore"):
+            return np.log(values) + self.log_peak(lowest, np.array([h]))[:, 0]
 
     @abc.abstractmethod
     def log_normalizer(self, n_features: int) -> float:
@@ -93,6 +113,10 @@ class Kernel(abc.ABC):
     @abc.abstractmethod
     def radii(self, n_features: int, size: int, rng: Any) -> FloatArray:
         """Return radii of random draws at ``h = 1``, of shape (size,)."""
+
+    def lengths(self, n_features: int, h: float, size: int, rng: Any) -> FloatArray:
+        """Return lengths of random steps from the centre of a kernel, (size,)."""
+        return h * self.radii(n_features, size, rng)
 
     @abc.abstractmethod
     def reach(self, nearest_sq: FloatArray, margin: float, h: float) -> FloatArray:

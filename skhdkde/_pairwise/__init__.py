@@ -20,7 +20,7 @@ into its state, which merges with that of other tiles; (5) states are finished a
 Log densities of float64 data are precise to 1e-8 nats, those of float32 data to 1e-3, or
 to the rounding of the result where that is more: the ``tol`` of a reduction.
 
-=============  =========================================================================
+================  ======================================================================
 backends       options of a pass, the choice of a backend, the loop over tiles
 torch_backend  tiles by torch
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
@@ -28,6 +28,7 @@ keops_backend  a formula for each reduction; `keops_runtime` compiles and runs t
 points         training points and queries, in scaled units
 tiles          tiles, bounds on their rounding errors, and mending
 matrix_points  points with a matrix each, and tiles of distances in these metrics
+projected_points  points with kernels projected to the unit sphere, and their tiles
 reductions     reductions; `kernel_grid`, for many settings of a kernel at once
 log_sums       kernel sums over distances that are given
 =============  =========================================================================
@@ -51,6 +52,7 @@ from skhdkde._pairwise.points import (
     sorting_keys,
     useful_center,
 )
+from skhdkde._pairwise.projected_points import ProjectedGridSums, ProjectedPoints
 from skhdkde._pairwise.reductions import (
     NEIGHBOR_TOL,
     Gradient,

@@ -112,7 +112,8 @@ def reduce_pairs(
         Queries in scaled units, which can be sliced by rows: a slice of ``points.exact``,
         or what ``points.as_queries`` returns.
     options : ComputeOptions
-        With the backend resolved. Points with tiles of their own are visited by numpy.
+        With the backend resolved. Points with tiles of their own are visited by numpy,
+        or by torch if that can make them.
     leave_out : ndarray of int of shape (n_queries,) or (n_queries, n), default=None
         Index of the training point to leave out for each query, or of several (not by
         "keops"); negative ones stand for none.
@@ -122,7 +123,9 @@ def reduce_pairs(
     if out is None:
         out = np.empty((len(queries), reduction.width))
     visit = functools.partial(visit_pairs, _numpy_device)
-    if options.backend != "numpy" and points.tile_class is None:
+    own = points.tile_class
+    able = own is None or (options.backend == "torch" and own.by_torch)
+    if options.backend != "numpy" and able:
         name = f"skhdkde._pairwise.{options.backend}_backend"
         visit = importlib.import_module(name).visit_pairs
     visit(reduction, queries, points, options, leave_out, out)
@@ -195,6 +198,7 @@ def _visit(reduction, queries, points, cols, device, check):
             if not sharp:
                 mend(tile, reduction, nearest_sq)
                 np.minimum(nearest_sq, tile.nearest_sq, out=nearest_sq)
+            tile.transform()
             updated = reduction.update(state, tile)
         state = updated
     return state
@@ -213,10 +217,11 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
     """Return the dtype of the tiles: the reduction's, else that of queries and points.
 
     float64 where bandwidths or weights are beyond the range of float32, and for points
-    with tiles of their own.
+    whose tiles are.
     """
-    tiny = reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if tiny or points.smallest_weight < SMALLEST_WEIGHT or points.tile_class is not None:
+    wide = points.tile_class is not None and points.tile_class.wide
+    wide |= reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
+    if wide or points.smallest_weight < SMALLEST_WEIGHT:
         return np.dtype(np.float64)
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 

@@ -56,10 +56,7 @@ class KernelGridSums(RelativeSums):
         lowest, sums = np.empty_like(state[0]), np.empty_like(state[1])
         for g, setting in enumerate(self.settings):
             kernel, h = setting.kernel, setting.bandwidth_scaled
-            sq = tile.shrunk_sq(setting.shrinkage)
-            if tile.points.sq_factor is not None:
-                assert self.log_factors is not None
-                sq = tile.scaled_sq(sq, *kernel.scaled_distance(self.log_factors, h))
+            sq = self._distances(tile, setting)
             nearest_sq = to_host(namespace(sq).amin(sq, 1)).astype(np.float64)
             lowest[:, g] = np.minimum(state[0][:, g], kernel.energy(nearest_sq))
             reference = finite_or_zero(lowest[:, g])
@@ -69,6 +66,15 @@ class KernelGridSums(RelativeSums):
         if state[1].any():  # not the first tile
             sums += state[1] * self._factors(lowest, state[0])
         return lowest, sums
+
+    def _distances(self, tile, setting):
+        """Return squared distances to the shrunk points, or what stands for them."""
+        kernel, h = setting.kernel, setting.bandwidth_scaled
+        sq = tile.shrunk_sq(setting.shrinkage)
+        if tile.points.sq_factor is not None:
+            assert self.log_factors is not None
+            sq = tile.scaled_sq(sq, *kernel.scaled_distance(self.log_factors, h))
+        return sq
 
     def _log_peaks(self, lowest):
         peaks = np.empty_like(lowest)

@@ -22,7 +22,7 @@ from skhdkde._utils.typing import Device, FloatArray, IntArray, Rows
 class MatrixTile(Tile):
     """Squared distances ``sq`` to points with matrices, float64, made when asked for."""
 
-    sharp = True
+    sharp, wide, by_torch = True, True, False
     points: MatrixPoints
 
     def __init__(self, queries: QueryBlock, points: MatrixPoints, cols, device: Device):

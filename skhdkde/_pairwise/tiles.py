@@ -37,6 +37,8 @@ class Tile:
     """
 
     sharp = False  # whether no tile needs mending
+    # whether tiles are always float64, and whether torch can make them
+    wide, by_torch = False, True
 
     def __init__(self, queries: QueryBlock, points: TrainingPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
@@ -48,6 +50,9 @@ class Tile:
         queries.exclude(self.sq, cols, np.inf)
         nearest_sq = namespace(self.sq).amin(self.sq, 1)
         self.nearest_sq = to_host(nearest_sq).astype(np.float64)
+
+    def transform(self) -> None:
+        """Turn squared distances, once mended, into what kernels take: here the same."""
 
     def rows(self, rows: IntArray) -> FloatArray:
         """Return some rows of ``sq``, copied to the host."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from skhdkde._density import MixtureSpec, PooledSpec, standardizing, whiten_components
 from skhdkde._maps import fit_maps
-from skhdkde._pairwise import KernelGridSums, KernelSetting, KSmallest, reduce_pairs
+from skhdkde._pairwise import KernelSetting, KSmallest, reduce_pairs
 from skhdkde._selection.rules import FLOAT64_BELOW, N_PILOT
 from skhdkde._utils.moments import Moments
 from skhdkde._utils.random import sampling_ranks
@@ -283,10 +283,10 @@ class BaseHeldOut(abc.ABC):
 
     def largest_bandwidth(self, kernel):
         """Return the largest bandwidth that all folds allow, in whitened units."""
-        return min(
-            self.structure.largest_bandwidth(kernel, of_fold[0])
-            for of_fold in self.components
-        )
+        largest = [
+            self.structure.largest_bandwidth(kernel, f[0]) for f in self.components
+        ]
+        return min(*largest, kernel.largest_bandwidth(self.n_features))
 
     def bandwidth_range(self, kernel):
         """Return bandwidths between which the best is sought, in whitened units."""
@@ -323,7 +323,7 @@ class HeldOut(BaseHeldOut):
         self.folds, self.options = folds, folds.options
         self.dtype: np.dtype = np.dtype(np.float64)
         everyone = [c for of_fold in self.components for c in of_fold]
-        if self._is_sharp_in_float32(max(np.abs(c.Z).max() for c in everyone)):
+        if self._is_sharp_in_float32(max(c.largest_entry() for c in everyone)):
             self.dtype = np.dtype(np.float32)
             self.components = [[c.as_float32() for c in f] for f in self.components]
         self._points = {}
@@ -358,14 +358,12 @@ class HeldOut(BaseHeldOut):
 
     def _of_component(self, X, component, trials):
         """Return logs of kernel sums over one component, (n_queries, n_trials)."""
-        points, log_scales = self._points_of(component), component.log_scales()
-        largest = log_scales.max()
+        points = self._points_of(component)
         settings = self.settings(trials, component, points.scale)
-        reduction = KernelGridSums(
-            settings, HELD_OUT_TOL, log_scales - largest, self.dtype
-        )
+        reduction = component.grid_sums(settings, HELD_OUT_TOL, self.dtype, points)
         queries = points.as_queries(X)
-        return largest + reduce_pairs(reduction, queries, points, self.options)
+        log_sums = reduce_pairs(reduction, queries, points, self.options)
+        return log_sums + component.log_factors(X, points)
 
     def _nearest_sq(self):
         nearest = []

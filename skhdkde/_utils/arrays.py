@@ -126,6 +126,16 @@ def row_batches(n_rows: int, n_features: int, size: int = BLOCK_SIZE) -> list[sl
     return slices(n_rows, max(1, size // max(n_features, 1)))
 
 
+def unit_rows(X: FloatArray) -> FloatArray:
+    """Return rows divided by their norms."""
+    return X / np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]
+
+
+def tangent(vectors: FloatArray, X: FloatArray) -> FloatArray:
+    """Return vectors without their components along unit vectors, row by row."""
+    return vectors - np.einsum("ij,ij->i", vectors, X)[:, None] * X
+
+
 def weighted_mean(values: FloatArray, weights: FloatArray) -> tuple:
     """Return the weighted mean of the rows of ``values`` and its standard error.
 

@@ -1,0 +1,192 @@
+"""The unit sphere as the space of a density: rows of norm 1.
+
+Features that are constant in the training points put these on a smaller sphere, in the
+space of the others. The density is one on that sphere: rows are taken without these
+features and divided by its radius.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skhdkde._density.constant_features import (
+    find_constant_features,
+    without_columns,
+)
+from skhdkde._utils.arrays import row_batches, unit_rows
+from skhdkde._utils.typing import FloatArray
+from skhdkde._utils.warnings import warn_user
+
+# Error of the norm of a row that counts as one.
+NORM_TOL = 1e-3
+# Columns that a message shows.
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class UnitSphere:
+    """The unit sphere, or a smaller one in it.
+
+    Parameters
+    ----------
+    is_constant : ndarray of bool of shape (n_features,)
+        Features that do not vary in the training points.
+    values : ndarray of shape (n_constant,)
+        What these are.
+    """
+
+    is_constant: np.ndarray
+    values: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray) -> UnitSphere:
+        """Return the sphere that points of unit norm are on."""
+        found = find_constant_features(X)
+        if found is None:
+            return cls(np.zeros(X.shape[1], dtype=bool), np.empty(0))
+        return cls(found.is_constant, found.values)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The constant features."""
+        return np.flatnonzero(self.is_constant)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of the space around the sphere, without constant ones."""
+        return int(np.count_nonzero(~self.is_constant))
+
+    @property
+    def radius(self) -> float:
+        """Radius of the sphere in data units."""
+        return float(np.sqrt(1.0 - min(self.values @ self.values, 1.0)))
+
+    @property
+    def log_scale(self) -> float:
+        """Log of the surface measure of this sphere over that of the unit one."""
+        return (self.n_features - 1) * np.log(self.radius)
+
+    def check(self) -> None:
+        """Raise ValueError if there is nothing for a density to be on."""
+        if self.n_features < 2:
+            raise ValueError(
+                "support='sphere' needs at least two features of X that vary, got "
+                f"{self.n_features} of {len(self.is_constant)}."
+            )
+
+    def warn(self, names: Any) -> None:
+        """Warn of constant features, by columns and names if there are any."""
+        columns = self.columns
+        if not len(columns):
+            return
+        shown = ", ".join(
+            str(k) if names is None else f"{k} ({names[k]!r})"
+            for k in columns[:SHOWN].tolist()
+        )
+        more = len(columns) - SHOWN
+        dots = f" and {more} more" if more > 0 else ""
+        noun = "feature" if len(columns) == 1 else "features"
+        warn_user(
+            f"X has {len(columns)} constant {noun} of {len(self.is_constant)}: column"
+            f"{'s' * (len(columns) > 1)} {shown}{dots}. X is on a smaller sphere, of "
+            f"radius {self.radius:.6g} in the space of the other {self.n_features}, and "
+            "the density is one with respect to the surface measure of that: it does not "
+            "see these features."
+        )
+
+    def points(self, X: FloatArray) -> FloatArray:
+        """Return rows without constant features, of norm 1, in the dtype of X."""
+        out = np.empty((len(X), self.n_features), dtype=X.dtype)
+        for rows in row_batches(*X.shape):
+            kept = without_columns(np.asarray(X[rows]), self.is_constant)
+            out[rows] = unit_rows(kept.astype(np.float64))
+        return out
+
+    def complete(self, X: FloatArray) -> FloatArray:
+        """Return points of this sphere with all features."""
+        if not len(self.values):
+            return X
+        out = np.empty((len(X), len(self.is_constant)), X.dtype)
+        out[:, self.is_constant] = self.values
+        out[:, ~self.is_constant] = X * self.radius
+        return out
+
+    def queries(self, X: Any) -> QueriesOnSphere:
+        """Return queries in data units, or None, as those of the density.
+
+        Raises
+        ------
+        ValueError
+            If a row is not of unit norm.
+        """
+        if X is None:
+            return QueriesOnSphere(None, self)
+        check_unit_rows(X)
+        self._check_constant(X)
+        return QueriesOnSphere(self.points(X), self)
+
+    def _check_constant(self, X):
+        """Warn of rows that are not where the constant features are."""
+        if not len(self.values) or not len(X):
+            return
+        steps = np.abs(np.asarray(X)[:, self.is_constant] - self.values)
+        away = np.sqrt(np.square(steps).sum(axis=1))
+        row = int(np.argmax(away))
+        if away[row] > NORM_TOL:
+            column = int(self.columns[np.argmax(steps[row])])
+            warn_user(
+                f"{np.count_nonzero(away > NORM_TOL)} of {len(X)} rows of X differ from "
+                f"the training points in features that are constant there, row {row} by "
+                f"{steps[row].max():.3g} in column {column}. Log densities do not see "
+                "these features."
+            )
+
+
+@dataclass(frozen=True)
+class QueriesOnSphere:
+    """Queries of a density on a sphere, and results in data units.
+
+    It has the methods of ``Queries`` in ``far_queries``: none is far.
+    """
+
+    X: FloatArray | None
+    sphere: UnitSphere
+
+    def log_density(self, values):
+        """Return log densities with respect to surface measure."""
+        return (values - self.sphere.log_scale).astype(values.dtype, copy=False)
+
+    def errors(self, values):
+        """Return errors of log densities."""
+        return values
+
+    def gradient(self, values):
+        """Return gradients per data unit, of all features."""
+        if not len(self.sphere.values):
+            return values
+        out = np.zeros((len(values), len(self.sphere.is_constant)), values.dtype)
+        out[:, ~self.sphere.is_constant] = values / self.sphere.radius
+        return out
+
+    def diagnosis(self, columns):
+        """Return columns of ``Diagnosing``."""
+        return columns
+
+
+def check_unit_rows(X: Any) -> None:
+    """Raise ValueError, which names the row, unless all rows are of norm 1."""
+    for rows in row_batches(*X.shape):
+        block = np.asarray(X[rows], dtype=np.float64)
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block))
+        wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_TOL))
+        if len(wrong):
+            norm = norms[wrong[0]]
+            zero = " A row of zeros has no direction: leave it out." * bool(norm == 0.0)
+            raise ValueError(
+                f"support='sphere' needs rows of X of unit norm, row "
+                f"{rows.start + wrong[0]} has norm {norm:.4g}: divide each row by its "
+                f"norm, as sklearn.preprocessing.normalize does.{zero}"
+            )

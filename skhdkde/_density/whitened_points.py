@@ -1,0 +1,139 @@
+"""Training points in the coordinates of one whitening.
+
+All points are one component, or each goes with a component of a mixture. In whitened
+coordinates every kernel is spherical. The density is the sum over the components.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from skhdkde._density.whitening import Whitened, Whitening
+from skhdkde._pairwise import (
+    KSmallest,
+    Nearest,
+    TrainingPoints,
+    distinct_rows,
+    indistinct_sq,
+    reduce_pairs,
+)
+
+# Relative error of the distances that local scales are made of.
+SCALE_TOL = 1e-4
+
+
+@dataclass(frozen=True)
+class WhitenedPoints(Whitened):
+    """The training points of one component, in whitened coordinates."""
+
+    whitening: Whitening
+    rows: np.ndarray  # which of the training points they are
+    Z: np.ndarray  # (n_points, n_features), their coordinates, in the dtype of X
+    weights: np.ndarray | None  # (n_points,), relative to the largest of all components
+    # standard deviation of a coordinate that preserving the variance refers to
+    spread: float
+    # (n_points,), factors of the bandwidth, of root mean square 1
+    local_scale: np.ndarray | None = None
+
+    def adapted(self, k, options):
+        """Return the points with scales by the distance to the ``k``-th neighbour."""
+        return dataclasses.replace(self, local_scale=self._local_scale(k, options))
+
+    def _local_scale(self, k, options):
+        k = min(k, len(self.Z) - 1)
+        if k < 1:
+            return np.ones(len(self.Z))
+        points = TrainingPoints(self.Z)
+        sq = _kth_neighbor_sq(points, k, options)
+        # rows equal in X need not be equal to the last bit in whitened coordinates
+        apart = sq > indistinct_sq(points.largest_norm, points.dtype)
+        if not apart.any():
+            return np.ones(len(self.Z))
+        sq = np.maximum(sq, sq[apart].min())
+        return np.sqrt(sq / np.average(sq, weights=self.weights))
+
+    def precisions(self):
+        """Return the diagonal of the precision matrix at ``h = 1``, (n_features,)."""
+        linear = self.whitening.linear
+        return linear**2 if linear.ndim == 1 else np.square(linear).sum(axis=1)
+
+    def log_scales(self):
+        """Return logs of what each point's density is multiplied by, (n_points,).
+
+        These are the determinant of the whitening and the local scale, without the
+        bandwidth.
+        """
+        if self.local_scale is None:
+            return np.full(len(self.Z), self.whitening.log_det)
+        return self.whitening.log_det - self.Z.shape[1] * np.log(self.local_scale)
+
+    def as_float32(self):
+        """Return the points with coordinates rounded to float32."""
+        return dataclasses.replace(self, Z=self.Z.astype(np.float32, copy=False))
+
+    def largest_entry(self):
+        """Return the largest coordinate of a point or of a query that is one."""
+        return np.abs(self.Z).max()
+
+    def points(self, shrinkage=1.0, scale=None, scaled_distance=(1.0, 0.0)):
+        """Return the points ready for products.
+
+        Parameters
+        ----------
+        shrinkage : float, default=1.0
+            Factor of the coordinates.
+        scale : float, default=None
+            Of the points; None to find it.
+        scaled_distance : tuple, default=(1.0, 0.0)
+            What ``Kernel.scaled_distance`` returned, for points with local scales.
+        """
+        Z = self.Z
+        if shrinkage != 1.0:
+            Z = (shrinkage * Z).astype(Z.dtype, copy=False)
+        sq_factor = sq_offset = None
+        if self.local_scale is not None:
+            sq_factor = self.local_scale**-2.0 * scaled_distance[0]
+            sq_offset = np.zeros(len(Z)) + scaled_distance[1]
+        return TrainingPoints(
+            Z,
+            self.weights,
+            whitening=self.whitening,
+            sq_factor=sq_factor,
+            sq_offset=sq_offset,
+            scale=scale,
+        )
+
+
+def _kth_neighbor_sq(points, k, options):
+    """Return squared distances of points to their ``k``-th neighbour, in scaled units.
+
+    Duplicates are neighbours at distance 0. Each distinct point is compared once to each
+    other, and its neighbours count as often as they occur.
+    """
+    first, group = distinct_rows(points)
+    if len(first) == len(group):
+        queries = points.rows_as_queries(group)
+        reduction = KSmallest(k, SCALE_TOL)
+        return reduce_pairs(reduction, queries, points, options, leave_out=group)[:, -1]
+    counts = np.bincount(group)
+    sq, rows = np.zeros(len(first)), np.flatnonzero(counts <= k)
+    if not len(rows):
+        return sq[group]
+    distinct = points.subset(first)
+    n_neighbors = min(k, len(first) - 1)
+    found = reduce_pairs(
+        Nearest(n_neighbors, SCALE_TOL),
+        distinct.rows_as_queries(rows),
+        distinct,
+        options,
+        leave_out=rows,
+    )
+    ids = found[:, n_neighbors:].astype(int)
+    # the first at which so many are reached, with a point's own duplicates
+    reached = np.cumsum(counts[ids], axis=1) + (counts[rows] - 1)[:, None] >= k
+    column = np.argmax(reached, axis=1)
+    sq[rows] = found[np.arange(len(rows)), column]
+    return sq[group]

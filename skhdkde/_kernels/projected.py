@@ -1,0 +1,298 @@
+"""Kernels of the space around a sphere, projected to it along rays from its centre.
+
+If ``z`` follows a density ``f`` in the space, ``z / |z|`` has on the unit sphere the
+density ``int_0^inf f(r x) r^(d-1) dr`` with respect to surface measure. For one kernel
+about ``c`` it depends on ``c`` by ``|c|`` and ``x.c`` alone, and has no closed form. What
+is used is Laplace's method in ``log r``, about the radius where the integrand is
+largest, times a correction that depends on the curvature there alone. The correction is
+made from exact integrals; with it values are right to 1e-9 nats.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from scipy.interpolate import CubicSpline
+
+from skhdkde._kernels.integrals import log_integral
+from skhdkde._kernels.kernel import Gaussian, Kernel
+from skhdkde._kernels.student import SERIES_FROM
+from skhdkde._utils.arrays import namespace
+from skhdkde._utils.typing import AnyTile, FloatArray
+
+# Error of the correction in nats, degree of a polynomial that costs less than a table,
+# and size of the table.
+TOL, LARGEST_DEGREE, TABLE_SIZE = 1e-9, 16, 2**16
+# Directions at which the correction is computed, by the arsinh of their cotangent.
+N_NODES, FARTHEST_NODE = 640, 12.0
+# Logs of radii beyond which only the leading power is left.
+LARGEST_LOG = 150.0
+# Where half a coefficient of a quadratic is less than this share of the root of its
+# discriminant, the larger solution is made from the smaller one.
+BEHIND = -0.6
+
+
+class Projected(Gaussian):
+    """A Gaussian or Student kernel projected to the unit sphere.
+
+    It takes *energies* for squared distances: ``2 h^2`` times what a log value is below
+    that of a typical pair at the same place, so that values are those of a Gaussian.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        "gaussian" or "student", in the space around the sphere.
+    n_features : int
+        Dimension of that space.
+    """
+
+    affine = False
+
+    def __init__(self, kernel: Kernel, n_features: int):
+        self.kernel, self.n_features = kernel, n_features
+        self.name = kernel.name
+        self.degrees_of_freedom = kernel.degrees_of_freedom
+        nu, d = self.degrees_of_freedom, n_features
+        # what decides whether float32 is enough; and the least curvature
+        self.exponent = float(d)
+        self.least_curvature = _least_curvature(d, nu)
+
+    def log_normalizer(self, n_features):
+        return self.kernel.log_normalizer(n_features)
+
+    def variance(self, n_features):
+        return self.kernel.variance(n_features)
+
+    def radii(self, n_features, size, rng):
+        return self.kernel.radii(n_features, size, rng)
+
+    def reach(self, nearest_sq, margin, h):
+        return np.full_like(nearest_sq, np.inf)
+
+    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
+        return np.ones(sq.shape, dtype=bool)
+
+    @property
+    def raised(self) -> Projected:
+        """The kernel with one more power of the radius in the integrand."""
+        nu = self.degrees_of_freedom
+        kernel = self.kernel
+        if np.isfinite(nu):
+            kernel = type(kernel)(nu + 1.0, self.n_features + 1)
+        return Projected(kernel, self.n_features + 1)
+
+    def log_values(self, sq: AnyTile, gap: AnyTile, radius: float, h: Any) -> AnyTile:
+        """Return logs of ``int r^(d-1) k(|r x - c| / h) dr``, less ``d log radius``.
+
+        Parameters
+        ----------
+        sq : array
+            Squared distances ``|radius x - c|^2`` for unit vectors ``x``.
+        gap : array
+            ``radius - x.c``; both so that pairs that are near lose no digits.
+        radius, h : float or array
+        """
+        xp = namespace(sq)
+        best = self._best_radius(sq, gap, radius, h)
+        step = best - radius
+        distance_sq = step * (step + 2.0 * gap)
+        distance_sq += sq
+        best /= radius
+        logs = xp.log(best)
+        logs *= self.n_features
+        best *= best
+        if np.isinf(self.degrees_of_freedom):
+            rate = (radius / h) ** 2
+            curvature = best * rate
+            curvature += self.n_features
+            distance_sq *= 0.5 / h**2
+            logs -= distance_sq
+        else:
+            curvature = self._add_tail(logs, best, distance_sq, radius, h)
+        return self._finish(logs, curvature)
+
+    def _add_tail(self, logs, best_sq, distance_sq, radius, h):
+        """Add logs of a Student kernel to ``logs``; return curvatures."""
+        nu, d = self.degrees_of_freedom, self.n_features
+        xp, core_sq = namespace(logs), nu * h**2
+        distance_sq /= core_sq
+        curvature = best_sq * ((nu + d) * radius**2 / core_sq)
+        curvature /= 1.0 + distance_sq
+        curvature += d * (nu - d) / (nu + d)
+        grown = distance_sq
+        if 0.5 * (nu + d) < SERIES_FROM:
+            grown += 1.0
+            grown = xp.log(grown)
+        else:
+            grown = xp.log1p(grown)
+        grown *= 0.5 * (nu + d)
+        logs -= grown
+        return curvature
+
+    def _finish(self, logs, curvature):
+        """Return logs with the width of the peak, and the correction."""
+        xp = namespace(logs)
+        share = self.least_curvature / curvature
+        curvature *= 0.5 / np.pi
+        width = xp.log(curvature)
+        width *= 0.5
+        logs -= width
+        logs += self.correction(share)
+        return logs
+
+    def _best_radius(self, sq, gap, radius, h):
+        """Return the radius at which the integrand in ``log r`` is largest."""
+        xp, nu, d = namespace(sq), self.degrees_of_freedom, self.n_features
+        inner = radius - gap
+        if np.isinf(nu):
+            half, product = 0.5 * inner, d * h**2
+        else:
+            half = inner * (0.5 * (nu - d) / nu)
+            center_sq = sq - radius**2 + 2.0 * radius * inner
+            product = (center_sq + nu * h**2) * (d / nu)
+        root = half * half
+        root += product
+        root = xp.sqrt(root)
+        # the product of both solutions is known: no digits cancel
+        behind = half < BEHIND * root
+        best = root + half
+        if behind.any():
+            best = xp.where(behind, product / (root - half), best)
+        return best
+
+    @functools.cached_property
+    def correction(self) -> Correction:
+        """What exact integrals add to Laplace's method."""
+        return _correction(self.n_features, self.degrees_of_freedom)
+
+    def typical(self, radius: float, h: float) -> float:
+        """Return the log value for ``|c| = radius`` in the direction of ``c``."""
+        zero = np.zeros((1, 1))
+        return float(self.log_values(zero, zero.copy(), radius, h)[0, 0])
+
+    def slopes_of(self, sq: AnyTile, gap: AnyTile, radius: float, h: Any) -> AnyTile:
+        """Return ``radius h^2`` times the derivatives of log values by ``x.c``, over it.
+
+        In units of ``radius^2``: 1 where the integrand is about ``radius``.
+        """
+        nu, raised = self.degrees_of_freedom, self.raised
+        own = self.log_values(sq, gap.copy(), radius, h)
+        if np.isinf(nu):
+            more = raised.log_values(sq, gap.copy(), radius, h)
+            factor = 1.0
+        else:
+            narrower = h * np.sqrt(nu / (nu + 1.0))
+            more = raised.log_values(sq, gap.copy(), radius, narrower)
+            factor = (nu + self.n_features) / nu
+        return factor * namespace(sq).exp(more - own)
+
+
+class Correction:
+    """A function of the share of the least curvature, between 0 and 1.
+
+    It is a polynomial where one of low degree is good enough, and else interpolated in
+    the root of the share.
+
+    Parameters
+    ----------
+    shares, values : ndarray of shape (n_nodes,)
+        Shares, ascending, and the logs there.
+    """
+
+    def __init__(self, shares: FloatArray, values: FloatArray):
+        self._table, self._coefficients = None, None
+        for degree in range(1, LARGEST_DEGREE + 1):
+            fitted = chebyshev.chebfit(2.0 * shares - 1.0, values, degree)
+            error = chebyshev.chebval(2.0 * shares - 1.0, fitted) - values
+            if np.abs(error).max() <= TOL:
+                self._coefficients = chebyshev.cheb2poly(fitted).tolist()
+                return
+        spline = CubicSpline(np.sqrt(shares), values)
+        self._table = spline(np.linspace(0.0, 1.0, TABLE_SIZE))
+
+    def __call__(self, share: AnyTile) -> AnyTile:
+        if self._coefficients is None:
+            return self._interpolated(share)
+        share *= 2.0
+        share -= 1.0
+        total = share * self._coefficients[-1]
+        for c in self._coefficients[-2:0:-1]:
+            total += c
+            total *= share
+        total += self._coefficients[0]
+        return total
+
+    def _interpolated(self, share):
+        xp = namespace(share)
+        place = xp.sqrt(share) * (TABLE_SIZE - 1)
+        table = self._table
+        if xp is np:
+            left = np.minimum(place.astype(np.int64), TABLE_SIZE - 2)
+        else:
+            table = xp.as_tensor(table, dtype=share.dtype, device=share.device)
+            left = xp.clip(place.long(), None, TABLE_SIZE - 2)
+        low = table[left]
+        return low + (place - left) * (table[left + 1] - low)
+
+
+@functools.lru_cache(maxsize=64)
+def _correction(n_features: int, nu: float) -> Correction:
+    """Return the correction for a number of features and of degrees of freedom."""
+    shares, values = np.empty((2, N_NODES))
+    for k, v in enumerate(np.linspace(FARTHEST_NODE, -FARTHEST_NODE, N_NODES)):
+        if np.isinf(nu):
+            curvature, log_integrand = _gaussian_integrand(v, n_features)
+        else:
+            curvature, log_integrand = _student_integrand(v, n_features, nu)
+        width, tail = 60.0 / np.sqrt(curvature), 0.0 if np.isinf(nu) else 60.0 / nu
+        exact = log_integral(log_integrand, -width - 60.0 / n_features, width + tail)
+        shares[k] = _least_curvature(n_features, nu) / curvature
+        values[k] = exact - 0.5 * np.log(2.0 * np.pi / curvature)
+    return Correction(shares, values)
+
+
+def _least_curvature(n_features, nu):
+    """Return what the curvature tends to for centres opposite of the query."""
+    return float(n_features if np.isinf(nu) else n_features * nu / (n_features + nu))
+
+
+def _gaussian_integrand(v, d):
+    """Return the curvature at its peak of a log integrand, and this relative to it.
+
+    It is by the log of the radius, relative to the best. The inner product of query and
+    centre is ``2 sqrt(d) sinh(v)`` at ``h = 1``, the best radius ``sqrt(d) exp(v)``.
+    """
+    best_sq = d * np.exp(2.0 * v)
+
+    def log_integrand(t):
+        step = np.expm1(np.minimum(t, LARGEST_LOG))
+        return d * (t - step) - 0.5 * best_sq * step**2
+
+    return d + best_sq, log_integrand
+
+
+def _student_integrand(v, d, nu):
+    """Return the curvature at its peak of a log integrand, and this relative to it.
+
+    In units in which the centre is a distance ``sinh(v)`` along the query, and the square
+    of that across it plus ``nu h^2`` is 1.
+    """
+    w, ratio = np.sinh(v), nu / d
+    along, product = 0.5 * (1.0 + ratio) * w, np.sqrt(ratio)
+    root = np.hypot(along, product)
+    ahead = 1.0 / (root + along) if w > 0.0 else (root - along) / ratio
+    best, core_sq = w + ahead, 1.0 + ahead**2
+    if w < 0.0:
+        best = (1.0 + ahead**2) / ((1.0 + ratio) * ahead)
+    curvature = (nu + d) * best**2 / core_sq + d * (nu - d) / (nu + d)
+
+    def log_integrand(t):
+        near = np.minimum(t, LARGEST_LOG)
+        step = best * np.expm1(near)
+        grown = np.log1p(step * (2.0 * ahead + step) / core_sq) + 2.0 * (t - near)
+        return d * t - 0.5 * (nu + d) * grown
+
+    return curvature, log_integrand
