@@ -1,4 +1,4 @@
-"""The regimes of a kernel density estimate in large dimension, for Gaussian data.
+"""The regimes of a kernel density estimate in large dimension, and where they meet.
 
 With ``n`` points in ``d`` dimensions and ``alpha = log(n) / d`` held fixed, the
 estimate at a point is the partition function of a random energy model: the
@@ -16,8 +16,10 @@ index, which is 1 at ``h_g`` and 2 at ``h_clt``. With the Gaussian kernel it is
 ``(h / h_g)^2``.
 
 All formulas are limits ``d -> infinity`` at fixed ``alpha``. At finite ``d``
-thresholds lie higher, by 7 to 13 % for 20 to 100 features, and the transitions are
-rounded. :meth:`skhdkde.HighDimKernelDensity.diagnose` measures the regimes from data.
+thresholds lie higher, by 7 to 14 % for 20 to 100 features, and the transitions are
+rounded. :func:`gaussian_thresholds` is for Gaussian data, :func:`sphere_thresholds` for
+unit vectors. :meth:`skhdkde.HighDimKernelDensity.diagnose` measures the regimes from
+data.
 
 References
 ----------
@@ -27,7 +29,7 @@ References
 
 import math
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -38,9 +40,11 @@ from scipy.special import expit, log_expit
 __all__ = [
     "REGIMES",
     "GaussianThresholds",
+    "SphereThresholds",
     "expected_participation",
     "extreme_spread",
     "gaussian_thresholds",
+    "sphere_thresholds",
 ]
 
 REGIMES = ("extreme", "stable", "clt")
@@ -87,6 +91,7 @@ def gaussian_thresholds(
     --------
     skhdkde.HighDimKernelDensity.diagnose : Thresholds from data, at each query.
     skhdkde.select_bandwidth : With ``rule="gaussian"`` it returns ``h_kl``.
+    sphere_thresholds : The same for unit vectors.
 
     Notes
     -----
@@ -118,10 +123,7 @@ def gaussian_thresholds(
     >>> round(theory.tail_index(theory.h_kl), 3)
     0.424
     """
-    if isinstance(n_samples, bool) or not isinstance(n_samples, Real):
-        raise TypeError(f"n_samples must be a number, got {n_samples!r}.")
-    if not 1 < n_samples < math.inf:
-        raise ValueError(f"n_samples must be finite and > 1, got {n_samples!r}.")
+    log_n = _log_n_samples(n_samples)
     eigenvalues = np.asarray(covariance_eigenvalues, dtype=np.float64)
     if eigenvalues.ndim != 1 or not len(eigenvalues):
         raise ValueError(
@@ -136,8 +138,22 @@ def gaussian_thresholds(
             "covariance_eigenvalues must be finite, >= 0 and not all zero, got values "
             f"from {low!r} to {high!r}."
         )
-    alpha = math.log(n_samples) / len(eigenvalues)
-    return _solve(alpha, eigenvalues, bool(preserve_variance))
+    return _solve(log_n / len(eigenvalues), eigenvalues, bool(preserve_variance))
+
+
+def _log_n_samples(n_samples):
+    """Return the log of a number of points, if it is one."""
+    _check_number("n_samples", n_samples, Real)
+    if not 1 < n_samples < math.inf:
+        raise ValueError(f"n_samples must be finite and > 1, got {n_samples!r}.")
+    return math.log(n_samples)
+
+
+def _check_number(name, value, kind):
+    """Raise unless a value is a number of that kind."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "an integer" if kind is Integral else "a number"
+        raise TypeError(f"{name} must be {what}, got {value!r}.")
 
 
 def _solve(alpha, eigenvalues, preserve_variance):
@@ -161,8 +177,44 @@ def _solve(alpha, eigenvalues, preserve_variance):
     )
 
 
+class _Thresholds:
+    """What thresholds share: a model, and bandwidths at which it is evaluated."""
+
+    h_g: float
+    h_clt: float
+    _model: Any
+    _log_unit = 0.0  # of the model's bandwidths
+
+    def _largest(self):
+        """Return the bandwidth that all must be below."""
+        return math.inf
+
+    def _regime(self, bandwidth):
+        """Return the name of the regime at each bandwidth."""
+        h = self._check(bandwidth)
+        index = (h >= self.h_g).astype(int) + (h >= self.h_clt)
+        return np.array(REGIMES)[index] if h.ndim else REGIMES[int(index)]
+
+    def _at(self, function, bandwidth, last):
+        """Return ``last(function(log h))`` for each bandwidth, in the model's units."""
+        bandwidth = self._check(bandwidth)
+        values = [last(function(np.log(h) - self._log_unit)) for h in bandwidth.flat]
+        array = np.array(values, dtype=np.float64).reshape(bandwidth.shape)
+        return array if array.ndim else float(array)
+
+    def _check(self, bandwidth):
+        """Return bandwidths as an array, if they are in range."""
+        bandwidth = np.asarray(bandwidth, dtype=np.float64)
+        largest = self._largest()
+        if not ((bandwidth > 0.0) & (bandwidth < largest)).all():
+            raise ValueError(
+                f"bandwidth must be > 0 and < {largest:.6g}, got {bandwidth!r}."
+            )
+        return bandwidth
+
+
 @dataclass(frozen=True)
-class GaussianThresholds:
+class GaussianThresholds(_Thresholds):
     """What theory says of Gaussian data; made by :func:`gaussian_thresholds`.
 
     Attributes
@@ -270,27 +322,10 @@ class GaussianThresholds:
         regime : {"extreme", "stable", "clt"} or ndarray of the same shape
             A threshold itself belongs to the regime above it.
         """
-        h = self._check(bandwidth)
-        index = (h >= self.h_g).astype(int) + (h >= self.h_clt)
-        return np.array(REGIMES)[index] if h.ndim else REGIMES[int(index)]
+        return self._regime(bandwidth)
 
-    def _at(self, function, bandwidth, last):
-        """Return ``last(function(log h))`` for each bandwidth, in the model's units."""
-        bandwidth = self._check(bandwidth)
-        values = [last(function(np.log(h) - self._log_unit)) for h in bandwidth.flat]
-        array = np.array(values, dtype=np.float64).reshape(bandwidth.shape)
-        return array if array.ndim else float(array)
-
-    def _check(self, bandwidth):
-        """Return bandwidths as an array, if they are in range."""
-        bandwidth = np.asarray(bandwidth, dtype=np.float64)
-        below = bandwidth < self.largest_bandwidth
-        if not ((bandwidth > 0.0) & below).all():
-            raise ValueError(
-                f"bandwidth must be > 0 and < {self.largest_bandwidth:.6g}, got "
-                f"{bandwidth!r}."
-            )
-        return bandwidth
+    def _largest(self):
+        return self.largest_bandwidth
 
 
 class _Plain:
@@ -393,6 +428,261 @@ class _Shrunk:
 def _logit_of_log(log_p):
     """Return ``log(p / (1 - p))`` from ``log(p)``."""
     return log_p - np.log(-np.expm1(log_p))
+
+
+def sphere_thresholds(
+    n_samples: float, n_features: int, concentration: float = 0.0
+) -> "SphereThresholds":
+    """Thresholds, best bandwidth and divergence for unit vectors.
+
+    The data follow a von Mises-Fisher distribution on the unit sphere, or are uniform
+    there, and so is the kernel, of concentration ``kappa = 1 / h^2``.
+
+    Parameters
+    ----------
+    n_samples : float
+        Number of training points, above 1. It need not be an integer, and an int may be
+        too large for a float.
+
+    n_features : int
+        Dimension of the space around the sphere, at least 2.
+
+    concentration : float, default=0.0
+        Concentration of the data, not negative. At zero they are uniform.
+
+    Returns
+    -------
+    thresholds : SphereThresholds
+        ``h_g``, ``h_clt`` and ``h_kl``, and methods for any bandwidth, all in chord
+        units: those of the distance ``|x - y|`` between unit vectors.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is no number, or ``n_features`` no integer.
+    ValueError
+        If a parameter is out of range.
+
+    See Also
+    --------
+    gaussian_thresholds : The same for Gaussian data.
+    skhdkde.HighDimKernelDensity.diagnose : Thresholds from data, at each query.
+
+    Notes
+    -----
+    These are limits for many features ``d`` at fixed ``alpha = log(n_samples) / d`` and
+    ``k_0 = concentration / d``, with the regimes of [1]_; :doc:`/embeddings` has the
+    derivation. For uniform data of 20 to 100 features the true ``h_g`` is 7 to 14 %
+    higher. With ``R = 2 k_0 / (1 + sqrt(1 + 4 k_0^2))``, the mean cosine of the data to
+    their mode, and ``b = k_0 R``, the cosine ``t`` to the nearest point solves::
+
+        alpha = b (1 - t) - log(1 + b) / 2 - (s - 1) / 2 - log(Q) / 2
+        s = sqrt(1 + 4 b (1 - t^2)),    Q = 2 (1 - t^2) / (1 + s),    t > R^2
+
+    The thresholds are at ``k = kappa / d`` of::
+
+        k_G = t / Q - b,    k_CLT = k_G / 2,    k_KL = t / (1 - t^2)
+
+    and ``h = (k d)^(-1/2)``. With ``g(k) = (s - 1) / 2 - log((1 + s) / 2) / 2`` and here
+    ``s = sqrt(1 + 4 k^2)``, the divergence, per dimension, is::
+
+        b + g(k) - g(sqrt(k_0^2 + k^2 + 2 k b))          for h >= h_g
+        b + g(k) - g(k_0) + alpha - k t                  for h <= h_g
+
+    For uniform data ``t^2 = 1 - exp(-2 alpha)``, ``h_kl`` is ``h_g``, and the divergence
+    is zero from there on.
+
+    References
+    ----------
+    .. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
+       arXiv:2408.05807.
+
+    Examples
+    --------
+    >>> from skhdkde.regimes import sphere_thresholds
+    >>> theory = sphere_thresholds(5000, 100, concentration=100.0)
+    >>> round(theory.h_g, 4), round(theory.h_clt, 4), round(theory.h_kl, 4)
+    (0.1142, 0.1614, 0.0963)
+    >>> round(theory.kl(theory.h_kl), 2)  # nats
+    6.38
+    >>> round(theory.tail_index(theory.h_kl), 3)
+    0.712
+    """
+    log_n = _log_n_samples(n_samples)
+    _check_number("n_features", n_features, Integral)
+    if n_features < 2:
+        raise ValueError(f"n_features must be >= 2, got {n_features!r}.")
+    _check_number("concentration", concentration, Real)
+    if not 0.0 <= concentration < math.inf:
+        raise ValueError(f"concentration must be finite and >= 0, got {concentration!r}.")
+    alpha = log_n / n_features
+    model = _Sphere(alpha, concentration / n_features, math.log(n_features))
+    return SphereThresholds(
+        alpha=alpha,
+        h_g=math.exp(model.log_h_g),
+        h_clt=math.exp(model.log_h_clt),
+        h_kl=math.exp(model.log_h_kl),
+        n_features=int(n_features),
+        concentration=float(concentration),
+        _model=model,
+    )
+
+
+@dataclass(frozen=True)
+class SphereThresholds(_Thresholds):
+    """What theory says of unit vectors; made by :func:`sphere_thresholds`.
+
+    Bandwidths are in chord units, those of the distance ``|x - y|`` between unit vectors.
+
+    Attributes
+    ----------
+    alpha : float
+        ``log(n_samples) / n_features``.
+    h_g : float
+        Bandwidth below which a few nearest points give the whole sum.
+    h_clt : float
+        Bandwidth above which the central limit theorem holds.
+    h_kl : float
+        Bandwidth of the smallest Kullback-Leibler divergence; the smallest of these for
+        uniform data.
+    n_features : int
+        Dimension of the space around the sphere.
+    concentration : float
+        That of the data.
+
+    See Also
+    --------
+    sphere_thresholds : Makes it, and has the formulas.
+    skhdkde.Diagnosis : The same from data, at each query.
+
+    Examples
+    --------
+    >>> from skhdkde.regimes import sphere_thresholds
+    >>> theory = sphere_thresholds(5000, 100)
+    >>> theory
+    SphereThresholds(alpha=0.085..., h_g=0.145..., h_clt=0.206..., h_kl=0.145..., ...)
+    >>> theory.regime([0.1, 0.2, 0.3])
+    array(['extreme', 'stable', 'clt'], dtype='<U7')
+    >>> theory.kl([0.1, 0.2, 0.3]).round(2)  # nats
+    array([6.68, 0.  , 0.  ])
+    """
+
+    alpha: float
+    h_g: float
+    h_clt: float
+    h_kl: float
+    n_features: int
+    concentration: float
+    _model: "_Sphere" = field(repr=False, compare=False)
+
+    def tail_index(self, bandwidth: ArrayLike) -> Any:
+        """Tail index of the terms of the sum, ``(h / h_g)^2``.
+
+        Parameters
+        ----------
+        bandwidth : float or array-like
+            In chord units.
+
+        Returns
+        -------
+        tail_index : float or ndarray of the same shape
+            Below 1 in the extreme regime, above 2 in that of the central limit theorem.
+        """
+        return self._at(self._model.log_tail_index, bandwidth, np.exp)
+
+    def kl(self, bandwidth: ArrayLike) -> Any:
+        """Kullback-Leibler divergence of the estimate from the truth.
+
+        Parameters
+        ----------
+        bandwidth : float or array-like
+            In chord units.
+
+        Returns
+        -------
+        kl : float or ndarray of the same shape
+            ``KL(truth || estimate)`` in nats. Zero for uniform data from ``h_g`` on.
+        """
+        per_dimension = self._at(self._model.kl, bandwidth, lambda kl: max(kl, 0.0))
+        return per_dimension * self.n_features
+
+    def regime(self, bandwidth: ArrayLike) -> Any:
+        """The regime at each bandwidth.
+
+        Parameters
+        ----------
+        bandwidth : float or array-like
+            In chord units.
+
+        Returns
+        -------
+        regime : {"extreme", "stable", "clt"} or ndarray of the same shape
+            A threshold itself belongs to the regime above it.
+        """
+        return self._regime(bandwidth)
+
+
+class _Sphere:
+    """The theory of von Mises-Fisher data, by the cosine ``t`` to the nearest point.
+
+    With ``b = k_0 R`` two random points have the cosine ``t_0 = R^2 = b / (1 + b)``, and
+    ``t = t_0 + (1 - t_0) expit(u)``. Differences are from ``t_0`` on, so that none loses
+    digits, be ``alpha`` tiny or large.
+    """
+
+    def __init__(self, alpha, k_0, log_d):
+        self.alpha, self.log_d = alpha, log_d
+        self.b = k_0 * (2.0 * k_0 / (1.0 + math.hypot(1.0, 2.0 * k_0)))
+        self.t_0 = self.b / (1.0 + self.b)
+        u = _root(lambda u: self._level(u) - alpha)
+        beyond, s_fall, log_q_fall = self._changes(u)
+        t = self.t_0 + beyond
+        self.log_short = float(log_expit(-u)) - math.log1p(self.b)  # log(1 - t)
+        log_sine_sq = self.log_short + math.log1p(t)
+        log_q = math.log(2.0) + log_sine_sq - math.log(2.0 + 2.0 * self.t_0 - s_fall)
+        log_k_g = math.log(beyond - self.t_0 * math.expm1(log_q_fall)) - log_q
+        log_k_kl = max(math.log(t) - log_sine_sq, log_k_g)
+        self.log_h_g = -0.5 * (log_k_g + log_d)
+        self.log_h_clt = self.log_h_g + 0.5 * math.log(2.0)
+        self.log_h_kl = -0.5 * (log_k_kl + log_d)
+
+    def _level(self, u):
+        """Return ``alpha`` at which the nearest point is at ``u``."""
+        _, s_fall, log_q_fall = self._changes(u)
+        return -self.t_0 * expit(u) + 0.5 * (s_fall - log_q_fall)
+
+    def _changes(self, u):
+        """Return the changes from ``t_0`` on: of ``t``, of ``-s`` and of ``log Q``."""
+        beyond = expit(u) / (1.0 + self.b)
+        s_0 = 1.0 + 2.0 * self.t_0
+        s = math.sqrt(1.0 + 4.0 * self.t_0 * expit(-u) * (1.0 + self.t_0 + beyond))
+        s_fall = 4.0 * self.t_0 * expit(u) * (2.0 * self.t_0 + beyond) / (s + s_0)
+        log_q_fall = (
+            log_expit(-u)
+            + math.log1p(beyond / (1.0 + self.t_0))
+            - math.log1p(-s_fall / (1.0 + s_0))
+        )
+        return beyond, s_fall, log_q_fall
+
+    def log_tail_index(self, log_h):
+        return 2.0 * (log_h - self.log_h_g)
+
+    def kl(self, log_h):
+        """Return the divergence per dimension, from ``k = q / p`` that may overflow."""
+        log_k = -2.0 * log_h - self.log_d
+        p, q = np.exp(-max(log_k, 0.0)), np.exp(min(log_k, 0.0))
+        s = np.hypot(p, 2.0 * q)  # times p, as all below
+        if log_h < self.log_h_g:
+            with np.errstate(over="ignore"):
+                miss = np.exp(log_k + self.log_short)  # k (1 - t)
+            log_s = max(log_k, 0.0) + np.log(0.5 * (p + s))
+            rest = np.log1p(self.b) - 1.0 + p / (s + 2.0 * q) - log_s
+            return self.alpha + miss + 0.5 * rest
+        along = self.b * p + q
+        s_k = np.hypot(p, 2.0 * np.hypot(along, np.sqrt(self.b) * p))  # of K(k)
+        near = p * (1.0 + 4.0 * self.b) / (s_k + 2.0 * along) + p / (s + 2.0 * q) - 2.0
+        scale = self.b * p / (s_k + s)
+        return scale * near + 0.5 * np.log1p(4.0 * scale * (along + p + q) / (p + s))
 
 
 def _root(increasing):

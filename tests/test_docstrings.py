@@ -78,9 +78,11 @@ def test_collection_is_complete():
         "skhdkde.make_kl_scorer",
         "skhdkde.regimes",
         "skhdkde.regimes.GaussianThresholds",
+        "skhdkde.regimes.SphereThresholds",
         "skhdkde.regimes.expected_participation",
         "skhdkde.regimes.extreme_spread",
         "skhdkde.regimes.gaussian_thresholds",
+        "skhdkde.regimes.sphere_thresholds",
         "skhdkde.select_bandwidth",
     }
     assert set(METHODS) >= {

@@ -1,4 +1,4 @@
-"""Theory for Gaussian data: against its table, mpmath and simulation."""
+"""Theory of the regimes: against its tables, mpmath and simulation."""
 
 import math
 
@@ -6,12 +6,17 @@ import mpmath
 import numpy as np
 import pytest
 import simulations as sim
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ive
+from scipy.stats import vonmises_fisher
 
 from skhdkde import HighDimKernelDensity
 from skhdkde.regimes import (
     expected_participation,
     extreme_spread,
     gaussian_thresholds,
+    sphere_thresholds,
 )
 
 # alpha, h_G, h_CLT, h_KL, tail index at h_KL, KL/d at h_KL; equal eigenvalues
@@ -324,3 +329,205 @@ def test_arguments_without_meaning():
     assert extreme_spread(1e-200) == pytest.approx(np.pi / np.sqrt(6.0) * 1e200)
     with pytest.raises(TypeError, match="n_samples"):
         gaussian_thresholds(1j, [1.0])
+
+
+# k_0, alpha, k_G, k_KL, tail index at h_KL, KL/d at h_KL; k is kappa / d
+SPHERE = [
+    (0.0, 0.05, 0.340928, 0.340928, 1.0, 0.0),
+    (0.0, 0.2, 0.856572, 0.856572, 1.0, 0.0),
+    (0.0, 1.0, 6.870887, 6.870887, 1.0, 0.0),
+    (0.5, 0.05, 0.409658, 0.538025, 0.761410, 0.038786),
+    (0.5, 0.2, 1.056309, 1.141147, 0.925656, 0.015484),
+    (1.0, 0.01, 0.218071, 0.618059, 0.352832, 0.121357),
+    (1.0, 0.05, 0.546092, 0.888370, 0.614712, 0.081444),
+    (1.0, 0.1, 0.855650, 1.155397, 0.740568, 0.058249),
+    (1.0, 0.5, 3.649277, 3.786559, 0.963745, 0.009044),
+    (2.0, 0.05, 0.859800, 1.638821, 0.524646, 0.123042),
+    (2.0, 0.2, 2.310061, 2.890236, 0.799264, 0.053565),
+]
+sphere_inputs = given(
+    log_alpha=st.floats(-9.0, 1.2),
+    log_k_0=st.one_of(st.just(-np.inf), st.floats(-6.0, 4.0)),
+    d=st.integers(2, 50),
+)
+
+
+def on_sphere(alpha, k_0, d=50):
+    return sphere_thresholds(math.exp(alpha * d), d, k_0 * d)
+
+
+@pytest.mark.parametrize("d", [2, 50])
+@pytest.mark.parametrize("row", SPHERE, ids=lambda row: f"k_0={row[0]}, alpha={row[1]}")
+def test_table_of_the_sphere(row, d):
+    k_0, alpha, k_g, k_kl, mu, kl = row
+    theory = on_sphere(alpha, k_0, d)
+    assert theory.alpha == pytest.approx(alpha, rel=1e-14)
+    kappa = np.array([theory.h_g, theory.h_clt, theory.h_kl]) ** -2.0
+    np.testing.assert_allclose(kappa / d, [k_g, k_g / 2.0, k_kl], rtol=1e-5)
+    assert theory.tail_index(theory.h_kl) == pytest.approx(mu, rel=1e-5)
+    assert theory.kl(theory.h_kl) == pytest.approx(d * kl, abs=1e-6 * d)
+
+
+def sphere_mp(alpha, k_0):
+    """``k_G`` and the divergence as a function of k, from the Legendre transform.
+
+    ``phi(k)`` is the limit of ``log E exp(d k x.y) / d`` over the points ``y``, by the
+    normaliser ``g``; its derivative is taken numerically.
+    """
+
+    def g(k):
+        s = mpmath.sqrt(1 + 4 * k**2)
+        return (s - 1) / 2 - mpmath.log((1 + s) / 2) / 2
+
+    mean = mpmath.diff(g, k_0)
+
+    def phi(k):
+        return g(mpmath.sqrt(k_0**2 + k**2 + 2 * k * k_0 * mean)) - g(k_0)
+
+    def level(log_k):
+        k = mpmath.exp(log_k)
+        return k * mpmath.diff(phi, k) - phi(k) - alpha
+
+    low, high = mpmath.mpf(-40), mpmath.mpf(40)
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (low, middle) if level(middle) > 0 else (middle, high)
+    k_g = mpmath.exp(low)
+
+    def kl(k):
+        truth = k_0 * mean - g(k_0)
+        if k <= k_g:
+            return truth + g(k) - phi(k)
+        return truth + g(k) + alpha - k * mpmath.diff(phi, k_g)
+
+    return k_g, kl
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.1, 3.0])
+@pytest.mark.parametrize("k_0", [0.0, 1e-3, 0.7, 40.0])
+def test_sphere_against_mpmath(k_0, alpha):
+    d = 10
+    theory = on_sphere(alpha, k_0, d)
+    with mpmath.workdps(40):
+        k_g, kl = sphere_mp(
+            mpmath.mpf(theory.alpha), mpmath.mpf(theory.concentration) / d
+        )
+        assert theory.h_g == pytest.approx(float(1 / mpmath.sqrt(k_g * d)), rel=1e-11)
+        for ratio in (0.1, 0.9, 1.1, 3.0, 100.0):
+            h = ratio * theory.h_g
+            expected = float(kl(1 / (mpmath.mpf(h) ** 2 * d)) * d)
+            assert theory.kl(h) == pytest.approx(expected, rel=1e-10, abs=1e-13)
+
+
+@pytest.mark.parametrize("alpha", [1e-8, 0.03, 2.0, 300.0])
+def test_uniform_data_on_the_sphere_in_closed_form(alpha):
+    theory = on_sphere(alpha, 0.0, 2)
+    double = 2.0 * theory.alpha
+    log_kappa = math.log(2.0) + 0.5 * double + 0.5 * math.log(math.expm1(double))
+    assert -2.0 * math.log(theory.h_g) == pytest.approx(log_kappa, rel=1e-12)
+    assert theory.h_kl == theory.h_g
+    above = theory.kl([theory.h_g, 1.5 * theory.h_g, 1e3 * theory.h_g, 1e100])
+    np.testing.assert_array_equal(above, 0.0)
+    assert theory.kl(0.9 * theory.h_g) > 0.0
+
+
+def test_few_points_on_the_sphere():
+    """As alpha vanishes the nearest point is like any other, at the cosine ``R^2``."""
+    for k_0 in (0.3, 5.0):
+        mean = 2.0 * k_0 / (1.0 + math.sqrt(1.0 + 4.0 * k_0**2))
+        theory = on_sphere(1e-10, k_0)
+        k_kl = mean**2 / (1.0 - mean**4)
+        assert theory.h_kl == pytest.approx((50 * k_kl) ** -0.5, rel=1e-4)
+        assert theory.h_g > 50.0 * theory.h_kl
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@sphere_inputs
+def test_sphere_is_consistent(log_alpha, log_k_0, d):
+    with np.errstate(all="raise", under="ignore"):
+        theory = on_sphere(10.0**log_alpha, 10.0**log_k_0, d)
+        assert 0.0 < theory.h_kl <= theory.h_g < theory.h_clt < np.inf
+        mu = theory.tail_index([theory.h_g, theory.h_clt, 3.0 * theory.h_g])
+        np.testing.assert_allclose(mu, [1.0, 2.0, 9.0], rtol=1e-12)
+        at = theory.h_kl * np.geomspace(1e-3, 1e3, 61)
+        divergence = theory.kl(at)
+        least = theory.kl(theory.h_kl)
+        assert (divergence >= 0.0).all()
+        assert (least <= divergence + 1e-12 * d).all()
+        np.testing.assert_allclose(
+            theory.kl(theory.h_g * np.array([1.0 - 1e-13, 1.0])),
+            theory.kl(theory.h_g),
+            rtol=1e-9,
+            atol=1e-12 * d,
+        )
+
+
+def log_peak(d, kappa):
+    """Log density of a von Mises-Fisher kernel at its mode."""
+    order = 0.5 * d - 1.0
+    log_power = order * np.log(kappa) - 0.5 * d * np.log(2.0 * np.pi)
+    return log_power - np.log(ive(order, kappa))
+
+
+def test_divergence_on_the_sphere_against_simulation():
+    """Above h_G it is the limit; at h_KL finite size shows, ever less as d grows."""
+    n, rng = 4000, np.random.default_rng(4)
+    below = {}
+    for d in (30, 120):
+        theory = sphere_thresholds(n, d, concentration=d)
+        law = vonmises_fisher(np.eye(d)[0], d)
+        points, queries = law.rvs(n, random_state=rng), law.rvs(1500, random_state=rng)
+        truth = log_peak(d, d) - d * (1.0 - queries[:, 0])
+        cosine = queries @ points.T
+
+        def divergence(h, d=d, cosine=cosine, truth=truth):
+            log_sum = np.logaddexp.reduce((cosine - 1.0) / h**2, axis=1)
+            return (truth - log_peak(d, h**-2) - log_sum + np.log(len(cosine.T))) / d
+
+        for h in theory.h_g * np.array([1.6, 2.5, 5.0]):
+            difference, error = excess(divergence(h), theory.kl(h) / d)
+            assert abs(difference) < 4.0 * error
+            assert error < 0.0025
+        below[d] = excess(divergence(theory.h_kl), theory.kl(theory.h_kl) / d)[0]
+    assert 0.0 < below[120] < 0.6 * below[30] < 0.03
+
+
+def test_units_and_shapes_on_the_sphere():
+    theory = sphere_thresholds(1000, np.int64(20), concentration=np.float64(30.0))
+    h = theory.h_g * np.array([[0.3, 0.9], [1.2, 2.0]])
+    assert theory.kl(h).shape == theory.tail_index(h).shape == (2, 2)
+    assert [theory.kl(one) for one in h.flat] == theory.kl(h).ravel().tolist()
+    assert isinstance(theory.kl(0.1), float)
+    assert isinstance(theory.tail_index(0.1), float)
+    expected = [["extreme", "extreme"], ["stable", "clt"]]
+    assert theory.regime(h).tolist() == expected
+    large = sphere_thresholds(10**400, 100)  # beyond a float
+    assert large.alpha == pytest.approx(4.0 * math.log(10.0), rel=1e-14)
+    assert theory.regime(theory.h_g) == "stable"
+
+
+@pytest.mark.parametrize(
+    "args, error, match",
+    [
+        ((1, 10), ValueError, "n_samples must be finite and > 1, got 1"),
+        (("ten", 10), TypeError, "n_samples must be a number, got 'ten'"),
+        ((10, 1), ValueError, "n_features must be >= 2, got 1"),
+        ((10, 2.5), TypeError, "n_features must be an integer, got 2.5"),
+        ((10, True), TypeError, "n_features must be an integer"),
+        ((10, 5, -1.0), ValueError, "concentration must be finite and >= 0, got -1.0"),
+        ((10, 5, np.nan), ValueError, "concentration must be finite"),
+        ((10, 5, np.inf), ValueError, "concentration must be finite"),
+        ((10, 5, "high"), TypeError, "concentration must be a number, got 'high'"),
+    ],
+)
+def test_bad_input_on_the_sphere(args, error, match):
+    with pytest.raises(error, match=match):
+        sphere_thresholds(*args)
+
+
+@pytest.mark.parametrize("method", ["kl", "tail_index", "regime"])
+@pytest.mark.parametrize("bandwidth", [0.0, -1.0, np.nan, np.inf])
+def test_bad_bandwidth_on_the_sphere(method, bandwidth):
+    theory = sphere_thresholds(10, 3, 1.0)
+    with pytest.raises(ValueError, match="bandwidth must be > 0 and < inf"):
+        getattr(theory, method)(bandwidth)
