@@ -153,8 +153,8 @@ class BandwidthDisplay:
             )
         if X is not None:
             X = local(check_data(kde, X, reset=False))
-            constant = kde._density.constant
-            X = X if constant is None else constant.without(X)
+            apart = kde._density.apart
+            X = X if apart is None else apart.without(X)
         queries = queries_of(kde._density, X, kde.random_state, kde._compute_options())
         h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt

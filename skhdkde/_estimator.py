@@ -380,15 +380,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         on_gpu = not isinstance(X, np.ndarray)
         options = self._options(X.shape[1], on_gpu, approximate)
         fitted.backend_ = options.backend
-        if self.support == "sphere":
-            X = np.asarray(X)
-            check_unit_rows(X)
         weights = check_weights(sample_weight, X)
-        fitted._weightless = None
-        if weights is not None and not weights.all():
-            zero = weights == 0.0
-            fitted._weightless = zero, X[zero]
-        X, weights, row_numbers = without_zeros(X, weights)
+        X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
         training = LocalTraining(X, weights, self, options, row_numbers, spread)
@@ -409,6 +402,17 @@ class HighDimKernelDensity(BaseKernelDensity):
         return (
             np.empty(0, dtype=int) if self._discrete is None else self._discrete.columns
         )
+
+    def _weighted_points(self, X, weights):
+        """Return points of positive weight, their weights and rows; keep the others."""
+        if self.support == "sphere":
+            X = np.asarray(X)
+            check_unit_rows(X)
+        self._weightless = None
+        if weights is not None and not weights.all():
+            zero = weights == 0.0
+            self._weightless = zero, X[zero]
+        return without_zeros(X, weights)
 
     def _maps_to_compare(self, X):
         """Return what is compared of maps of features."""

@@ -427,24 +427,23 @@ class Density(LocalDensity):
 
     def _merged_diagnosis(self, X, rows, options):
         """Return columns for a batch of queries."""
-        own = self.queries(X, self.components[0], rows)[0]
+        own: Any = self.queries(X, self.components[0], rows)[0]
         factors = [component.log_factors(own) for component in self.components]
-        largest, merged, best = np.max(factors, axis=0), None, None
-        for component, log_factors in zip(self.components, factors, strict=True):
-            relative = np.broadcast_to(log_factors - largest, len(own))
-            reduction, state, units = self._state(component, X, rows, relative, options)
-            if merged is None:
-                merged, best = state, units
-            else:
-                ahead = state.lowest < merged.lowest
-                best[ahead], merged = units[ahead], reduction.merge(merged, state)
+        largest = np.max(factors, axis=0)
+        relative = [np.broadcast_to(f - largest, len(own)) for f in factors]
+        pairs = list(zip(self.components, relative, strict=True))
+        reduction, merged, best = self._state(*pairs[0], X, rows, options)
+        for component, log_factors in pairs[1:]:
+            _, state, units = self._state(component, log_factors, X, rows, options)
+            ahead = state.lowest < merged.lowest
+            best[ahead], merged = units[ahead], reduction.merge(merged, state)
         # back to distances in the whitening of the component of the largest term
         state = reduction.unscaled(merged, best[:, 0], best[:, 1])
         columns = Diagnosing.finish(reduction, state)
         columns[:, 0] += best[:, 2] + largest
         return columns
 
-    def _state(self, component, X, rows, log_factors, options):
+    def _state(self, component, log_factors, X, rows, options):
         """Return the state of a component in common units, and what made them common.
 
         The latter are a factor and an offset of squared distances, and the log factor

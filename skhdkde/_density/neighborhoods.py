@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg.lapack import dtrtri
 
 from skhdkde._density.covariance import RIDGE, standardizing
-from skhdkde._density.whitening import Whitened, Whitening
+from skhdkde._density.whitening import LocalWhitened, Whitening
 from skhdkde._pairwise import (
     MatrixPoints,
     Nearest,
@@ -68,7 +68,7 @@ class NeighborhoodSpec:
 
 
 @dataclass(frozen=True)
-class NeighborhoodPoints(Whitened):
+class NeighborhoodPoints(LocalWhitened):
     """Training points with kernels of the shape of their neighbourhoods.
 
     The whitening is the standardisation of the features. Whitened units of the kernels,

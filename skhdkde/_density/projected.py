@@ -92,12 +92,11 @@ class ProjectedWhitenedPoints(WhitenedPoints):
 
     def points(self, shrinkage=1.0, kernel=None, bandwidth=np.nan):
         """Return the points ready for tiles, of energies if a kernel is given."""
-        centers, radius = self.origin + shrinkage * self.Z.astype(np.float64), self.radius
+        centers = self.origin + shrinkage * self.Z.astype(np.float64)
         return ProjectedPoints(
             centers.astype(self.Z.dtype),
             self.weights,
-            whitening=ProjectedWhitening(self.whitening.linear, radius),
-            radius=radius,
+            whitening=ProjectedWhitening(self.whitening.linear, self.radius),
             origin=self.origin,
             kernel=kernel,
             bandwidth=bandwidth,
@@ -107,8 +106,9 @@ class ProjectedWhitenedPoints(WhitenedPoints):
     def component(self, kernel, bandwidth, preserve_variance, largest, scale):
         shrinkage = self.shrinkage(kernel, bandwidth, preserve_variance)
         points = self.points(shrinkage, kernel, bandwidth)
-        scales = {"local_scale": self.local_scale}
-        return ProjectedComponent(points, kernel, bandwidth, self.rows, **scales)
+        return ProjectedComponent(
+            points, kernel, bandwidth, self.rows, local_scale=self.local_scale
+        )
 
     def grid_sums(self, settings, tol, dtype, points):
         return ProjectedGridSums(settings, tol, dtype, points.radius)
@@ -132,6 +132,7 @@ class ProjectedComponent(Component):
 
     def log_factors(self, X):
         setting, points = self.points.setting, self.points
+        assert setting is not None
         typical = setting.kernel.typical(points.radius, setting.bandwidth_scaled)
         return _log_factors(X, points) + typical
 

@@ -62,12 +62,11 @@ class UnitSphere:
     @property
     def radius(self) -> float:
         """Radius of the sphere in data units."""
-        return float(np.sqrt(1.0 - min(self.values @ self.values, 1.0)))
+        return float(np.sqrt(max(1.0 - float(self.values @ self.values), 0.0)))
 
-    @property
-    def log_scale(self) -> float:
-        """Log of the surface measure of this sphere over that of the unit one."""
-        return (self.n_features - 1) * np.log(self.radius)
+    def log_density(self, X: Any) -> float:
+        """Return what the size of the sphere adds to log densities, whatever X is."""
+        return -(self.n_features - 1) * np.log(self.radius)
 
     def check(self) -> None:
         """Raise ValueError if there is nothing for a density to be on."""
@@ -97,6 +96,11 @@ class UnitSphere:
             "see these features."
         )
 
+    def without(self, X: FloatArray) -> FloatArray:
+        """Return rows of unit norm as points of the sphere; raise if they are not."""
+        check_unit_rows(X)
+        return self.points(X)
+
     def points(self, X: FloatArray) -> FloatArray:
         """Return rows without constant features, of norm 1, in the dtype of X."""
         out = np.empty((len(X), self.n_features), dtype=X.dtype)
@@ -124,9 +128,9 @@ class UnitSphere:
         """
         if X is None:
             return QueriesOnSphere(None, self)
-        check_unit_rows(X)
+        points = self.without(X)
         self._check_constant(X)
-        return QueriesOnSphere(self.points(X), self)
+        return QueriesOnSphere(points, self)
 
     def _check_constant(self, X):
         """Warn of rows that are not where the constant features are."""
@@ -157,7 +161,7 @@ class QueriesOnSphere:
 
     def log_density(self, values):
         """Return log densities with respect to surface measure."""
-        return (values - self.sphere.log_scale).astype(values.dtype, copy=False)
+        return (values + self.sphere.log_density(None)).astype(values.dtype, copy=False)
 
     def errors(self, values):
         """Return errors of log densities."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skhdkde._density.whitening import Whitened, Whitening
+from skhdkde._density.whitening import LocalWhitened, Whitening
 from skhdkde._pairwise import (
     KSmallest,
     Nearest,
@@ -26,7 +26,7 @@ SCALE_TOL = 1e-4
 
 
 @dataclass(frozen=True)
-class WhitenedPoints(Whitened):
+class WhitenedPoints(LocalWhitened):
     """The training points of one component, in whitened coordinates."""
 
     whitening: Whitening
@@ -73,10 +73,6 @@ class WhitenedPoints(Whitened):
     def as_float32(self):
         """Return the points with coordinates rounded to float32."""
         return dataclasses.replace(self, Z=self.Z.astype(np.float32, copy=False))
-
-    def largest_entry(self):
-        """Return the largest coordinate of a point or of a query that is one."""
-        return np.abs(self.Z).max()
 
     def points(self, shrinkage=1.0, scale=None, scaled_distance=(1.0, 0.0)):
         """Return the points ready for products.

@@ -5,6 +5,7 @@ A kernel of bandwidth matrix ``h^2 S`` is the spherical kernel at bandwidth ``h`
 in ``x``. Everything spherical then serves; only queries pass through a whitening first.
 """
 
+import abc
 import functools
 from typing import Any
 
@@ -97,6 +98,44 @@ class Whitened:
         """Number of features."""
         return len(self.whitening.center)
 
+    def shrinkage(self, kernel, bandwidth, preserve_variance):
+        """Return the factor ``a`` of coordinates with which the variance is preserved.
+
+        It solves ``a^2 spread^2 + bandwidth^2 variance = spread^2``, in whitened units;
+        1 if the variance is not to be preserved.
+        """
+        if not preserve_variance:
+            return 1.0
+        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
+        return float(np.sqrt(max(1.0 - share, 0.0)))
+
+
+class LocalWhitened(Whitened, abc.ABC):
+    """Shared by points in one whitening on this machine.
+
+    Attributes
+    ----------
+    rows : ndarray of int of shape (n_points,)
+        Which of the training points they are.
+    Z : ndarray of shape (n_points, n_features)
+        Their coordinates.
+    """
+
+    rows: np.ndarray
+    Z: np.ndarray
+
+    @abc.abstractmethod
+    def log_scales(self):
+        """Return logs of what each point's density is multiplied by, (n_points,)."""
+
+    @abc.abstractmethod
+    def points(self, shrinkage=1.0, scale=None, scaled_distance=(1.0, 0.0)):
+        """Return the points ready for tiles."""
+
+    def largest_entry(self):
+        """Return the largest coordinate of a point or of a query that is one."""
+        return np.abs(self.Z).max()
+
     def component(self, kernel, bandwidth, preserve_variance, largest, scale):
         """Return the sum over these points for a kernel and bandwidth, whitened units.
 
@@ -119,14 +158,3 @@ class Whitened:
     def log_factors(self, X, points):
         """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
         return self.log_scales().max()
-
-    def shrinkage(self, kernel, bandwidth, preserve_variance):
-        """Return the factor ``a`` of coordinates with which the variance is preserved.
-
-        It solves ``a^2 spread^2 + bandwidth^2 variance = spread^2``, in whitened units;
-        1 if the variance is not to be preserved.
-        """
-        if not preserve_variance:
-            return 1.0
-        share = bandwidth**2 * kernel.variance(self.n_features) / self.spread**2
-        return float(np.sqrt(max(1.0 - share, 0.0)))

@@ -19,13 +19,13 @@ from scipy.interpolate import CubicSpline
 
 from skhdkde._kernels.integrals import log_integral
 from skhdkde._kernels.kernel import Gaussian, Kernel
-from skhdkde._kernels.student import SERIES_FROM
+from skhdkde._kernels.student import SERIES_FROM, Student
 from skhdkde._utils.arrays import namespace
 from skhdkde._utils.typing import AnyTile, FloatArray
 
-# Error of the correction in nats, degree of a polynomial that costs less than a table,
-# and size of the table.
-TOL, LARGEST_DEGREE, TABLE_SIZE = 1e-9, 16, 2**16
+# Error of the correction in nats in float64, and in float32; degree of a polynomial that
+# costs less than a table, and size of the table.
+TOL, TOL_FLOAT32, LARGEST_DEGREE, TABLE_SIZE = 1e-9, 2e-5, 16, 2**16
 # Directions at which the correction is computed, by the arsinh of their cotangent.
 N_NODES, FARTHEST_NODE = 640, 12.0
 # Logs of radii beyond which only the leading power is left.
@@ -81,7 +81,7 @@ class Projected(Gaussian):
         nu = self.degrees_of_freedom
         kernel = self.kernel
         if np.isfinite(nu):
-            kernel = type(kernel)(nu + 1.0, self.n_features + 1)
+            kernel = Student(nu + 1.0, self.n_features + 1)
         return Projected(kernel, self.n_features + 1)
 
     def log_values(self, sq: AnyTile, gap: AnyTile, radius: float, h: Any) -> AnyTile:
@@ -203,26 +203,25 @@ class Correction:
     """
 
     def __init__(self, shares: FloatArray, values: FloatArray):
-        self._table, self._coefficients = None, None
-        for degree in range(1, LARGEST_DEGREE + 1):
-            fitted = chebyshev.chebfit(2.0 * shares - 1.0, values, degree)
-            error = chebyshev.chebval(2.0 * shares - 1.0, fitted) - values
-            if np.abs(error).max() <= TOL:
-                self._coefficients = chebyshev.cheb2poly(fitted).tolist()
-                return
-        spline = CubicSpline(np.sqrt(shares), values)
+        self._polynomial = _polynomial(shares, values, TOL)
+        self._short = _polynomial(shares, values, TOL_FLOAT32)
+        shares, first = np.unique(shares, return_index=True)
+        spline = CubicSpline(np.sqrt(shares), values[first])
         self._table = spline(np.linspace(0.0, 1.0, TABLE_SIZE))
 
     def __call__(self, share: AnyTile) -> AnyTile:
-        if self._coefficients is None:
+        """Return the corrections; ``share`` is overwritten."""
+        single = "float32" in str(share.dtype)
+        coefficients = self._short if single else self._polynomial
+        if coefficients is None:
             return self._interpolated(share)
         share *= 2.0
         share -= 1.0
-        total = share * self._coefficients[-1]
-        for c in self._coefficients[-2:0:-1]:
+        total = share * coefficients[-1]
+        for c in coefficients[-2:0:-1]:
             total += c
             total *= share
-        total += self._coefficients[0]
+        total += coefficients[0]
         return total
 
     def _interpolated(self, share):
@@ -236,6 +235,16 @@ class Correction:
             left = xp.clip(place.long(), None, TABLE_SIZE - 2)
         low = table[left]
         return low + (place - left) * (table[left + 1] - low)
+
+
+def _polynomial(shares, values, tol):
+    """Return coefficients of the polynomial of least degree, None if that is too high."""
+    for degree in range(1, LARGEST_DEGREE + 1):
+        fitted = chebyshev.chebfit(2.0 * shares - 1.0, values, degree)
+        error = chebyshev.chebval(2.0 * shares - 1.0, fitted) - values
+        if np.abs(error).max() <= tol:
+            return chebyshev.cheb2poly(fitted).tolist()
+    return None
 
 
 @functools.lru_cache(maxsize=64)
@@ -287,7 +296,7 @@ def _student_integrand(v, d, nu):
     best, core_sq = w + ahead, 1.0 + ahead**2
     if w < 0.0:
         best = (1.0 + ahead**2) / ((1.0 + ratio) * ahead)
-    curvature = (nu + d) * best**2 / core_sq + d * (nu - d) / (nu + d)
+    curvature = (ratio + ahead**-2.0) * d / (1.0 + ratio)
 
     def log_integrand(t):
         near = np.minimum(t, LARGEST_LOG)

@@ -47,9 +47,9 @@ class ProjectedTile(Tile):
         xp = namespace(self.sq)
         energy = xp.empty_like(self.sq)
         typical = kernel.typical(self.points.radius, h)
+        self.queries.exclude(self.sq, self.cols, self.points.radius**2)  # any number
         for rows, sq, gap, own_h, log_scale in self._parts(h, shrinkage):
-            with np.errstate(invalid="ignore"):  # of pairs that are left out
-                values = kernel.log_values(sq, gap, self.points.radius, own_h)
+            values = kernel.log_values(sq, gap, self.points.radius, own_h)
             values -= typical if log_scale is None else typical + log_scale
             values *= -2.0 * h**2
             energy[rows] = values
@@ -86,8 +86,9 @@ class ProjectedTile(Tile):
 
     def _row_parts(self):
         """Return slices of rows that stay in the cache; one on a GPU."""
-        size = CACHED if isinstance(self.sq, np.ndarray) else self.sq.shape[0] ** 3
-        return row_batches(*self.sq.shape, max(size, self.sq.shape[1]))
+        n_rows, n_cols = self.sq.shape
+        size = CACHED if isinstance(self.sq, np.ndarray) else n_rows * n_cols
+        return row_batches(n_rows, n_cols, size)
 
     def _put(self, values):
         return self.device.put(values.astype(self.queries.dtype))
@@ -105,12 +106,10 @@ class ProjectedTile(Tile):
         kernel, h = setting.kernel, setting.bandwidth_scaled
         slopes = slopes * 1.0
         for rows, sq, gap, own_h, _ in self._parts(h, sq=self.distance_sq):
-            with np.errstate(invalid="ignore"):
-                own = kernel.slopes_of(sq, gap, self.points.radius, own_h)
+            own = kernel.slopes_of(sq, gap, self.points.radius, own_h)
             if self.points.local_scale is not None:
                 own *= (h / own_h) ** 2
             slopes[rows] *= own
-        slopes[~namespace(slopes).isfinite(slopes)] = 0.0  # of pairs that are left out
         return super().weighted_differences(slopes, allowed)
 
 
@@ -129,15 +128,15 @@ class ProjectedPoints(TrainingPoints):
     ----------
     Z : ndarray of shape (n_points, n_features)
         Centres ``c_j`` in the units of the whitening.
-    radius, origin : float, ndarray of shape (n_features,)
-        Of the sphere that queries are brought to, and what centres may be shrunk towards;
-        in the units of Z.
+    origin : ndarray of shape (n_features,)
+        What centres may be shrunk towards, in the units of Z.
     kernel, bandwidth : Projected and float, default=None
         At which tiles are turned into energies; None to leave them as distances.
     local_scale : ndarray of shape (n_points,), default=None
         Factors of the bandwidth.
-    weights, whitening, scale
-        See :class:`TrainingPoints`.
+    weights, whitening
+        See :class:`TrainingPoints`. The whitening brings queries to a sphere of its
+        ``radius``.
     """
 
     tile_class = ProjectedTile
@@ -148,15 +147,16 @@ class ProjectedPoints(TrainingPoints):
         weights: FloatArray | None,
         *,
         whitening: Any,
-        radius: float,
         origin: FloatArray,
         kernel: Projected | None = None,
         bandwidth: float = np.nan,
         local_scale: FloatArray | None = None,
-        scale: float | None = None,
     ):
-        super().__init__(Z, weights, whitening=whitening, scale=scale)
-        self.radius, self.origin = float(radius * self.scale), origin * self.scale
+        super().__init__(Z, weights, whitening=whitening)
+        self.radius, self.origin = (
+            float(whitening.radius * self.scale),
+            origin * self.scale,
+        )
         self.local_scale, self.setting = local_scale, None
         if kernel is not None:
             self.setting = ProjectedSetting(kernel, float(bandwidth * self.scale))

@@ -204,6 +204,7 @@ def search_bandwidth(queries, bandwidths, n_duplicates=0):
     at_end = curve.best_is_at_end and np.isclose(
         best, curve.bandwidths[curve.best], rtol=1e-6
     )
+    at_end &= best < queries.largest_bandwidth
     search = BandwidthSearch(
         bandwidth=float(best / scale),
         bandwidths=curve.bandwidths / scale,
@@ -289,7 +290,11 @@ class _RefinedCurve:
             if self.curve.best == 0:
                 self.evaluate(tried[0] * step ** -np.arange(n, 0, -1.0))
             else:
-                self.evaluate(tried[-1] * step ** np.arange(1.0, n + 1))
+                beyond = tried[-1] * step ** np.arange(1.0, n + 1)
+                beyond = np.unique(np.minimum(beyond, self.queries.largest_bandwidth))
+                if not len(self.curve.untried(beyond)):
+                    return  # no kernel is wider
+                self.evaluate(beyond)
 
     def zoom(self, n_bandwidths):
         """Refine around the best until the spacing is fine enough for the maximum."""

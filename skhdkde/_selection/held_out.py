@@ -58,9 +58,9 @@ class HeldOutScores:
 
     def _scores(self, options):
         """Return log densities, of points without weight too."""
-        density, constant = self.density, self.density.constant
+        density, apart = self.density, self.density.apart
         zero, given = self.weightless or (None, None)
-        more = given if constant is None or given is None else constant.without(given)
+        more = given if apart is None or given is None else apart.without(given)
         if density.choices is None:
             own = density.log_density(None, options)
             of_more = None if more is None else density.log_density(more, options)
@@ -71,10 +71,10 @@ class HeldOutScores:
                 X, Q = np.vstack([X, more]), np.vstack([Q, more])
             scores = fold_scores(density, X, Q, self.seed, options)
             own, of_more = np.split(scores, [density.n_points])
-        if constant is not None:
-            own = (own + constant.log_density(None)).astype(own.dtype)
+        if apart is not None:
+            own = (own + apart.log_density(None)).astype(own.dtype)
             if of_more is not None:
-                of_more = (of_more + constant.log_density(given)).astype(own.dtype)
+                of_more = (of_more + apart.log_density(given)).astype(own.dtype)
         return own if zero is None else interleaved(zero, (own,), (of_more,))[0]
 
 

@@ -88,12 +88,11 @@ class PlainQueries:
         Weight of each query, and log of the weight of the points that it sees.
     """
 
-    largest_bandwidth = np.inf
-
     def __init__(
         self, points, kernel, X, options, leave_out=None, weights=None, log_others=None
     ):
         self.points, self.kernel, self.X = points, kernel, X
+        self.largest_bandwidth = kernel.largest_bandwidth(points.shape[1])
         self.options, self.leave_out = options, leave_out
         self.queries = points.as_queries(X)
         self.weights = np.ones(len(X)) if weights is None else weights

@@ -209,8 +209,12 @@ class LeaveOneOut:
     def nearest_rule(self):
         """Return the bandwidth of "nearest", in scaled units."""
         mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
-        d = self.points.shape[1]
-        return float(np.sqrt(mean / d / self.kernel.variance(d)))
+        return self.kernel.bandwidth_at(mean, self.points.shape[1])
+
+    @property
+    def largest_bandwidth(self):
+        """The bandwidth, scaled units, beyond which kernels are no wider."""
+        return self.kernel.largest_bandwidth(self.points.shape[1])
 
     def log_density(self, bandwidths_scaled):
         """Return log densities in nats, of shape (n_queries, n_bandwidths)."""
@@ -240,11 +244,13 @@ class LeaveOneOut:
         nearest = self.nearest_sq(self.pilots)
         largest = self.points.largest_norm
         if self.kernel.compact:
-            return np.sqrt(nearest.max()), 4.0 * largest
+            low, high = np.sqrt(nearest.max()), 4.0 * largest
+            return low, max(min(high, self.largest_bandwidth), low)
         p, d = self.kernel.power, self.points.shape[1]
         low = np.median(nearest ** (p / 2.0)) / 2.0
         high = (2.0 * self.points.mean_square_spread()) ** (p / 2.0)
         if self.points.weights is not None:
             low, high = nearest.min() ** (p / 2.0), (2.0 * largest) ** p
         low, high = (low / d) ** (1.0 / p), 1.1 * (high / d) ** (1.0 / p)
+        high = min(high, self.largest_bandwidth)
         return max(low, SMALLEST_RATIO * high), high
