@@ -34,12 +34,13 @@ class ProjectedWhitening(Whitening):
         super().__init__(np.zeros(len(linear)), linear)
         self.radius = radius
 
-    def _with_norms(self, X):
+    def with_norms(self, X):
+        """Return ``x L`` of each row, and their norms as a column."""
         Z = super().apply(X)
         return Z, np.sqrt(np.einsum("ij,ij->i", Z, Z))[:, None]
 
     def apply(self, X):
-        Z, norms = self._with_norms(X)
+        Z, norms = self.with_norms(X)
         Z *= self.radius / norms
         return Z
 
@@ -47,9 +48,10 @@ class ProjectedWhitening(Whitening):
         """Return unit vectors in the directions of some whitened points."""
         return unit_rows(super().invert(Z))
 
-    def log_jacobian(self, X):
-        """Return the log Jacobian of the map to the unit sphere, (n_queries,)."""
-        return self.log_det - self.n_features * np.log(self._with_norms(X)[1][:, 0])
+    def norms(self, X):
+        """Return norms of ``x L``, (n_queries,)."""
+        batches = row_batches(*X.shape)
+        return np.concatenate([self.with_norms(X[rows])[1][:, 0] for rows in batches])
 
     @property
     def n_features(self):
@@ -61,7 +63,7 @@ class ProjectedWhitening(Whitening):
 
         ``gradient`` are those with respect to ``apply(X)``, without the Jacobian.
         """
-        Z, norms = self._with_norms(X)
+        Z, norms = self.with_norms(X)
         Z /= norms
         own = tangent(gradient.astype(np.float64) * self.radius, Z)
         own -= self.n_features * Z
@@ -113,14 +115,17 @@ class ProjectedWhitenedPoints(WhitenedPoints):
     def grid_sums(self, settings, tol, dtype, points):
         return ProjectedGridSums(settings, tol, dtype, points.radius)
 
-    def log_factors(self, X, points):
-        return _log_factors(X, points)[:, None]
+    def log_factors(self, queries, points):
+        return _log_factors(queries.norms, points)[:, None]
 
 
-def _log_factors(X, points):
-    """Return what log sums of projected kernels lack, but for a typical value."""
-    log_power = points.shape[1] * np.log(points.radius / points.scale)
-    return points.whitening.log_jacobian(X) + log_power
+def _log_factors(norms, points):
+    """Return what log sums of projected kernels lack, but for a typical value.
+
+    That is the log Jacobian of the map to the unit sphere, and a power of the radius.
+    """
+    log_ratio = np.log(points.radius / points.scale / norms)
+    return points.whitening.log_det + points.shape[1] * log_ratio
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,12 @@ class ProjectedComponent(Component):
     kernel: Projected
     points: ProjectedPoints
 
-    def log_factors(self, X):
+    def log_factors(self, X, queries=None):
         setting, points = self.points.setting, self.points
         assert setting is not None
         typical = setting.kernel.typical(points.radius, setting.bandwidth_scaled)
-        return _log_factors(X, points) + typical
+        norms = points.whitening.norms(X) if queries is None else queries.norms
+        return _log_factors(norms, points) + typical
 
     def to_data_units(self, gradient, X):
         whitening = self.points.whitening
