@@ -6,7 +6,7 @@ sinh(u)``, which falls off double exponentially: right to rounding.
 
 import mpmath
 import numpy as np
-from oracles import PROFILES
+from oracles import PROFILES, log_mean, squared_distances
 from structured_oracle import log_kernel
 
 COMPACT = ("tophat", "epanechnikov", "linear", "cosine")
@@ -161,6 +161,26 @@ def log_integrals(logf, n):
         logs = np.where(abs(y) < 2500, logf(np.clip(y, -2500, 2500)) - top, -np.inf)
         total = total + np.exp(logs) * np.cosh(u)
     return top + np.log(total * step * width)
+
+
+def restricted(kernel, X, Y, h, nu=None, weights=None, leave_out=None):
+    """Log density of kernels restricted to the sphere, by direct sums."""
+    weights = np.ones(len(Y)) if weights is None else np.asarray(weights)
+    log_volume = log_restricted_volume(kernel, Y.shape[1], h, nu)
+    result = []
+    for i, x in enumerate(X):
+        keep = np.ones(len(Y), dtype=bool)
+        if leave_out is not None:
+            keep[leave_out[i]] = False
+        sq, w = squared_distances(x, Y[keep]), weights[keep].astype(np.longdouble)
+        if kernel == "student":
+            exponent = (nu + Y.shape[1] - 1) / 2
+            logs = -exponent * np.log1p(sq / (nu * np.longdouble(h) ** 2))
+            top = logs.max()
+            result.append(top + np.log(np.sum(w * np.exp(logs - top)) / np.sum(w)))
+        else:
+            result.append(log_mean(kernel, sq, w, h))
+    return (np.array(result) - log_volume).astype(float)
 
 
 # Points.

@@ -1,4 +1,4 @@
-"""Structures on the unit sphere: densities of ``z / |z|``, with ``z`` from one in space."""
+"""Structures on the unit sphere: densities of ``z / |z|``, ``z`` from one in space."""
 
 import functools
 
@@ -8,7 +8,6 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture
 from sphere_oracle import (
     along_geodesics,
@@ -53,7 +52,8 @@ def fitted(
     covariance_type, options, n=40, d=3, h=None, make=HighDimKernelDensity, **more
 ):
     """An estimator fitted to weighted points, with duplicates; and its oracle."""
-    Y = points(n, d, dtype=more.pop("dtype", np.float64))
+    n, dtype = 40, more.pop("dtype", np.float64)
+    Y = points(n, d, dtype=dtype)
     Y[0] = Y[1]
     weights = np.random.default_rng(2).uniform(0.2, 3.0, size=n)
     size = Y.std() if covariance_type == "spherical" else 1.0
