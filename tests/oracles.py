@@ -99,12 +99,12 @@ def log_density(X, Y, h, kernel="gaussian", weights=None, leave_out=None):
         if leave_out is not None:
             keep[leave_out[i]] = False
         sq, w = squared_distances(x, Y[keep]), weights[keep].astype(np.longdouble)
-        result.append(_log_mean(kernel, sq, w, h))
+        result.append(log_mean(kernel, sq, w, h))
     log_norm = log_normalizer(kernel, Y.shape[1]) + Y.shape[1] * np.log(np.longdouble(h))
     return (np.array(result, dtype=np.longdouble) - log_norm).astype(np.float64)
 
 
-def _log_mean(kernel, sq, w, h):
+def log_mean(kernel, sq, w, h):
     """Log of the weighted mean of the profile."""
     if kernel in ("gaussian", "exponential"):
         power = 2 if kernel == "gaussian" else 1

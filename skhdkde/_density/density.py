@@ -22,8 +22,8 @@ from skhdkde._pairwise import (
     Gradient,
     LogSumExp,
     ReductionSpec,
-    power_of_two_scale,
     reduce_pairs,
+    scale_for,
 )
 from skhdkde._utils.arrays import row_batches, tangent, unit_rows
 from skhdkde._utils.moments import without_each
@@ -483,7 +483,7 @@ def structured_density(X, whitened, structure, kernel, bandwidth):
         In whitened units.
     """
     largest = max(points.log_scales().max() for points in whitened)
-    scale = min(power_of_two_scale(points.Z) for points in whitened)
+    scale = min(scale_for(own.largest_entry(), own.Z.dtype) for own in whitened)
     preserve = structure.preserve_variance
     components = [
         own.component(kernel, bandwidth, preserve, largest, scale) for own in whitened

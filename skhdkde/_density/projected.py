@@ -92,7 +92,7 @@ class ProjectedWhitenedPoints(WhitenedPoints):
     def largest_entry(self):
         return super().largest_entry() + np.abs(self.origin).max()
 
-    def points(self, shrinkage=1.0, kernel=None, bandwidth=np.nan):
+    def points(self, shrinkage=1.0, scale=None, kernel=None, bandwidth=np.nan):
         """Return the points ready for tiles, of energies if a kernel is given."""
         centers = self.origin + shrinkage * self.Z.astype(np.float64)
         return ProjectedPoints(
@@ -103,11 +103,12 @@ class ProjectedWhitenedPoints(WhitenedPoints):
             kernel=kernel,
             bandwidth=bandwidth,
             local_scale=self.local_scale,
+            scale=scale,
         )
 
     def component(self, kernel, bandwidth, preserve_variance, largest, scale):
         shrinkage = self.shrinkage(kernel, bandwidth, preserve_variance)
-        points = self.points(shrinkage, kernel, bandwidth)
+        points = self.points(shrinkage, scale, kernel, bandwidth)
         return ProjectedComponent(
             points, kernel, bandwidth, self.rows, local_scale=self.local_scale
         )

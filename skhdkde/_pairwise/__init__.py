@@ -47,7 +47,6 @@ from skhdkde._pairwise.points import (
     distinct_rows,
     indistinct_sq,
     largest_entry,
-    power_of_two_scale,
     scale_for,
     sorting_keys,
     useful_center,

@@ -29,6 +29,8 @@ MAX_PASSES = 12
 TRIMMED, LARGEST_SHARE = 0.01, 3.0
 # Share of what these lack that those named have; a lack, in nats, that is as good as any.
 MOST, LARGEST_LACK = 0.9, 1e12
+# Nats by which other points are the likelier without them, at least.
+LEAST_GAIN = 0.1
 # Rows that a message shows.
 SHOWN = 5
 # Pairs from which on one in so many queries finds where to look; bandwidths that all
@@ -271,9 +273,11 @@ class _RefinedCurve:
 
     def far_points(self, best):
         """Return the few points that decide the best bandwidth, None if none do."""
-        _, without, rows = self.trimmed
+        largest, without, rows = self.trimmed
         if self.queries.kernel.compact or not best > LARGEST_SHARE * without:
             return None
+        if largest - self.curve.mean.max() < LEAST_GAIN:
+            return None  # as for points that are uniform on the sphere
         return FarPoints(
             len(rows),
             len(self.queries.rows),
