@@ -134,7 +134,7 @@ class ProjectedPoints(TrainingPoints):
         At which tiles are turned into energies; None to leave them as distances.
     local_scale : ndarray of shape (n_points,), default=None
         Factors of the bandwidth.
-    weights, whitening
+    weights, whitening, scale
         See :class:`TrainingPoints`. The whitening brings queries to a sphere of its
         ``radius``.
     """
@@ -151,8 +151,9 @@ class ProjectedPoints(TrainingPoints):
         kernel: Projected | None = None,
         bandwidth: float = np.nan,
         local_scale: FloatArray | None = None,
+        scale: float | None = None,
     ):
-        super().__init__(Z, weights, whitening=whitening)
+        super().__init__(Z, weights, whitening=whitening, scale=scale)
         self.radius, self.origin = (
             float(whitening.radius * self.scale),
             origin * self.scale,
