@@ -107,14 +107,25 @@ class UnitSphere:
         ``first_row`` is the number of the first one, for messages.
         """
         check_unit_rows(X, first_row)
-        return self.points(X)
+        points = self.points(X)
+        lost = np.flatnonzero(np.isnan(points[:, 0]))
+        if len(lost):
+            raise ValueError(
+                f"row {first_row + lost[0]} of X is zero in all features that vary in "
+                "the training points: it has no direction on their sphere. Leave it out."
+            )
+        return points
 
     def points(self, X: FloatArray) -> FloatArray:
-        """Return rows without constant features, of norm 1, in the dtype of X."""
+        """Return rows without constant features, of norm 1, in the dtype of X.
+
+        Rows of zeros become NaN.
+        """
         out = np.empty((len(X), self.n_features), dtype=X.dtype)
         for rows in row_batches(*X.shape):
             kept = without_columns(np.asarray(X[rows]), self.is_constant)
-            out[rows] = unit_rows(kept.astype(np.float64))
+            with np.errstate(invalid="ignore"):
+                out[rows] = unit_rows(kept.astype(np.float64))
         return out
 
     def complete(self, X: FloatArray) -> FloatArray:
