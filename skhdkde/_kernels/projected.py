@@ -163,6 +163,10 @@ class Projected(Gaussian):
             best = xp.where(behind, product / (root - half), best)
         return best
 
+    def __getstate__(self):
+        # the correction is large, and made again once for each process
+        return {k: v for k, v in vars(self).items() if k != "correction"}
+
     @functools.cached_property
     def correction(self) -> Correction:
         """What exact integrals add to Laplace's method."""
