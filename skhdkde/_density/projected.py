@@ -69,13 +69,19 @@ class ProjectedWhitening(Whitening):
         """Return unit vectors in the directions of some whitened points."""
         return unit_rows(super().invert(Z))
 
-    def log_jacobian(self, X):
-        """Return the log Jacobian of the map to the unit sphere, (n_queries,)."""
-        return self.log_det - self.n_features * np.log(self._with_norms(X)[1][:, 0])
+    def norms(self, X):
+        """Return norms of ``x L``, (n_queries,)."""
+        norms = np.empty(len(X))
+        for rows in row_batches(*X.shape):
+            norms[rows] = self._with_norms(X[rows])[1][:, 0]
+        return norms
 
-    def log_factors(self, X):
-        """Return logs of what values of kernels are multiplied by, (n_queries,)."""
-        return self.log_jacobian(X) + self.n_features * np.log(self.radius)
+    def log_factors(self, norms):
+        """Return logs of what values of kernels lack, for norms of ``x L``.
+
+        That is the log Jacobian of the map to the unit sphere, and a power of the radius.
+        """
+        return self.log_det + self.n_features * np.log(self.radius / norms)
 
     @property
     def n_features(self):
@@ -115,7 +121,8 @@ class ProjectedWhitened(Whitened):
 
     def log_factors(self, X, points):
         """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
-        return points.whitening.log_factors(X)[:, None]
+        whitening = points.whitening
+        return whitening.log_factors(whitening.norms(X))[:, None]
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ class ProjectedComponent(Component):
     def log_factors(self, X):
         whitening = self.points.whitening
         typical = self.kernel.typical(whitening.radius, self.bandwidth)
-        return whitening.log_factors(X) + typical
+        return whitening.log_factors(whitening.norms(X)) + typical
 
     def to_data_units(self, gradient, X):
         whitening = self.points.whitening
