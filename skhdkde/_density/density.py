@@ -122,10 +122,13 @@ class Component:
         queries = self.queries(X, leave_out)
         reduction = LogSumExp(self.reduction_spec(queries.dtype))
         log_sums = self.reduce(reduction, queries, leave_out, options)[:, 0]
-        return log_sums + self.log_factors(X)
+        return log_sums + self.log_factors(X, queries)
 
-    def log_factors(self, X):
-        """Return logs of what sums are multiplied by, at queries X in data units."""
+    def log_factors(self, X, queries=None):
+        """Return logs of what sums are multiplied by, at queries X in data units.
+
+        ``queries`` are these as a reduction has visited them.
+        """
         return self.log_det
 
     def to_data_units(self, gradient, X):
@@ -424,7 +427,7 @@ class Density(LocalDensity):
         spec = component.reduction_spec(queries.dtype)
         reduction = Diagnosing(spec, self._n_visible(leave_out))
         columns = component.reduce(reduction, queries, leave_out, options)
-        columns[:, 0] += component.log_factors(X)
+        columns[:, 0] += component.log_factors(X, queries)
         return columns
 
     def _merged_diagnosis(self, X, rows, options):

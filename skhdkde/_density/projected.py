@@ -56,12 +56,13 @@ class ProjectedWhitening(Whitening):
             **more,
         )
 
-    def _with_norms(self, X):
+    def with_norms(self, X):
+        """Return ``x L`` of each row, and their norms as a column."""
         Z = super().apply(X)
         return Z, np.sqrt(np.einsum("ij,ij->i", Z, Z))[:, None]
 
     def apply(self, X):
-        Z, norms = self._with_norms(X)
+        Z, norms = self.with_norms(X)
         Z *= self.radius / norms
         return Z
 
@@ -73,7 +74,7 @@ class ProjectedWhitening(Whitening):
         """Return norms of ``x L``, (n_queries,)."""
         norms = np.empty(len(X))
         for rows in row_batches(*X.shape):
-            norms[rows] = self._with_norms(X[rows])[1][:, 0]
+            norms[rows] = self.with_norms(X[rows])[1][:, 0]
         return norms
 
     def log_factors(self, norms):
@@ -93,7 +94,7 @@ class ProjectedWhitening(Whitening):
 
         ``gradient`` are those with respect to ``apply(X)``, without the Jacobian.
         """
-        Z, norms = self._with_norms(X)
+        Z, norms = self.with_norms(X)
         Z /= norms
         own = tangent(gradient.astype(np.float64) * self.radius, Z)
         own -= self.n_features * Z
@@ -118,11 +119,6 @@ class ProjectedWhitened(Whitened):
         """
         radius_scaled = points.whitening.radius * points.scale
         return ProjectedGridSums(settings, tol, dtype, radius_scaled)
-
-    def log_factors(self, X, points):
-        """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
-        whitening = points.whitening
-        return whitening.log_factors(whitening.norms(X))[:, None]
 
 
 @dataclass(frozen=True)
@@ -153,6 +149,9 @@ class ProjectedWhitenedPoints(ProjectedWhitened, WhitenedPoints):
             points, kernel, bandwidth, self.rows, local_scale=self.local_scale
         )
 
+    def log_factors(self, queries, points):
+        return points.whitening.log_factors(queries.norms)[:, None]
+
 
 @dataclass(frozen=True)
 class ProjectedComponent(Component):
@@ -160,10 +159,11 @@ class ProjectedComponent(Component):
 
     kernel: Projected
 
-    def log_factors(self, X):
+    def log_factors(self, X, queries=None):
         whitening = self.points.whitening
+        norms = whitening.norms(X) if queries is None else queries.norms
         typical = self.kernel.typical(whitening.radius, self.bandwidth)
-        return whitening.log_factors(whitening.norms(X)) + typical
+        return whitening.log_factors(norms) + typical
 
     def to_data_units(self, gradient, X):
         whitening = self.points.whitening

@@ -160,6 +160,9 @@ class LocalWhitened(Whitened, abc.ABC):
         log_scales = self.log_scales()
         return KernelGridSums(settings, tol, log_scales - log_scales.max(), dtype)
 
-    def log_factors(self, X, points):
-        """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
+    def log_factors(self, queries, points):
+        """Return logs of what the sums of `grid_sums` are multiplied by.
+
+        ``queries`` are those that a reduction has visited.
+        """
         return self.log_scales().max()

@@ -108,6 +108,10 @@ class ProjectedWhitenedBlocks(ProjectedWhitened, WhitenedBlocks):
             bandwidth=bandwidth,
         )
 
+    def log_factors(self, X, layout):
+        whitening = layout.whitening
+        return whitening.log_factors(whitening.norms(X))[:, None]
+
 
 def whiten_blocks(blocks, structure, split, moments, fallback=None):
     """Return the component of a structure fitted to the points outside of each fold.

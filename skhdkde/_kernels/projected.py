@@ -30,9 +30,8 @@ TOL, TOL_FLOAT32, LARGEST_DEGREE, TABLE_SIZE = 1e-9, 2e-5, 16, 2**16
 N_NODES, FARTHEST_NODE = 640, 12.0
 # Logs of radii beyond which only the leading power is left.
 LARGEST_LOG = 150.0
-# Where half a coefficient of a quadratic is less than this share of the root of its
-# discriminant, the larger solution is made from the smaller one.
-BEHIND = -0.6
+# Square of the factor by which rounding errors of the best radius may grow.
+LARGEST_LOSS = 1e4
 
 
 class Projected(Gaussian):
@@ -72,6 +71,9 @@ class Projected(Gaussian):
     def reach(self, nearest_sq, margin, h):
         return np.full_like(nearest_sq, np.inf)
 
+    def suspect_rows(self, nearest_sq, delta, bandwidths, tol):
+        return self.kernel.suspect_rows(nearest_sq, delta, bandwidths, tol)
+
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
         return np.ones(sq.shape, dtype=bool)
 
@@ -84,52 +86,55 @@ class Projected(Gaussian):
             kernel = Student(nu + 1.0, self.n_features + 1)
         return Projected(kernel, self.n_features + 1)
 
-    def log_values(self, sq: AnyTile, gap: AnyTile, radius: float, h: Any) -> AnyTile:
+    def log_values(self, sq: AnyTile, lack: AnyTile, radius: float, h: Any) -> AnyTile:
         """Return logs of ``int r^(d-1) k(|r x - c| / h) dr``, less ``d log radius``.
 
         Parameters
         ----------
-        sq : array
+        sq : array of shape (n_rows, n_centers)
             Squared distances ``|radius x - c|^2`` for unit vectors ``x``.
-        gap : array
-            ``radius - x.c``; both so that pairs that are near lose no digits.
-        radius, h : float or array
+        lack : array of shape (n_centers,)
+            ``radius^2 - |c|^2``; given so that pairs that are near lose no digits.
+        radius : float
+        h : float or array of shape (n_centers,)
         """
-        xp = namespace(sq)
-        best = self._best_radius(sq, gap, radius, h)
+        xp, nu = namespace(sq), self.degrees_of_freedom
+        gap = sq + lack  # of the radius to the inner product with x
+        gap *= 0.5 / radius
+        best = self._best_radius(gap, lack, radius, h)
         step = best - radius
-        distance_sq = step * (step + 2.0 * gap)
-        distance_sq += sq
-        best /= radius
+        gap *= 2.0
+        gap += step
+        gap *= step
+        gap += sq
+        distance_sq, best = gap, best * (1.0 / radius)
         logs = xp.log(best)
         logs *= self.n_features
         best *= best
-        if np.isinf(self.degrees_of_freedom):
-            rate = (radius / h) ** 2
-            curvature = best * rate
-            curvature += self.n_features
+        if np.isinf(nu):
+            best *= (radius / h) ** 2
+            best += self.n_features
             distance_sq *= 0.5 / h**2
             logs -= distance_sq
-        else:
-            curvature = self._add_tail(logs, best, distance_sq, radius, h)
-        return self._finish(logs, curvature)
+            return self._finish(logs, best)
+        return self._finish(logs, self._add_tail(logs, best, distance_sq, radius, h))
 
     def _add_tail(self, logs, best_sq, distance_sq, radius, h):
         """Add logs of a Student kernel to ``logs``; return curvatures."""
         nu, d = self.degrees_of_freedom, self.n_features
-        xp, core_sq = namespace(logs), nu * h**2
-        distance_sq /= core_sq
-        curvature = best_sq * ((nu + d) * radius**2 / core_sq)
-        curvature /= 1.0 + distance_sq
+        xp, exponent = namespace(logs), 0.5 * (nu + d)
+        core_sq, grown = nu * h**2, distance_sq
+        grown *= 1.0 / core_sq
+        long_tail = exponent < SERIES_FROM
+        tail = None if long_tail else xp.log1p(grown)
+        grown += 1.0
+        curvature = best_sq
+        curvature *= (nu + d) * radius**2 / core_sq
+        curvature /= grown
         curvature += d * (nu - d) / (nu + d)
-        grown = distance_sq
-        if 0.5 * (nu + d) < SERIES_FROM:
-            grown += 1.0
-            grown = xp.log(grown)
-        else:
-            grown = xp.log1p(grown)
-        grown *= 0.5 * (nu + d)
-        logs -= grown
+        tail = xp.log(grown) if tail is None else tail
+        tail *= exponent
+        logs -= tail
         return curvature
 
     def _finish(self, logs, curvature):
@@ -143,25 +148,33 @@ class Projected(Gaussian):
         logs += self.correction(share)
         return logs
 
-    def _best_radius(self, sq, gap, radius, h):
-        """Return the radius at which the integrand in ``log r`` is largest."""
-        xp, nu, d = namespace(sq), self.degrees_of_freedom, self.n_features
-        inner = radius - gap
+    def _best_radius(self, gap, lack, radius, h):
+        """Return the radius at which the integrand in ``log r`` is largest.
+
+        It is the positive solution of a quadratic, of which the other one is negative.
+        Errors of it are felt in their squares. So one of two formulas serves, unless
+        nearly all digits of it might cancel.
+        """
+        xp, nu, d = namespace(gap), self.degrees_of_freedom, self.n_features
+        center_sq = radius**2 - lack
         if np.isinf(nu):
-            half, product = 0.5 * inner, d * h**2
+            rate, product = 0.5, d * h**2 + 0.0 * lack
         else:
-            half = inner * (0.5 * (nu - d) / nu)
-            center_sq = sq - radius**2 + 2.0 * radius * inner
-            product = (center_sq + nu * h**2) * (d / nu)
+            rate, product = 0.5 * (nu - d) / nu, (center_sq + nu * h**2) * (d / nu)
+        half = radius - gap
+        half *= rate
         root = half * half
         root += product
         root = xp.sqrt(root)
-        # the product of both solutions is known: no digits cancel
-        behind = half < BEHIND * root
-        best = root + half
-        if behind.any():
-            best = xp.where(behind, product / (root - half), best)
-        return best
+        steep = rate**2 * center_sq > LARGEST_LOSS * product
+        if bool(steep.any()):
+            ahead = half > 0.0
+            return xp.where(ahead, root + half, product / (root - half))
+        if rate > 0.0:
+            root += half
+            return root
+        root -= half
+        return product / root
 
     def __getstate__(self):
         # the correction is large, and made again once for each process
@@ -174,24 +187,23 @@ class Projected(Gaussian):
 
     def typical(self, radius: float, h: float) -> float:
         """Return the log value for ``|c| = radius`` in the direction of ``c``."""
-        zero = np.zeros((1, 1))
-        return float(self.log_values(zero, zero.copy(), radius, h)[0, 0])
+        value = self.log_values(np.zeros((1, 1)), np.zeros(1), radius, h)
+        return float(value[0, 0])
 
-    def slopes_of(self, sq: AnyTile, gap: AnyTile, radius: float, h: Any) -> AnyTile:
-        """Return ``radius h^2`` times the derivatives of log values by ``x.c``, over it.
+    def slopes_of(self, sq: AnyTile, lack: AnyTile, radius: float, h: Any) -> AnyTile:
+        """Return derivatives of log values by ``x.c``, times ``h^2 / radius``.
 
-        In units of ``radius^2``: 1 where the integrand is about ``radius``.
+        They are 1 where the integrand is about ``radius``, for a Gaussian kernel.
+        Parameters are those of :meth:`log_values`.
         """
-        nu, raised = self.degrees_of_freedom, self.raised
-        own = self.log_values(sq, gap.copy(), radius, h)
-        if np.isinf(nu):
-            more = raised.log_values(sq, gap.copy(), radius, h)
-            factor = 1.0
-        else:
-            narrower = h * np.sqrt(nu / (nu + 1.0))
-            more = raised.log_values(sq, gap.copy(), radius, narrower)
+        nu = self.degrees_of_freedom
+        factor, same_core = 1.0, h
+        if np.isfinite(nu):
             factor = (nu + self.n_features) / nu
-        return factor * namespace(sq).exp(more - own)
+            same_core = h * np.sqrt(nu / (nu + 1.0))
+        more = self.raised.log_values(sq, lack, radius, same_core)
+        more -= self.log_values(sq, lack, radius, h)
+        return factor * namespace(sq).exp(more)
 
 
 class Correction:

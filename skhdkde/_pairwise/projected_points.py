@@ -7,6 +7,7 @@ kernel: see ``Projected`` in ``_kernels``. All lengths are in scaled units.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,15 +15,16 @@ import numpy as np
 
 from skhdkde._kernels import Projected
 from skhdkde._pairwise.kernel_grid import KernelGridSums
-from skhdkde._pairwise.points import TrainingPoints
+from skhdkde._pairwise.points import Queries, TrainingPoints
 from skhdkde._pairwise.tiles import Tile
-from skhdkde._utils.arrays import namespace, row_batches, to_host
+from skhdkde._utils.arrays import BLOCK_SIZE, namespace, row_batches, to_host
 from skhdkde._utils.typing import AnyTile, FloatArray, Rows
 
 # Elements of a tile that are worked on at once, to stay in the cache.
 CACHED = 2**15
-# How much more an error of a squared distance is felt in a projection, at most.
-AMPLIFIED = 4.0
+# How much more an error of a squared distance is felt in a projection, if the kernel is
+# not known.
+AMPLIFIED = 2.0
 
 
 class ProjectedTile(Tile):
@@ -44,50 +46,78 @@ class ProjectedTile(Tile):
 
     def energies(self, kernel: Projected, h: float, shrinkage: float) -> AnyTile:
         """Return energies for points shrunk towards the points' origin."""
-        xp = namespace(self.sq)
-        energy = xp.empty_like(self.sq)
-        typical = kernel.typical(self.points.radius, h)
         self.queries.exclude(self.sq, self.cols, self.points.radius**2)  # any number
-        for rows, sq, gap, own_h, log_scale in self._parts(h, shrinkage):
-            values = kernel.log_values(sq, gap, self.points.radius, own_h)
-            values -= typical if log_scale is None else typical + log_scale
-            values *= -2.0 * h**2
-            energy[rows] = values
+        energy = self._energies(self.sq, kernel, h, shrinkage)
         self.queries.exclude(energy, self.cols, np.inf)
         return energy
 
-    def _parts(self, h, shrinkage=1.0, sq=None):
-        """Yield some rows, and for these what a kernel takes; what it takes is its own.
+    def _energies(self, raw, kernel, h, shrinkage=1.0):
+        """Return energies of the pairs of some rows, from squared distances."""
+        energy = namespace(raw).empty_like(raw)
+        typical = kernel.typical(self.points.radius, h)
+        lack, own_h, log_scale = self._of_columns(h, shrinkage)
+        for rows, sq in self._parts(raw, shrinkage):
+            values = kernel.log_values(sq, lack, self.points.radius, own_h)
+            values -= typical + log_scale
+            values *= -2.0 * h**2
+            energy[rows] = values
+        return energy
 
-        That is squared distances, gaps ``radius - x.c``, bandwidths, and what is to be
-        subtracted from logs for local scales, None if there are none.
+    def reach(self, reduction, rows, nearest_sq):
+        """Return squared distances beyond which no pair of some rows matters.
+
+        Values fall with the inner product, and from that of the nearest point to the
+        opposite of it by far more than the margin; or, where that is small, from 0 on.
         """
-        points, a = self.points, shrinkage
-        raw = self.sq if sq is None else sq
-        lack, about = points.lacks(self.cols, a)
-        lack = self._put(lack)
-        moved = None if a == 1.0 else self._put((1.0 - a) * a * about)
-        log_scale, own_h = None, h
-        if points.local_scale is not None:
-            scale = points.local_scale[self.cols]
-            own_h = self._put(h * scale)
-            log_scale = self._put(points.shape[1] * np.log(scale))
-        outside = None
-        if a != 1.0:
-            outside = (1.0 - a) * points.sq_to_origin(self.queries.exact)
-        for rows in self._row_parts():
-            own = raw[rows] * a
-            if outside is not None:
-                own += self._put(outside[rows])[:, None]
-                own -= moved
-            gap = own + lack
-            gap *= 0.5 / points.radius
-            yield rows, own, gap, own_h, log_scale
+        setting, points = self.points.setting, self.points
+        if setting is None:
+            return np.full_like(nearest_sq, np.inf)
+        size = points.radius**2 + points.largest_norm**2
+        margin = 2.0 * setting.bandwidth_scaled**2 * reduction.margin + points.variety
+        return size + np.maximum(size - nearest_sq, 2.0 * margin)
 
-    def _row_parts(self):
+    def suspect_pairs(self, reduction, rows, sq, nearest_sq, delta):
+        setting = self.points.setting
+        if setting is None:
+            return np.ones(sq.shape, dtype=bool)
+        h = setting.bandwidth_scaled
+        raw = np.where(np.isfinite(sq), sq, self.points.radius**2)
+        energy = to_host(self._energies(self.device.put(raw), setting.kernel, h))
+        reach = energy.min(axis=1) + 2.0 * h**2 * reduction.margin + 2.0 * delta
+        return energy <= reach[:, None]
+
+    def _of_columns(self, h, shrinkage=1.0):
+        """Return what a kernel takes for each point of the tile.
+
+        That is ``radius^2 - |c|^2`` of shrunk centres, the bandwidth, and what local
+        scales subtract from logs; each a number where it is the same for all.
+        """
+        points = self.points
+        lack = self._put(points.lacks(self.cols, shrinkage))
+        if points.local_scale is None:
+            return lack, h, 0.0
+        scale = points.local_scale[self.cols]
+        return lack, self._put(h * scale), self._put(points.shape[1] * np.log(scale))
+
+    def _parts(self, raw, shrinkage):
+        """Yield some rows, and their squared distances to shrunk centres."""
+        a, points = shrinkage, self.points
+        if a == 1.0:
+            for rows in self._row_parts(raw):
+                yield rows, raw[rows]
+            return
+        moved = self._put((1.0 - a) * a * points.sq_about_origin[self.cols])
+        outside = self._put((1.0 - a) * points.sq_to_origin(self.queries.exact))
+        for rows in self._row_parts(raw):
+            sq = raw[rows] * a
+            sq += outside[rows, None]
+            sq -= moved
+            yield rows, sq
+
+    def _row_parts(self, raw):
         """Return slices of rows that stay in the cache; one on a GPU."""
-        n_rows, n_cols = self.sq.shape
-        size = CACHED if isinstance(self.sq, np.ndarray) else n_rows * n_cols
+        n_rows, n_cols = raw.shape
+        size = CACHED if isinstance(raw, np.ndarray) else n_rows * n_cols
         return row_batches(n_rows, n_cols, size)
 
     def _put(self, values):
@@ -105,11 +135,10 @@ class ProjectedTile(Tile):
         assert setting is not None
         kernel, h = setting.kernel, setting.bandwidth_scaled
         slopes = slopes * 1.0
-        for rows, sq, gap, own_h, _ in self._parts(h, sq=self.distance_sq):
-            own = kernel.slopes_of(sq, gap, self.points.radius, own_h)
-            if self.points.local_scale is not None:
-                own *= (h / own_h) ** 2
-            slopes[rows] *= own
+        lack, own_h, _ = self._of_columns(h)
+        for rows in self._row_parts(slopes):
+            sq, radius = self.distance_sq[rows], self.points.radius
+            slopes[rows] *= kernel.slopes_of(sq, lack, radius, own_h) * (h / own_h) ** 2
         return super().weighted_differences(slopes, allowed)
 
 
@@ -119,6 +148,31 @@ class ProjectedSetting:
 
     kernel: Projected
     bandwidth_scaled: float
+
+
+class ProjectedQueries(Queries):
+    """Queries brought to a sphere of whitened units as they are asked for.
+
+    Attributes
+    ----------
+    norms : ndarray of shape (n_queries,)
+        Of whitened queries, before they are brought there; of those asked for.
+    """
+
+    def __init__(self, X, dtype, points: ProjectedPoints):
+        super().__init__(X, slice(None), dtype, points.scale)
+        self.projection, self.norms = points.whitening, np.empty(len(X))
+        self._made = None
+        if len(X) * X.shape[1] <= BLOCK_SIZE:
+            self._made = self[:]
+
+    def __getitem__(self, which) -> FloatArray:
+        if self._made is not None:
+            return self._made[which]
+        Z, norms = self.projection.with_norms(self.X[which])
+        self.norms[which] = norms[:, 0]
+        Z *= self.projection.radius * self.scale / norms
+        return Z
 
 
 class ProjectedPoints(TrainingPoints):
@@ -166,31 +220,44 @@ class ProjectedPoints(TrainingPoints):
         norms = np.sqrt(np.einsum("ij,ij->i", centers, centers))
         self._lack = (self.radius - norms) * (self.radius + norms)
         steps = centers - self.origin
-        self._about = np.einsum("ij,ij->i", steps, steps)
+        self.sq_about_origin = np.einsum("ij,ij->i", steps, steps)
         self._along = steps @ self.origin
 
-    def lacks(self, cols: slice, shrinkage: float) -> tuple[FloatArray, FloatArray]:
-        """Return ``radius^2 - |c_j|^2`` of shrunk centres, and squares about the origin.
+    @functools.cached_property
+    def variety(self):
+        """Difference of the largest and the smallest squared norm of a centre."""
+        return float(np.ptp(self._lack))
 
-        The latter are ``|c_j - origin|^2`` of centres as they are.
-        """
-        lack, about = self._lack[cols], self._about[cols]
-        if shrinkage != 1.0:
-            rest = 1.0 - shrinkage
-            lack = lack + rest * (1.0 + shrinkage) * about
-            lack = lack + 2.0 * rest * self._along[cols]
-        return lack, about
+    def lacks(self, cols: slice, shrinkage: float) -> FloatArray:
+        """Return ``radius^2 - |c|^2`` of centres shrunk towards the origin."""
+        if shrinkage == 1.0:
+            return self._lack[cols]
+        rest = 1.0 - shrinkage
+        about, along = self.sq_about_origin[cols], self._along[cols]
+        return self._lack[cols] + rest * ((1.0 + shrinkage) * about + 2.0 * along)
+
+    def as_queries(self, X: Any) -> ProjectedQueries:
+        return ProjectedQueries(X, np.result_type(X.dtype, self.dtype), self)
 
     def sq_to_origin(self, exact_queries: FloatArray) -> FloatArray:
         """Return squared distances of queries to the origin."""
         return np.square(exact_queries - self.origin).sum(axis=1)
 
     def scaled_error(self, delta: FloatArray, eps: float) -> FloatArray:
-        return AMPLIFIED * delta
+        return self._amplified * delta
+
+    @functools.cached_property
+    def _amplified(self):
+        """Largest radius at which an integrand may be largest, relative to the sphere."""
+        if self.setting is None:
+            return AMPLIFIED
+        width_sq = self.shape[1] * self.setting.bandwidth_scaled**2
+        largest = self.largest_norm + np.sqrt(self.largest_norm**2 + 4.0 * width_sq)
+        return max(0.5 * largest / self.radius, 1.0)
 
     def subset(self, rows: Rows, weights: FloatArray | None = None) -> Self:
         subset = super().subset(rows, weights)
-        for name in ("_lack", "_about", "_along"):
+        for name in ("_lack", "sq_about_origin", "_along"):
             setattr(subset, name, getattr(self, name)[rows])
         if self.local_scale is not None:
             subset.local_scale = self.local_scale[rows]

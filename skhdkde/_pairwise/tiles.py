@@ -58,6 +58,14 @@ class Tile:
         """Return some rows of ``sq``, copied to the host."""
         return to_host(self.sq[rows])
 
+    def reach(self, reduction, rows, nearest_sq) -> FloatArray:
+        """Return squared distances beyond which no pair of some rows matters."""
+        return reduction.reach(nearest_sq)
+
+    def suspect_pairs(self, reduction, rows, sq, nearest_sq, delta) -> np.ndarray:
+        """Return which pairs of some rows may feel errors of their squared distances."""
+        return reduction.suspect_pairs(sq, nearest_sq, delta)
+
     def put_rows(self, rows: IntArray, sq: FloatArray) -> None:
         """Replace some rows of ``sq``, except for pairs that are left out."""
         self.sq[rows] = self.device.put(sq)
@@ -248,7 +256,7 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
     done = False
     while len(rows) and not done:
         nearest_sq = np.minimum(earlier_sq[rows], tile.nearest_sq[rows])
-        reach_sq = reduction.reach(nearest_sq)
+        reach_sq = tile.reach(reduction, rows, nearest_sq)
         query_sq, rounding = queries.sq_norms[rows], queries.rounding.subset(rows)
         delta = error_bound(query_sq, rounding, tile.points, dtype, nearest_sq, reach_sq)
         flagged = reduction.suspect_rows(nearest_sq, delta)
@@ -256,7 +264,7 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
         if not len(rows):
             return
         sq = tile.rows(rows)
-        pairs = reduction.suspect_pairs(sq, nearest_sq, delta)
+        pairs = tile.suspect_pairs(reduction, rows, sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
         if np.count_nonzero(pairs) <= few * pairs.size:

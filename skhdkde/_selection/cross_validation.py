@@ -363,7 +363,7 @@ class HeldOut(BaseHeldOut):
         reduction = component.grid_sums(settings, HELD_OUT_TOL, self.dtype, points)
         queries = points.as_queries(X)
         log_sums = reduce_pairs(reduction, queries, points, self.options)
-        return log_sums + component.log_factors(X, points)
+        return log_sums + component.log_factors(queries, points)
 
     def _nearest_sq(self):
         nearest = []
