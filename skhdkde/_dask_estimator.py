@@ -210,7 +210,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             if apart is None:
                 return blocks, known, None
             points = apart.without(X)
-        blocks = DaskTraining(points, blocks.weights, self.verbose, given=X)
+        blocks = blocks.moved_to(points)
         return blocks, self._look_at(blocks), apart
 
     def _look_at(self, blocks):

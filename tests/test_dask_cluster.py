@@ -106,6 +106,21 @@ def test_results_are_those_of_one_machine(client, Q):
     assert_allclose(kde.sample(9, 0), one.sample(9, 0), atol=1e-12)
 
 
+def test_warnings_of_workers_reach_the_user(client):
+    X = np.random.default_rng(0).standard_normal((100, 4))
+    X *= 0.8 / np.linalg.norm(X, axis=1, keepdims=True)
+    X = np.column_stack([X, np.full(100, 0.6)])
+    kde = DaskHighDimKernelDensity(support="sphere", bandwidth=0.5)
+    with pytest.warns(UserWarning, match="1 constant feature of 5: column 4"):
+        kde.fit(da.from_array(X, chunks=(30, -1)))
+    X[77, 4] = -0.6
+    with pytest.warns(UserWarning, match=r"row 77 by 1\.2 in column 4") as caught:
+        kde.score_samples(X)
+        deadline = time.monotonic() + 30.0
+        while not len(caught) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
 @pytest.mark.parametrize("persisted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_is_killed_while_queries_are_scored(doomed, points, Q, persisted):
     X = points.persist() if persisted else points

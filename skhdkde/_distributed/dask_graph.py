@@ -10,6 +10,7 @@ holds those that it works on and no more. Graphs are written as such, since one 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
 import uuid
@@ -65,20 +66,26 @@ class DaskTraining:
     X, weights : dask arrays
         Weights are None if there are none.
     verbose : int
-    given : dask array, default=None
-        X with constant features, if it is without: as queries they have these.
 
     Attributes
     ----------
+    given : dask array
+        The points as the user has them, which they are as queries.
     weighted : bool
         Whether positive weights differ, once the sizes of blocks have been asked for.
     """
 
-    def __init__(self, X, weights, verbose, given=None):
+    def __init__(self, X, weights, verbose):
         self.X, self.weights, self.verbose = X, weights, verbose
-        self.given = X if given is None else given
+        self.given = X
         self.weighted = weights is not None
         self._blocks = self._counted = None
+
+    def moved_to(self, points):
+        """Return this with the same rows as other points, such as without features."""
+        moved = copy.copy(self)
+        moved.X, moved._blocks = points, None
+        return moved
 
     def __getstate__(self):
         return {**vars(self), "_blocks": None}
