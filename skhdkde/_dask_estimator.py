@@ -63,6 +63,10 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     degrees_of_freedom : float or "auto", default="auto"
         Of the kernel "student".
 
+    support : {"euclidean", "sphere"}, default="euclidean"
+        Where points are: with "sphere" rows have unit norm, and densities are with
+        respect to surface measure.
+
     covariance_type : {"spherical", "diag", "full"}, default="spherical"
         Shape of the kernel.
 
@@ -172,7 +176,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         ------
         ValueError
             If X or the weights are not as described, if parameters are not supported, or
-            if blocks are larger than workers can hold.
+            if blocks are larger than workers can hold. With ``support="sphere"`` if a row
+            is not of unit norm, before anything else is computed.
         RuntimeError
             If a worker died again and again, or blocks are gone from the cluster. Other
             methods raise it too.
