@@ -32,6 +32,7 @@ from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection import (
     DEGREES_OF_FREEDOM,
+    OF_SPACE,
     REFERENCE_RULES,
     Folds,
     SearchPlan,
@@ -555,10 +556,7 @@ def _check_sphere(estimator):
             "'local' has covariances that differ from place to place."
         )
     if rule in REFERENCE_RULES:
-        raise ValueError(
-            f"bandwidth={rule!r} is for points in space; with support='sphere' pass "
-            "'kl', 'nearest' or a number."
-        )
+        raise ValueError(OF_SPACE.format(f"bandwidth={rule!r}"))
     if not structure_of(estimator).plain:
         _check_projected(kernel, estimator.algorithm)
 

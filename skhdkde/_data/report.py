@@ -179,6 +179,7 @@ class DataReport:
         """Return pairs of what was found of all rows or features, and how much."""
         found, pair = [], widest_and_narrowest(self.spread)
         one_bandwidth = self.covariance_type == "spherical"
+        one_bandwidth &= not self.unit_norm  # there scales are what they are
         if one_bandwidth and pair is not None and pair[2] > LARGEST_RATIO:
             shown = listed(self.feature_names, pair[:2], self._spread_of)
             found.append(("scales apart by", f"{pair[2]:.3g}: {shown}"))
@@ -187,7 +188,7 @@ class DataReport:
         if self.n_near_duplicates:
             found.append(("near-duplicate rows", str(self.n_near_duplicates)))
         if self.unit_norm:
-            found.append(("norm of all rows", "1"))
+            found.append(("norm of all rows", "1: see support='sphere'"))
         return found
 
     def _listed(self, which, details):

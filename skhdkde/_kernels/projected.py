@@ -176,11 +176,7 @@ class Projected(Gaussian):
         root -= half
         return product / root
 
-    def __getstate__(self):
-        # the correction is large, and made again once for each process
-        return {k: v for k, v in vars(self).items() if k != "correction"}
-
-    @functools.cached_property
+    @property
     def correction(self) -> Correction:
         """What exact integrals add to Laplace's method."""
         return _correction(self.n_features, self.degrees_of_freedom)
@@ -221,9 +217,13 @@ class Correction:
     def __init__(self, shares: FloatArray, values: FloatArray):
         self._polynomial = _polynomial(shares, values, TOL)
         self._short = _polynomial(shares, values, TOL_FLOAT32)
-        shares, first = np.unique(shares, return_index=True)
-        spline = CubicSpline(np.sqrt(shares), values[first])
-        self._table = spline(np.linspace(0.0, 1.0, TABLE_SIZE))
+        self._nodes = shares, values
+
+    @functools.cached_property
+    def _table(self):
+        shares, first = np.unique(self._nodes[0], return_index=True)
+        spline = CubicSpline(np.sqrt(shares), self._nodes[1][first])
+        return spline(np.linspace(0.0, 1.0, TABLE_SIZE))
 
     def __call__(self, share: AnyTile) -> AnyTile:
         """Return the corrections; ``share`` is overwritten."""

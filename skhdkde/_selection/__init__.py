@@ -56,6 +56,7 @@ from skhdkde._selection.rules import (
     N_BANDWIDTHS,
     N_PILOT,
     N_QUERIES,
+    OF_SPACE,
     REFERENCE_RULES,
     RULES,
     SMALLEST_FLOAT32,

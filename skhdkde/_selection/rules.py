@@ -24,6 +24,9 @@ from skhdkde.regimes import gaussian_thresholds
 
 RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
 REFERENCE_RULES = RULES[2:]  # from moments; the others compare points
+OF_SPACE = (
+    "{} is for points in space; with support='sphere' pass 'kl', 'nearest' or a number."
+)
 N_BANDWIDTHS = 32
 N_QUERIES = 4096
 N_PILOT = 64

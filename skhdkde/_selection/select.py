@@ -7,10 +7,22 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skhdkde._data import step_of_all
-from skhdkde._density import find_constant_features, warn_of_constant_features
-from skhdkde._kernels import KERNELS
+from skhdkde._density import (
+    UnitSphere,
+    check_unit_rows,
+    find_constant_features,
+    warn_of_constant_features,
+)
+from skhdkde._kernels import KERNELS, restricted
 from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
-from skhdkde._selection.rules import N_BANDWIDTHS, N_QUERIES, RULES, bandwidth_by_rule
+from skhdkde._selection.rules import (
+    N_BANDWIDTHS,
+    N_QUERIES,
+    OF_SPACE,
+    REFERENCE_RULES,
+    RULES,
+    bandwidth_by_rule,
+)
 from skhdkde._utils.arrays import local
 from skhdkde._utils.hints import hinted
 from skhdkde._utils.validation import (
@@ -27,6 +39,7 @@ from skhdkde._utils.validation import (
     {
         "rule": [StrOptions(set(RULES))],
         "kernel": [StrOptions(set(KERNELS))],
+        "support": [StrOptions({"euclidean", "sphere"})],
         "n_queries": [Interval(Integral, 2, None, closed="left")],
         "bandwidths": [Interval(Integral, 3, None, closed="left"), "array-like"],
         "random_state": ["random_state"],
@@ -42,6 +55,7 @@ def select_bandwidth(
     *,
     rule="kl",
     kernel="gaussian",
+    support="euclidean",
     sample_weight=None,
     n_queries=N_QUERIES,
     bandwidths=N_BANDWIDTHS,
@@ -81,6 +95,12 @@ def select_bandwidth(
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
             "cosine"}, default="gaussian"
         The kernel for which the bandwidth is.
+
+    support : {"euclidean", "sphere"}, default="euclidean"
+        Where the points are. With "sphere" rows have unit norm, kernels are normalised
+        over the sphere, and the bandwidth is in chords. "nearest" then is the
+        concentration at which the mean cosine of a von Mises-Fisher law is that to the
+        nearest other point; the last three rules are not for the sphere.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights.
@@ -122,8 +142,8 @@ def select_bandwidth(
     Raises
     ------
     ValueError
-        If X has fewer than two distinct points, or no bandwidth of the grid leaves a
-        point in reach of every query.
+        If X has fewer than two distinct points, if no bandwidth of the grid leaves a
+        point in reach of every query, or if rows are not of unit norm on the sphere.
 
     See Also
     --------
@@ -158,6 +178,9 @@ def select_bandwidth(
     """
     check_n_jobs(n_jobs)
     X = local(check_points(X))
+    if support == "sphere":
+        X = np.asarray(X)
+        check_unit_rows(X)
     options = ComputeOptions(backend, n_jobs, verbose).resolved(
         X.shape[1], on_gpu=not isinstance(X, np.ndarray)
     )
@@ -169,18 +192,20 @@ def select_bandwidth(
         if not (bandwidths > 0).all():
             raise ValueError(f"bandwidths must be > 0, got {float(bandwidths.min())!r}.")
     X, weights, row_numbers = without_zeros(X, weights)
-    constant = find_constant_features(X)
-    if constant is not None:
-        warn_of_constant_features(constant)
-        X = constant.without(X)
-    points = TrainingPoints(X, weights, row_numbers=row_numbers)
+    if support == "sphere":
+        X, scale = _on_sphere(X, rule), 1.0
+        own_kernel = restricted(KERNELS[kernel], X.shape[1])
+    else:
+        X, scale = _varying(X), None
+        own_kernel = KERNELS[kernel]
+    points = TrainingPoints(X, weights, scale=scale, row_numbers=row_numbers)
     if not isinstance(bandwidths, Integral):
         for bandwidth in bandwidths:
             check_bandwidth(bandwidth, points)
     choice = bandwidth_by_rule(
         points,
         rule,
-        KERNELS[kernel],
+        own_kernel,
         options,
         parameter="rule",
         n_queries=n_queries,
@@ -190,3 +215,22 @@ def select_bandwidth(
     if choice.far is not None:
         choice.far.warn(choice.bandwidth, step_of_all(X))
     return choice[:2] if return_search else choice.bandwidth
+
+
+def _varying(X):
+    """Return points without constant features, after a warning of these."""
+    constant = find_constant_features(X)
+    if constant is None:
+        return X
+    warn_of_constant_features(constant)
+    return constant.without(X)
+
+
+def _on_sphere(X, rule):
+    """Return points of unit norm, without constant features, after a warning of these."""
+    if rule in REFERENCE_RULES:
+        raise ValueError(OF_SPACE.format(f"rule={rule!r}"))
+    sphere = UnitSphere.of(X)
+    sphere.check()
+    sphere.warn(None)
+    return sphere.points(X)
