@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skhdkde._approximation import Report
-from skhdkde._density import UnitSphere, columns_of, warn_of_constant_features
+from skhdkde._density import columns_of, warn_of_constant_features
 from skhdkde._fit import sees_constant_features
 from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
@@ -166,13 +166,11 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         """Columns that have one value in all training points."""
         return np.array(self._constant_columns, dtype=int)
 
-    def _sphere_of(self, X):
-        """Return the sphere that points are on, after a warning of constant features."""
-        sphere = UnitSphere.of(X)
+    def _checked_sphere(self, sphere):
+        """Record the sphere that points are on, with a warning of constant features."""
         self._constant_columns = tuple(sphere.columns.tolist())
         sphere.check()
         sphere.warn(getattr(self, "feature_names_in_", None))
-        return sphere
 
     def _set_apart(self, found):
         """Record constant features; return them if the density is to be without them."""

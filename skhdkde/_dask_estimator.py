@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._base import BaseKernelDensity
 from skhdkde._diagnosis import Diagnosis
-from skhdkde._distributed import Blocks
+from skhdkde._distributed import Blocks, sphere_of
 from skhdkde._distributed.dask_graph import (
     DaskTraining,
     checked,
@@ -20,6 +20,7 @@ from skhdkde._distributed.dask_graph import (
     float_dtype,
     from_memory,
     is_dask,
+    on_sphere,
     total,
     training_arrays,
 )
@@ -61,6 +62,10 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     degrees_of_freedom : float or "auto", default="auto"
         Of the kernel "student".
+
+    support : {"euclidean", "sphere"}, default="euclidean"
+        Where points are: with "sphere" rows have unit norm, and densities are with
+        respect to surface measure.
 
     covariance_type : {"spherical", "diag", "full"}, default="spherical"
         Shape of the kernel.
@@ -171,7 +176,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         ------
         ValueError
             If X or the weights are not as described, if parameters are not supported, or
-            if blocks are larger than workers can hold.
+            if blocks are larger than workers can hold. With ``support="sphere"`` if a row
+            is not of unit norm, before anything else is computed.
         RuntimeError
             If a worker died again and again, or blocks are gone from the cluster. Other
             methods raise it too.
@@ -180,21 +186,37 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         check_distributed(self)
         fitted = copy.copy(self)
         X, weights = training_arrays(fitted, X, sample_weight)
-        blocks = DaskTraining(X, weights, self.verbose)
-        known = self._look_at(blocks)
-        constant = fitted._set_apart(known.constant_features())
-        if constant is not None:
-            varying, weights = constant.without(X), blocks.weights
-            blocks = DaskTraining(varying, weights, self.verbose, given=X)
-            known = self._look_at(blocks)
+        blocks, known, apart = fitted._points_apart(
+            DaskTraining(X, weights, self.verbose)
+        )
         fitted._training = blocks
-        found = fit_density(known, self, constant)
+        found = fit_density(known, self, apart)
         fitted._density = found.density
         fitted.__dict__.update(found.attributes())
         fitted.backend_ = "+".join(sorted(known.backends))
         fitted.approximation_ = None
         self.__dict__ = fitted.__dict__
         return self
+
+    def _points_apart(self, blocks):
+        """Return points without constant features, what is known of them, and these.
+
+        On the sphere the points are brought to it, and the last is the sphere.
+        """
+        X = blocks.X
+        if self.support == "sphere":
+            dtype, sizes = float_dtype(X), blocks.sizes()
+            apart = sphere_of(blocks.run, X.shape[1], dtype, sizes)
+            self._checked_sphere(apart)
+            points = on_sphere(X, apart)
+        else:
+            known = self._look_at(blocks)
+            apart = self._set_apart(known.constant_features())
+            if apart is None:
+                return blocks, known, None
+            points = apart.without(X)
+        blocks = blocks.moved_to(points)
+        return blocks, self._look_at(blocks), apart
 
     def _look_at(self, blocks):
         """Return what is known of blocks of training points."""

@@ -15,6 +15,7 @@ from skhdkde._approximation import ERROR, Report
 from skhdkde._base import BaseKernelDensity
 from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import (
+    UnitSphere,
     check_unit_rows,
     draw,
     find_constant_features,
@@ -441,7 +442,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         spread = self._discrete = None
         names = getattr(self, "feature_names_in_", None)
         if self.support == "sphere":
-            sphere = self._sphere_of(X)
+            sphere = UnitSphere.of(X)
+            self._checked_sphere(sphere)
             return sphere.points(X), None, sphere
         if self.discrete_features is not None:
             X = np.asarray(X)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 
 import dask
 import dask.array as da
@@ -104,6 +105,23 @@ def test_results_are_those_of_one_machine(client, Q):
     assert_allclose(kde.score_samples(None), one.score_samples(None), atol=1e-8)
     assert_allclose(kde.diagnose(queries).h_g, one.diagnose(Q).h_g, rtol=1e-6)
     assert_allclose(kde.sample(9, 0), one.sample(9, 0), atol=1e-12)
+
+
+def test_warnings_of_workers_reach_the_user(client):
+    X = np.random.default_rng(0).standard_normal((100, 4))
+    X *= 0.8 / np.linalg.norm(X, axis=1, keepdims=True)
+    X = np.column_stack([X, np.full(100, 0.6)])
+    kde = DaskHighDimKernelDensity(support="sphere", bandwidth=0.5)
+    with pytest.warns(UserWarning, match="1 constant feature of 5: column 4"):
+        kde.fit(da.from_array(X, chunks=(30, -1)))
+    X[77, 4] = -0.6
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        kde.score_samples(X)
+        deadline = time.monotonic() + 30.0
+        while not caught and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert any("row 77 by 1.2 in column 4" in str(w.message) for w in caught)
 
 
 @pytest.mark.parametrize("persisted", [False, pytest.param(True, marks=pytest.mark.slow)])

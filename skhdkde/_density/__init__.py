@@ -32,6 +32,7 @@ sampling           random draws
 from skhdkde._density.components import whiten_components
 from skhdkde._density.constant_features import (
     ConstantFeatures,
+    Ranges,
     columns_of,
     constant_at,
     find_constant_features,
@@ -53,6 +54,7 @@ from skhdkde._density.density import (
     Component,
     Density,
     Structure,
+    plain_component,
     plain_density,
     structured_density,
 )
@@ -72,6 +74,11 @@ from skhdkde._density.neighborhoods import (
     NeighborhoodSpec,
     check_neighborhoods,
     too_many_matrices,
+)
+from skhdkde._density.projected import (
+    ProjectedComponent,
+    ProjectedWhitened,
+    ProjectedWhitening,
 )
 from skhdkde._density.sampling import (
     check_n_samples,

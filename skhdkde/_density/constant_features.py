@@ -128,6 +128,34 @@ def find_constant_features(X: Any) -> ConstantFeatures | None:
     return constant_at(columns, first[columns], X.shape[1])
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """First, least and largest value of each feature; those of blocks merge.
+
+    All are of shape (n_features,).
+    """
+
+    first: FloatArray
+    least: FloatArray
+    most: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray) -> Ranges:
+        """Return the ranges of the rows of X, of which there is at least one."""
+        found = X[0], X.min(axis=0), X.max(axis=0)
+        return cls(*(values.astype(np.float64) for values in found))
+
+    def merge(self, other: Ranges) -> Ranges:
+        """Return the ranges of both sets of points; these are the first."""
+        least = np.minimum(self.least, other.least)
+        return Ranges(self.first, least, np.maximum(self.most, other.most))
+
+    def constant(self, dtype: Any) -> ConstantFeatures | None:
+        """Return the constant features of points of a dtype, as of an array of them."""
+        columns = np.flatnonzero(is_constant(self.least, self.most, dtype))
+        return constant_at(columns, self.first[columns], len(self.first))
+
+
 def constant_at(columns, values, n_features: int) -> ConstantFeatures | None:
     """Return the constant features; None if there are none or all are."""
     if len(columns) in (0, n_features):

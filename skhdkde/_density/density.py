@@ -101,13 +101,15 @@ class Component:
 
     def moved(self, rows, steps):
         """Return points plus steps made for a local scale of 1, in data units."""
-        Z = self.points.in_data_units(rows)
         steps = self.points.stretched(rows, steps)
         if self.local_scale is not None:
             steps = steps * self.local_scale[rows, None]
-        if self.points.whitening is None:
-            return Z + steps
-        return self.points.whitening.invert(Z + steps)
+        return self.away(self.points.in_data_units(rows), steps)
+
+    def away(self, Z, steps):
+        """Return what is steps away from points in their coordinates, in data units."""
+        whitening = self.points.whitening
+        return Z + steps if whitening is None else whitening.invert(Z + steps)
 
     def queries(self, X, leave_out):
         """Return X, or the points ``leave_out`` themselves if X is None, as queries."""
@@ -146,9 +148,9 @@ class Component:
 class SphereComponent(Component):
     """The sum over kernels that are restricted to the unit sphere."""
 
-    def moved(self, rows, steps):
-        """Return points a step along great circles away, by the chord ``|step|``."""
-        y = unit_rows(self.points.in_data_units(rows).astype(np.float64))
+    def away(self, Z, steps):
+        """Return what is steps along great circles away, by the chord ``|step|``."""
+        y = unit_rows(Z.astype(np.float64))
         chord_sq = np.einsum("ij,ij->i", steps, steps)[:, None]
         along = unit_rows(tangent(steps, y))
         across = np.sqrt(chord_sq * np.maximum(1.0 - 0.25 * chord_sq, 0.0))
@@ -464,8 +466,13 @@ class Density(LocalDensity):
 
 def plain_density(points, kernel, bandwidth):
     """Return the textbook's density, of one spherical kernel for all points."""
+    return Density([plain_component(points, kernel, bandwidth)])
+
+
+def plain_component(points, kernel, bandwidth):
+    """Return the component of the textbook's density."""
     kind = SphereComponent if kernel.on_sphere else Component
-    return Density([kind(points, kernel, bandwidth)])
+    return kind(points, kernel, bandwidth)
 
 
 def structured_density(X, whitened, structure, kernel, bandwidth):

@@ -88,13 +88,14 @@ class Queries:
             return np.ldexp(values, exponents)
 
 
-def in_range(X: Any, density: Any) -> Queries:
+def in_range(X: Any, density: Any, **for_messages: Any) -> Queries:
     """Return queries in data units, or None, brought into the range of a density.
 
-    Those of a density on a sphere are brought to it.
+    Those of a density on a sphere are brought to it. ``for_messages`` is what
+    ``UnitSphere.queries`` then takes.
     """
     if density.sphere is not None:
-        return density.sphere.queries(X)
+        return density.sphere.queries(X, **for_messages)
     constant, given = density.constant, None
     if constant is not None and X is not None:
         X, given = constant.without(X), X

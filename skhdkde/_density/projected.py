@@ -14,7 +14,7 @@ import numpy as np
 
 from skhdkde._density.density import Component
 from skhdkde._density.whitened_points import WhitenedPoints
-from skhdkde._density.whitening import Whitening
+from skhdkde._density.whitening import Whitened, Whitening
 from skhdkde._kernels import Projected
 from skhdkde._pairwise import ProjectedGridSums, ProjectedPoints
 from skhdkde._utils.arrays import row_batches, tangent, unit_rows
@@ -25,14 +25,36 @@ class ProjectedWhitening(Whitening):
 
     Parameters
     ----------
-    linear : ndarray of shape (n_features,) or (n_features, n_features)
-        ``L``, or its diagonal.
+    whitening : Whitening
+        By ``L``, about the mean of the points.
     radius : float
+
+    Attributes
+    ----------
+    origin : ndarray of shape (n_features,)
+        The mean of the points in whitened units about the centre of the sphere.
     """
 
-    def __init__(self, linear, radius):
-        super().__init__(np.zeros(len(linear)), linear)
-        self.radius = radius
+    def __init__(self, whitening, radius):
+        super().__init__(np.zeros(len(whitening.linear)), whitening.linear)
+        self.origin, self.radius = whitening.whitened_center, radius
+
+    def points(self, Z, weights, shrinkage=1.0, kernel=None, bandwidth=np.nan, **more):
+        """Return points of coordinates Z, about their mean, ready for tiles.
+
+        These are of energies if a kernel is given. ``more`` is as `ProjectedPoints` has
+        it.
+        """
+        centers = self.origin + shrinkage * Z.astype(np.float64)
+        return ProjectedPoints(
+            centers.astype(Z.dtype),
+            weights,
+            whitening=self,
+            origin=self.origin,
+            kernel=kernel,
+            bandwidth=bandwidth,
+            **more,
+        )
 
     def with_norms(self, X):
         """Return ``x L`` of each row, and their norms as a column."""
@@ -50,8 +72,17 @@ class ProjectedWhitening(Whitening):
 
     def norms(self, X):
         """Return norms of ``x L``, (n_queries,)."""
-        batches = row_batches(*X.shape)
-        return np.concatenate([self.with_norms(X[rows])[1][:, 0] for rows in batches])
+        norms = np.empty(len(X))
+        for rows in row_batches(*X.shape):
+            norms[rows] = self.with_norms(X[rows])[1][:, 0]
+        return norms
+
+    def log_factors(self, norms):
+        """Return logs of what values of kernels lack, for norms of ``x L``.
+
+        That is the log Jacobian of the map to the unit sphere, and a power of the radius.
+        """
+        return self.log_det + self.n_features * np.log(self.radius / norms)
 
     @property
     def n_features(self):
@@ -70,9 +101,8 @@ class ProjectedWhitening(Whitening):
         return tangent(super().gradient(own / norms), X)
 
 
-@dataclass(frozen=True)
-class ProjectedWhitenedPoints(WhitenedPoints):
-    """The training points of one component, whose kernels are projected to the sphere.
+class ProjectedWhitened(Whitened):
+    """Shared by points whose kernels are projected to the sphere, wherever they are.
 
     Coordinates are about the mean, as in space.
     """
@@ -80,8 +110,20 @@ class ProjectedWhitenedPoints(WhitenedPoints):
     @property
     def origin(self):
         """The mean of the points in whitened units about the centre of the sphere."""
-        center, linear = self.whitening.center, self.whitening.linear
-        return center * linear if self.whitening.diagonal else center @ linear
+        return self.whitening.whitened_center
+
+    def grid_sums(self, settings, tol, dtype, points):
+        """Return the reduction to sums for kernel settings over prepared points.
+
+        Of these it takes the whitening and the scale.
+        """
+        radius_scaled = points.whitening.radius * points.scale
+        return ProjectedGridSums(settings, tol, dtype, radius_scaled)
+
+
+@dataclass(frozen=True)
+class ProjectedWhitenedPoints(ProjectedWhitened, WhitenedPoints):
+    """The training points of one component, whose kernels are projected to the sphere."""
 
     @property
     def radius(self):
@@ -94,14 +136,13 @@ class ProjectedWhitenedPoints(WhitenedPoints):
 
     def points(self, shrinkage=1.0, scale=None, kernel=None, bandwidth=np.nan):
         """Return the points ready for tiles, of energies if a kernel is given."""
-        centers = self.origin + shrinkage * self.Z.astype(np.float64)
-        return ProjectedPoints(
-            centers.astype(self.Z.dtype),
+        whitening = ProjectedWhitening(self.whitening, self.radius)
+        return whitening.points(
+            self.Z,
             self.weights,
-            whitening=ProjectedWhitening(self.whitening.linear, self.radius),
-            origin=self.origin,
-            kernel=kernel,
-            bandwidth=bandwidth,
+            shrinkage,
+            kernel,
+            bandwidth,
             local_scale=self.local_scale,
             scale=scale,
         )
@@ -113,20 +154,8 @@ class ProjectedWhitenedPoints(WhitenedPoints):
             points, kernel, bandwidth, self.rows, local_scale=self.local_scale
         )
 
-    def grid_sums(self, settings, tol, dtype, points):
-        return ProjectedGridSums(settings, tol, dtype, points.radius)
-
     def log_factors(self, queries, points):
-        return _log_factors(queries.norms, points)[:, None]
-
-
-def _log_factors(norms, points):
-    """Return what log sums of projected kernels lack, but for a typical value.
-
-    That is the log Jacobian of the map to the unit sphere, and a power of the radius.
-    """
-    log_ratio = np.log(points.radius / points.scale / norms)
-    return points.whitening.log_det + points.shape[1] * log_ratio
+        return points.whitening.log_factors(queries.norms)[:, None]
 
 
 @dataclass(frozen=True)
@@ -134,14 +163,12 @@ class ProjectedComponent(Component):
     """The sum over kernels of one whitening that are projected to the unit sphere."""
 
     kernel: Projected
-    points: ProjectedPoints
 
     def log_factors(self, X, queries=None):
-        setting, points = self.points.setting, self.points
-        assert setting is not None
-        typical = setting.kernel.typical(points.radius, setting.bandwidth_scaled)
-        norms = points.whitening.norms(X) if queries is None else queries.norms
-        return _log_factors(norms, points) + typical
+        whitening = self.points.whitening
+        norms = whitening.norms(X) if queries is None else queries.norms
+        typical = self.kernel.typical(whitening.radius, self.bandwidth)
+        return whitening.log_factors(norms) + typical
 
     def to_data_units(self, gradient, X):
         whitening = self.points.whitening

@@ -7,6 +7,7 @@ features and divided by its radius.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,14 @@ class UnitSphere:
     @classmethod
     def of(cls, X: FloatArray) -> UnitSphere:
         """Return the sphere that points of unit norm are on."""
-        found = find_constant_features(X)
-        if found is None:
-            return cls(np.zeros(X.shape[1], dtype=bool), np.empty(0))
-        return cls(found.is_constant, found.values)
+        return cls.without_features(find_constant_features(X), X.shape[1])
+
+    @classmethod
+    def without_features(cls, constant: Any, n_features: int) -> UnitSphere:
+        """Return the sphere of points with constant features; None for none."""
+        if constant is None:
+            return cls(np.zeros(n_features, dtype=bool), np.empty(0))
+        return cls(constant.is_constant, constant.values)
 
     @property
     def columns(self) -> np.ndarray:
@@ -96,17 +101,31 @@ class UnitSphere:
             "see these features."
         )
 
-    def without(self, X: FloatArray) -> FloatArray:
-        """Return rows of unit norm as points of the sphere; raise if they are not."""
-        check_unit_rows(X)
-        return self.points(X)
+    def without(self, X: FloatArray, first_row: int = 0) -> FloatArray:
+        """Return rows of unit norm as points of the sphere; raise if they are not.
+
+        ``first_row`` is the number of the first one, for messages.
+        """
+        check_unit_rows(X, first_row)
+        points = self.points(X)
+        lost = np.flatnonzero(np.isnan(points[:, 0]))
+        if len(lost):
+            raise ValueError(
+                f"row {first_row + lost[0]} of X is zero in all features that vary in "
+                "the training points: it has no direction on their sphere. Leave it out."
+            )
+        return points
 
     def points(self, X: FloatArray) -> FloatArray:
-        """Return rows without constant features, of norm 1, in the dtype of X."""
+        """Return rows without constant features, of norm 1, in the dtype of X.
+
+        Rows of zeros become NaN.
+        """
         out = np.empty((len(X), self.n_features), dtype=X.dtype)
         for rows in row_batches(*X.shape):
             kept = without_columns(np.asarray(X[rows]), self.is_constant)
-            out[rows] = unit_rows(kept.astype(np.float64))
+            with np.errstate(invalid="ignore"):
+                out[rows] = unit_rows(kept.astype(np.float64))
         return out
 
     def complete(self, X: FloatArray) -> FloatArray:
@@ -118,8 +137,12 @@ class UnitSphere:
         out[:, ~self.is_constant] = X * self.radius
         return out
 
-    def queries(self, X: Any) -> QueriesOnSphere:
+    def queries(
+        self, X: Any, first_row: int = 0, warn: Callable[[str], None] = warn_user
+    ) -> QueriesOnSphere:
         """Return queries in data units, or None, as those of the density.
+
+        ``first_row`` is the number of the first one, for messages.
 
         Raises
         ------
@@ -128,11 +151,11 @@ class UnitSphere:
         """
         if X is None:
             return QueriesOnSphere(None, self)
-        points = self.without(X)
-        self._check_constant(X)
+        points = self.without(X, first_row)
+        self._check_constant(X, first_row, warn)
         return QueriesOnSphere(points, self)
 
-    def _check_constant(self, X):
+    def _check_constant(self, X, first_row, warn):
         """Warn of rows that are not where the constant features are."""
         if not len(self.values) or not len(X):
             return
@@ -141,11 +164,11 @@ class UnitSphere:
         row = int(np.argmax(away))
         if away[row] > NORM_TOL:
             column = int(self.columns[np.argmax(steps[row])])
-            warn_user(
+            warn(
                 f"{np.count_nonzero(away > NORM_TOL)} of {len(X)} rows of X differ from "
-                f"the training points in features that are constant there, row {row} by "
-                f"{steps[row].max():.3g} in column {column}. Log densities do not see "
-                "these features."
+                "the training points in features that are constant there, row "
+                f"{first_row + row} by {steps[row].max():.3g} in column {column}. Log "
+                "densities do not see these features."
             )
 
 
@@ -180,17 +203,20 @@ class QueriesOnSphere:
         return columns
 
 
-def check_unit_rows(X: Any) -> None:
-    """Raise ValueError, which names the row, unless all rows are of norm 1."""
+def check_unit_rows(X: Any, first_row: int = 0) -> None:
+    """Raise ValueError, which names the row, unless all rows are of norm 1.
+
+    ``first_row`` is the number of the first one.
+    """
     for rows in row_batches(*X.shape):
         block = np.asarray(X[rows], dtype=np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_TOL))
         if len(wrong):
-            norm = norms[wrong[0]]
+            norm, row = norms[wrong[0]], first_row + rows.start + wrong[0]
             zero = " A row of zeros has no direction: leave it out." * bool(norm == 0.0)
             raise ValueError(
-                f"support='sphere' needs rows of X of unit norm, row "
-                f"{rows.start + wrong[0]} has norm {norm:.4g}: divide each row by its "
-                f"norm, as sklearn.preprocessing.normalize does.{zero}"
+                f"support='sphere' needs rows of X of unit norm, row {row} has norm "
+                f"{norm:.4g}: divide each row by its norm, as "
+                f"sklearn.preprocessing.normalize does.{zero}"
             )

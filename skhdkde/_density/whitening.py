@@ -57,6 +57,11 @@ class Whitening:
         sizes = np.abs(self.linear)
         return float((sizes if self.diagonal else sizes.sum(axis=0)).max())
 
+    @property
+    def whitened_center(self):
+        """The center times ``L``: where it is about the origin of the data."""
+        return self.center * self.linear if self.diagonal else self.center @ self.linear
+
     def invert(self, Z):
         """Return ``x`` of each row."""
         if self.diagonal:

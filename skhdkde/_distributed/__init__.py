@@ -20,5 +20,5 @@ dask_graph        tasks over blocks as dask graphs; the only file that imports d
 """
 
 from skhdkde._distributed.density import BlockDensity
-from skhdkde._distributed.fit import Blocks
+from skhdkde._distributed.fit import Blocks, sphere_of
 from skhdkde._distributed.tasks import CountTask, merged

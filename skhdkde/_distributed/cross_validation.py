@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from skhdkde._density import (
+    Component,
+    ProjectedComponent,
+    ProjectedWhitened,
+    ProjectedWhitening,
     Whitened,
     Whitening,
     centering,
@@ -26,6 +30,7 @@ from skhdkde._distributed.tasks import (
     FoldSplit,
     PairsTask,
     PointsLayout,
+    ProjectedLayout,
     ScatterTask,
 )
 from skhdkde._fit import check_foldable
@@ -51,11 +56,61 @@ if TYPE_CHECKING:
 class WhitenedBlocks(Whitened):
     """Training points in blocks, in one whitening: what is known of them all."""
 
+    component_class: ClassVar = Component
+
     whitening: Whitening
     spread: float  # see :class:`~skhdkde._density.Whitened`
-    layout: PointsLayout
+    layout: PointsLayout  # of the coordinates
     moments: Moments  # of the coordinates
     largest_norm: float  # of the coordinates
+
+    def largest_entry(self):
+        """Return the largest coordinate of a point or of a query that is one."""
+        return self.moments.largest.max()
+
+    def layout_for(self, kernel=None, bandwidth=np.nan, shrinkage=1.0):
+        """Return the layout of points for sums of kernels; without one, of any."""
+        return dataclasses.replace(self.layout, shrinkage=shrinkage)
+
+    def grid_sums(self, settings, tol, dtype, layout):
+        """Return the reduction to sums for kernel settings over points of a layout."""
+        return KernelGridSums(settings, tol, dtype=dtype)
+
+    def log_factors(self, X, layout):
+        """Return logs of what the sums of `grid_sums` are multiplied by at queries X."""
+        return self.whitening.log_det
+
+
+@dataclass(frozen=True)
+class ProjectedWhitenedBlocks(ProjectedWhitened, WhitenedBlocks):
+    """Training points in blocks whose kernels are projected to the unit sphere."""
+
+    component_class: ClassVar = ProjectedComponent
+
+    @property
+    def radius(self):
+        """Root of the mean squared norm of the points about the centre of the sphere."""
+        mean_sq = self.moments.variance + (self.moments.mean + self.origin) ** 2
+        return float(np.sqrt(mean_sq.sum()))
+
+    def largest_entry(self):
+        return super().largest_entry() + np.abs(self.origin).max()
+
+    def layout_for(self, kernel=None, bandwidth=np.nan, shrinkage=1.0):
+        dtype = self.layout.dtype
+        return ProjectedLayout(
+            dtype,
+            scale_for(self.largest_entry(), dtype),
+            whitening=ProjectedWhitening(self.whitening, self.radius),
+            shrinkage=shrinkage,
+            coordinates=self.whitening,
+            kernel=kernel,
+            bandwidth=bandwidth,
+        )
+
+    def log_factors(self, X, layout):
+        whitening = layout.whitening
+        return whitening.log_factors(whitening.norms(X))[:, None]
 
 
 def whiten_blocks(blocks, structure, split, moments, fallback=None):
@@ -87,7 +142,8 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
             full_whitening(standardization, center, shrink(*scatter.covariance()))
             for standardization, scatter in zip(whitenings, blocks.run(task), strict=True)
         ]
-    found = []
+    projected = structure.on_sphere and not structure.plain
+    kind, found = ProjectedWhitenedBlocks if projected else WhitenedBlocks, []
     extents = blocks.run(ExtentTask(split, whitenings, blocks.dtype))
     for whitening, (extent, largest_norm) in zip(whitenings, extents, strict=True):
         spread = 1.0
@@ -98,7 +154,7 @@ def whiten_blocks(blocks, structure, split, moments, fallback=None):
             scale_for(extent.largest.max(), blocks.dtype),
             whitening=whitening,
         )
-        found.append(WhitenedBlocks(whitening, spread, layout, extent, largest_norm))
+        found.append(kind(whitening, spread, layout, extent, largest_norm))
     return found
 
 
@@ -145,10 +201,11 @@ class BlockHeldOut(BaseHeldOut):
             structure, [[component] for component in fitted], fitted[0].n_features
         )
         self.folds, self.blocks, self.fitted = folds, blocks, fitted
+        self.layouts = [component.layout_for() for component in fitted]
         self.dtype: np.dtype = np.dtype(np.float64)
-        if self._is_sharp_in_float32(max(c.moments.largest.max() for c in fitted)):
+        if self._is_sharp_in_float32(max(c.largest_entry() for c in fitted)):
             self.dtype = np.dtype(np.float32)
-            self.fitted = [_as_float32(component) for component in fitted]
+            self.layouts = [_as_float32(layout) for layout in self.layouts]
 
     def _mean_squares(self):
         moments = [component.moments for component in self.fitted]
@@ -158,8 +215,8 @@ class BlockHeldOut(BaseHeldOut):
         queries = [q[:N_PILOT] for q in self.folds.queries]
         reductions = [KSmallest(1, HELD_OUT_NEAREST_TOL) for _ in self.fitted]
         found = self._reduce(reductions, queries, self.folds.split)
-        pairs = zip(found, self.fitted, strict=True)
-        return [sq[:, 0] / component.layout.scale**2 for sq, component in pairs]
+        pairs = zip(found, self.layouts, strict=True)
+        return [sq[:, 0] / layout.scale**2 for sq, layout in pairs]
 
     def log_density(self, trials, places=None):
         return self._log_density(trials, self.folds.some(places), self.folds.split)
@@ -170,29 +227,26 @@ class BlockHeldOut(BaseHeldOut):
 
     def _log_density(self, trials, queries, split):
         """Return log densities at the queries of some folds."""
-        fitted = self.fitted[: len(queries)]
-        reductions = [
-            KernelGridSums(
-                self.settings(trials, component, component.layout.scale),
-                HELD_OUT_TOL,
-                dtype=self.dtype,
+        # the pilot is of the first fold alone
+        folds = list(zip(queries, self.fitted, self.layouts, strict=False))
+        reductions, logs = [], []
+        for _, component, layout in folds:
+            settings = self.settings(trials, component, layout.scale)
+            reductions.append(
+                component.grid_sums(settings, HELD_OUT_TOL, self.dtype, layout)
             )
-            for component in fitted
-        ]
-        found, logs = self._reduce(reductions, queries, split), []
-        for log_sums, component in zip(found, fitted, strict=True):
+        found = self._reduce(reductions, queries, split)
+        for log_sums, (X, component, layout) in zip(found, folds, strict=True):
             log_total = np.log(component.moments.total * component.moments.heaviest)
-            logs.append(log_sums + component.whitening.log_det - log_total)
+            logs.append(log_sums + component.log_factors(X, layout) - log_total)
         return np.vstack(logs) - self.log_volumes(trials)
 
     def _reduce(self, reductions, queries, split):
         """Return the results of reductions, one for each fold of a split."""
-        layouts = [component.layout for component in self.fitted[: len(queries)]]
-        options = self.blocks.options
+        layouts, options = self.layouts[: len(queries)], self.blocks.options
         return self.blocks.run(PairsTask(layouts, reductions, options, queries, split))
 
 
-def _as_float32(component):
-    """Return the component with coordinates rounded to float32."""
-    layout = dataclasses.replace(component.layout, whitened_dtype=np.dtype(np.float32))
-    return dataclasses.replace(component, layout=layout)
+def _as_float32(layout):
+    """Return the layout with coordinates rounded to float32."""
+    return dataclasses.replace(layout, whitened_dtype=np.dtype(np.float32))

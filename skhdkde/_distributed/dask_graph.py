@@ -10,6 +10,7 @@ holds those that it works on and no more. Graphs are written as such, since one 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
 import uuid
@@ -28,6 +29,7 @@ from skhdkde._utils.validation import (
     rows_are_points,
     weighted_total,
 )
+from skhdkde._utils.warnings import warn_user
 
 # Results that are merged at once.
 FAN = 8
@@ -64,20 +66,26 @@ class DaskTraining:
     X, weights : dask arrays
         Weights are None if there are none.
     verbose : int
-    given : dask array, default=None
-        X with constant features, if it is without: as queries they have these.
 
     Attributes
     ----------
+    given : dask array
+        The points as the user has them, which they are as queries.
     weighted : bool
         Whether positive weights differ, once the sizes of blocks have been asked for.
     """
 
-    def __init__(self, X, weights, verbose, given=None):
+    def __init__(self, X, weights, verbose):
         self.X, self.weights, self.verbose = X, weights, verbose
-        self.given = X if given is None else given
+        self.given = X
         self.weighted = weights is not None
         self._blocks = self._counted = None
+
+    def moved_to(self, points):
+        """Return this with the same rows as other points, such as without features."""
+        moved = copy.copy(self)
+        moved.X, moved._blocks = points, None
+        return moved
 
     def __getstate__(self):
         return {**vars(self), "_blocks": None}
@@ -175,6 +183,7 @@ class DaskTraining:
         of which block it is.
         """
         name, (blocks, needs) = _name(kind), self.blocks()
+        first_rows = np.cumsum([0, *Q.chunks[0]])  # NaN where sizes are not known
         graph: dict[Any, Any] = {f"{name}-task": task, f"{name}-density": density}
         finish = getattr(type(density), f"{kind}_from")
         columns = {
@@ -185,8 +194,8 @@ class DaskTraining:
         last_index = (0,) if columns else ()
         for i in range(Q.numblocks[0]):
             query, keys = (f"{name}-queries", i), []
-            checked = _checked_queries, (Q.name, i, 0), i, Q.shape[1], f"{name}-density"
-            graph[query] = checked
+            where = i, float(first_rows[i]), Q.shape[1]
+            graph[query] = _checked_queries, (Q.name, i, 0), *where, f"{name}-density"
             for j, block in enumerate(blocks):
                 keys.append((f"{name}-block", i, j))
                 mine = own[i][:2] if own and own[i][2] == j else ()
@@ -305,12 +314,31 @@ def _at_queries(task, j, X, weights, queries, *rows):
     return _of(task, j, X, weights, queries.X, *rows)
 
 
-def _checked_queries(Q, i, n_features, density):
-    """Return block ``i`` of the queries, in range, or raise an error that names it."""
-    with _noted(f"in block {i} of the queries X"):
+def _checked_queries(Q, i, first_row, n_features, density):
+    """Return block ``i`` of the queries, in range, or raise an error that names it.
+
+    ``first_row`` is NaN where it is not known: rows are then counted in the block.
+    """
+    where = f"in block {i} of the queries X"
+    if math.isnan(first_row):
+        first_row, where = 0, f"{where}, where rows are counted"
+    with _noted(where):
         if Q.shape[1:] != (n_features,):
             raise ValueError(f"X has {Q.shape[1:]} features, expected {n_features}.")
-        return in_range(check_points(Q) if len(Q) else np.asarray(Q), density)
+        Q = check_points(Q) if len(Q) else np.asarray(Q)
+        warn = functools.partial(_warn, where)
+        return in_range(Q, density, first_row=int(first_row), warn=warn)
+
+
+def _warn(where, message):
+    """Warn the user of something in a block, on whichever machine this runs."""
+    message = f"{message} ({where})"
+    try:
+        distributed.get_worker()
+    except ValueError:
+        warn_user(message)
+    else:
+        distributed.warn(message)
 
 
 @contextlib.contextmanager
@@ -348,6 +376,18 @@ def _add_tree(graph, task, root, keys):
             keys.append((f"{base[0]}-merge", *base[1:], level, k))
             graph[keys[-1]] = (_merged, task, group)
     graph[root] = (_merged, task, keys)
+
+
+def on_sphere(X, sphere):
+    """Return a dask array of rows of unit norm as points of a sphere."""
+    dtype, columns = float_dtype(X), (sphere.n_features,)
+    points = functools.partial(_on_sphere, sphere=sphere, dtype=dtype)
+    meta = np.empty((0, 0), dtype=dtype)
+    return X.map_blocks(points, chunks=(X.chunks[0], columns), meta=meta)
+
+
+def _on_sphere(X, sphere, dtype):
+    return sphere.points(np.asarray(X, dtype=dtype))
 
 
 def training_arrays(estimator, X, sample_weight):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from skhdkde._density import BaseDensity, check_n_samples, random_steps, with_constant
+from skhdkde._density import (
+    BaseDensity,
+    Component,
+    check_n_samples,
+    random_steps,
+    with_constant,
+)
 from skhdkde._diagnosis import Diagnosing, PartialDiagnosing
 from skhdkde._distributed.tasks import PairsTask, PointsLayout, SampleTask
 from skhdkde._pairwise import (
@@ -15,7 +20,6 @@ from skhdkde._pairwise import (
     LogSumExp,
     PartialGradient,
     Reduction,
-    ReductionSpec,
     indistinct_sq,
 )
 from skhdkde._utils.arrays import row_batches
@@ -62,14 +66,6 @@ class PointsSummary:
         size = 0.0 if layout.whitening is None else largest_norm
         self.indistinct_sq = indistinct_sq(size, self.dtype)
 
-    def shrunk(self, shrinkage):
-        """Return the summary of the points with whitened coordinates shrunk."""
-        layout = dataclasses.replace(self.layout, shrinkage=shrinkage)
-        weighted = self.weights is not None
-        return PointsSummary(
-            layout, self.moments, self.shape, weighted, self.largest_norm
-        )
-
     def mean_square_spread(self):
         """Return the weighted mean of ``|y - mean|^2``, in squared scaled units."""
         return float(self.moments.variance.sum() * self.scale**2)
@@ -88,10 +84,8 @@ class BlockDensity(BaseDensity):
 
     Parameters
     ----------
-    points : PointsSummary
-    kernel : Kernel
-    bandwidth : float
-        In whitened units, which without a whitening are data units.
+    component : Component
+        Of a ``PointsSummary``: the points themselves are elsewhere.
     totals : ndarray of shape (n_blocks,)
         Relative weight of each block.
     options : ComputeOptions
@@ -101,33 +95,18 @@ class BlockDensity(BaseDensity):
     #: Names of the columns of a diagnosis.
     DIAGNOSIS_COLUMNS = ("log_density", *Diagnosing.COLUMNS)
 
-    def __init__(
-        self,
-        points: PointsSummary,
-        kernel,
-        bandwidth: float,
-        totals: np.ndarray,
-        options: ComputeOptions,
-    ):
-        super().__init__(kernel, bandwidth, points.shape, points.dtype)
-        self.points, self.layout, self.options = points, points.layout, options
-        self.totals = totals
-        whitening = points.layout.whitening
-        self.log_det = 0.0 if whitening is None else whitening.log_det
+    def __init__(self, component: Component, totals: np.ndarray, options: ComputeOptions):
+        points = component.points
+        super().__init__(
+            component.kernel, component.bandwidth, points.shape, points.dtype
+        )
+        self.component, self.layout = component, points.layout
+        self.totals, self.options = totals, options
 
     @property
     def frames(self):
         """The whitening that queries pass through, None for none, and the scale."""
         return [(self.layout.whitening, self.layout.scale)]
-
-    def spec(self, dtype):
-        """Return what a reduction needs to know, for queries of this dtype."""
-        return ReductionSpec(
-            self.kernel,
-            self.bandwidth * self.layout.scale,
-            self.points,
-            np.result_type(dtype, self.dtype),
-        )
 
     def task(self, kind, dtype, n_left_out=0):
         """Return the task for a kind of result at queries of ``dtype``.
@@ -139,7 +118,7 @@ class BlockDensity(BaseDensity):
         n_left_out : int, default=0
             Number of points that each query leaves out.
         """
-        spec = self.spec(dtype)
+        spec = self.component.reduction_spec(dtype)
         reduction: Reduction
         if kind == "density":
             reduction = LogSumExp(spec)
@@ -156,14 +135,13 @@ class BlockDensity(BaseDensity):
         :meth:`without_own`.
         """
         others = self.without_own(*own)[0] if own else None
-        return queries.log_density(self._finished(result[0][:, 0], dtype, others))
+        log_density = self._finished(result[0][:, 0], dtype, queries, others)
+        return queries.log_density(log_density)
 
     def gradient_from(self, task, result, dtype, queries):
         """Return gradients of shape (n_queries, n_features), per data unit."""
-        gradient = result[0][:, 1:]
-        if self.layout.whitening is not None:
-            gradient = self.layout.whitening.gradient(gradient)
-        gradient = gradient.astype(np.result_type(dtype, self.dtype), copy=False)
+        gradient = result[0][:, 1:].astype(np.result_type(dtype, self.dtype))
+        self.component.to_data_units(gradient, queries.X)
         return queries.gradient(gradient)
 
     def diagnosis_from(self, task, result, dtype, queries, *own):
@@ -178,9 +156,10 @@ class BlockDensity(BaseDensity):
         visible = (left_out, reduction.n_visible), (~left_out, self.n_points)
         for rows, n_visible in visible:
             if rows.any():
-                finishing = Diagnosing(self.spec(dtype), n_visible)
+                spec = self.component.reduction_spec(dtype)
+                finishing = Diagnosing(spec, n_visible)
                 columns[rows] = finishing.finish(state.subset(rows))
-        log_density = self._finished(columns[:, 0], dtype, others)
+        log_density = self._finished(columns[:, 0], dtype, queries, others)
         Diagnosing.to_data_units(columns, self.layout.scale)
         log_density = queries.log_density(log_density)
         return np.column_stack([log_density, queries.diagnosis(columns)])
@@ -194,11 +173,12 @@ class BlockDensity(BaseDensity):
         weights = np.asarray(weights, dtype=np.float64)
         return outside + without_each(weights)[start:stop], weights[start:stop] > 0.0
 
-    def _finished(self, log_sums, dtype, others):
+    def _finished(self, log_sums, dtype, queries, others):
         """Return log densities from log sums, and the weight of the points seen."""
         with np.errstate(divide="ignore"):
             log_total = np.log(self.totals.sum() if others is None else others)
-        return self.normalized(log_sums + self.log_det, log_total, dtype)
+        log_sums = log_sums + self.component.log_factors(queries.X)
+        return self.normalized(log_sums, log_total, dtype)
 
     def draw(self, n_samples, rng, run):
         """Return random points, those that :func:`~skhdkde._density.draw` draws."""
@@ -214,7 +194,5 @@ class BlockDensity(BaseDensity):
         X[which] = centers
         for rows in row_batches(*X.shape):
             steps = random_steps(self.kernel, self.bandwidth, X[rows].shape, rng)
-            steps += X[rows]
-            whitening = self.layout.whitening
-            X[rows] = steps if whitening is None else whitening.invert(steps)
+            X[rows] = self.component.away(X[rows], steps)
         return with_constant(self, X, rng)

@@ -16,8 +16,10 @@ from skhdkde._density import (
     MOST_OF_VARIANCE,
     N_TYPICAL,
     TypicalRows,
+    UnitSphere,
     Whitening,
     constant_at,
+    plain_component,
     scatter_spectrum,
 )
 from skhdkde._distributed.cross_validation import BlockFolds, whiten_blocks
@@ -31,6 +33,7 @@ from skhdkde._distributed.tasks import (
     RowNumbersTask,
     ScatterTask,
     SummaryTask,
+    UnitRowsTask,
 )
 from skhdkde._fit import Training
 from skhdkde._pairwise import ComputeOptions, KSmallest, scale_for, useful_center
@@ -103,11 +106,7 @@ class Blocks(Training):
         self._seed = seed_from(estimator.random_state)
         summary = self._summary(N_CANDIDATES)
         if summary.moments is None:
-            raise ValueError(
-                ALL_ZERO
-                if sizes[:, 0].any()
-                else "X must have at least one row; all of its blocks are empty."
-            )
+            raise no_points(sizes)
         largest = summary.moments.largest.max()
         check_squares(largest)
         self.moments, self.backends = summary.moments, summary.backends
@@ -116,6 +115,8 @@ class Blocks(Training):
         self.totals = summary.totals
         self._candidates = summary.candidates
         plain, scale = summary.unweighted, scale_for(largest, dtype)
+        if estimator.support == "sphere":
+            scale = 1.0  # kernels on the sphere are not those of another size
         mean = plain.mean * scale
         mean_sq = plain.variance.sum() * scale**2 + mean @ mean
         center = useful_center(mean, mean_sq)
@@ -242,12 +243,16 @@ class Blocks(Training):
     def points(self, component=None):
         if component is None:
             return PointsSummary(self._layout, self.moments, self.shape, self.weighted)
+        return self._summary_of(component, component.layout)
+
+    def _summary_of(self, component, layout):
+        """Return the summary of the points of a component in a layout."""
         return PointsSummary(
-            component.layout,
+            layout,
             component.moments,
             self.shape,
             self.weighted,
-            component.largest_norm * component.layout.scale,
+            component.largest_norm * layout.scale,
         )
 
     def by_rule(self, points, rule, kernel):
@@ -277,12 +282,20 @@ class Blocks(Training):
         return scatter_spectrum(self.run(task)[0])
 
     def density(self, structure, components, kernel, bandwidth):
-        points = self.points(components and components[0])
-        if components is not None:
+        if components is None:
+            component = plain_component(self.points(), kernel, bandwidth)
+        else:
+            (whitened,) = components
             preserve = structure.preserve_variance
-            shrinkage = components[0].shrinkage(kernel, bandwidth, preserve)
-            points = points.shrunk(shrinkage)
-        return BlockDensity(points, kernel, bandwidth, self.totals, self.options)
+            shrinkage = whitened.shrinkage(kernel, bandwidth, preserve)
+            layout = whitened.layout_for(kernel, bandwidth, shrinkage)
+            component = whitened.component_class(
+                self._summary_of(whitened, layout),
+                kernel,
+                bandwidth,
+                log_det=whitened.whitening.log_det,
+            )
+        return BlockDensity(component, self.totals, self.options)
 
 
 class BlockLeaveOneOut(LeaveOneOut):
@@ -327,6 +340,34 @@ class BlockLeaveOneOut(LeaveOneOut):
             left_out=self.hashes[rows],
         )
         return self.blocks.run(task)[0]
+
+
+def sphere_of(run, n_features, dtype, sizes):
+    """Return the sphere that the points in blocks are on.
+
+    Parameters are as those of :class:`Blocks`.
+
+    Raises
+    ------
+    ValueError
+        If a row is not of unit norm, or there is no point of positive weight.
+    """
+    rows = sizes[:, 0]
+    before = np.cumsum(rows) - rows
+    more = list(zip(before.tolist(), rows.tolist(), strict=True))
+    ranges = run(UnitRowsTask(n_features, np.dtype(dtype)), more)
+    if ranges is None:
+        raise no_points(sizes)
+    return UnitSphere.without_features(ranges.constant(dtype), n_features)
+
+
+def no_points(sizes):
+    """Return the error for blocks of these sizes without a point of positive weight."""
+    return ValueError(
+        ALL_ZERO
+        if sizes[:, 0].any()
+        else "X must have at least one row; all of its blocks are empty."
+    )
 
 
 def _in_order(hashes):

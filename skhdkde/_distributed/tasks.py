@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skhdkde._density import FarRows, TypicalRows
+from skhdkde._density import FarRows, Ranges, TypicalRows, check_unit_rows
 from skhdkde._pairwise import ComputeOptions, TrainingPoints, reduce_pairs
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.hashing import find_hashes, row_hashes
@@ -91,12 +91,36 @@ class PointsLayout:
     def points(self, X, weights):
         """Return rows of X with their relative weights as training points."""
         if self.whitening is not None:
-            dtype = self.whitened_dtype or self.dtype
-            X = self.whitening.apply(X).astype(dtype, copy=False)
+            X = self._coordinates(X, self.whitening)
             if self.shrinkage != 1.0:
-                X = (self.shrinkage * X).astype(dtype, copy=False)
+                X = (self.shrinkage * X).astype(X.dtype, copy=False)
         return TrainingPoints(
             X, weights, whitening=self.whitening, scale=self.scale, center=self.center
+        )
+
+    def _coordinates(self, X, whitening):
+        """Return whitened coordinates of rows of X."""
+        dtype = self.whitened_dtype or self.dtype
+        return whitening.apply(X).astype(dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class ProjectedLayout(PointsLayout):
+    """How rows of X become centres of kernels that are projected to the unit sphere.
+
+    ``whitening``, that of queries, is a ``ProjectedWhitening``: its radius is that of all
+    blocks together.
+    """
+
+    coordinates: Any = None  # whitening of the points, about the mean of all
+    # at which tiles are turned into energies; None to leave them as distances
+    kernel: Any = None
+    bandwidth: float = np.nan
+
+    def points(self, X, weights):
+        Z = self._coordinates(X, self.coordinates)
+        return self.whitening.points(
+            Z, weights, self.shrinkage, self.kernel, self.bandwidth, scale=self.scale
         )
 
 
@@ -229,6 +253,36 @@ class CountTask(Task):
         )
 
 
+def check_block(X, shape):
+    """Raise ValueError if a block is not of the shape announced, or not of numbers."""
+    if X.shape != shape:
+        raise ValueError(
+            f"X has a block of shape {X.shape} where one of shape {shape} was announced."
+        )
+    if len(X):
+        check_points(X)
+
+
+@dataclass(frozen=True)
+class UnitRowsTask(Task):
+    """The ranges of features of rows of unit norm; raise if a row is not.
+
+    ``of`` also takes the number of rows in earlier blocks, and of rows that the block
+    should have.
+    """
+
+    n_features: int
+    dtype: np.dtype  # of the points
+
+    def of(self, X, weights, before, n_rows):
+        check_block(X, (n_rows, self.n_features))
+        check_unit_rows(X, before)
+        return self.over_batches(X, weights, self.dtype, lambda x, own: Ranges.of(x))
+
+    def merge(self, result, other):
+        return result.merge(other)
+
+
 @dataclass(frozen=True)
 class Summary:
     """Result of :class:`SummaryTask`."""
@@ -257,15 +311,10 @@ class SummaryTask(Task):
     n_candidates: int
 
     def of(self, X, weights, before, n_rows):
-        if X.shape != (n_rows, self.n_features):
-            raise ValueError(
-                f"X has a block of shape {X.shape} where one of shape "
-                f"{(n_rows, self.n_features)} was announced."
-            )
+        check_block(X, (n_rows, self.n_features))
         backends = {self.options.resolved(self.n_features).backend}
         if not len(X):
             return Summary(np.zeros(1), backends)
-        check_points(X)
         all_moments, unweighted, samples = [], [], []
         for batch, own, _ in batches(X, weights, self.dtype):
             all_moments.append(Moments.of(batch, own))
