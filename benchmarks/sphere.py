@@ -22,11 +22,13 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._kernels import concentration, log_vmf_peak
+from skhdkde._kernels import log_vmf_peak
 from skhdkde.regimes import sphere_thresholds
 
 FULL = {"covariance_type": "full", "preserve_variance": True}
 STUDENT = {"kernel": "student", "degrees_of_freedom": 5.0}
+# Mean cosine to its mode that a component of a mixture has at most.
+LARGEST_COSINE = 0.999
 
 
 class Uniform:
@@ -46,7 +48,7 @@ class VonMisesFisherMixture:
     """Mixture of von Mises-Fisher distributions by expectation and maximisation.
 
     The number of components is the best of ``numbers`` on a fifth of the training rows.
-    A component is never tighter than a mean cosine of 0.999 to its mode.
+    Concentrations are by the approximation of Banerjee et al. (2005).
     """
 
     def __init__(self, random_state, numbers=(1, 2, 3, 5, 10, 20, 50, 100)):
@@ -77,11 +79,11 @@ class VonMisesFisherMixture:
         sums, totals = shares.T @ X, shares.sum(axis=0) + 1e-300
         lengths = np.maximum(np.linalg.norm(sums, axis=1), 1e-300)
         self.modes, self.log_weights = sums / lengths[:, None], np.log(totals / len(X))
-        short = np.clip(1.0 - lengths / totals, 1e-3, 1.0 - 1e-6)
-        self.kappa = np.array([concentration(X.shape[1], each) for each in short])
+        cosine = np.minimum(lengths / totals, LARGEST_COSINE)
+        self.kappa = cosine * (X.shape[1] - cosine**2) / (1.0 - cosine**2)
 
     def _terms(self, X):
-        peaks = [log_vmf_peak(X.shape[1], kappa) for kappa in self.kappa]
+        peaks = log_vmf_peak(X.shape[1], self.kappa)
         return self.kappa * (X @ self.modes.T - 1.0) + peaks + self.log_weights
 
     def score_samples(self, X):
