@@ -164,7 +164,7 @@ class Projected(Gaussian):
         behind = half < BEHIND * root
         best = root + half
         if behind.any():
-            best = xp.where(behind, product / (root - half), best)
+            best = xp.where(behind, product / (root + abs(half)), best)
         return best
 
     @functools.cached_property
