@@ -104,6 +104,7 @@ class Projected(Gaussian):
         step = best - radius
         distance_sq = step * (step + 2.0 * gap)
         distance_sq += sq
+        distance_sq = xp.clip(distance_sq, 0.0, None, out=distance_sq)  # rounding
         best /= radius
         logs = xp.log(best)
         logs *= self.n_features
