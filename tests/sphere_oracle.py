@@ -153,7 +153,7 @@ def log_integrals(logf, n):
     top, width = logf(peak), np.full(n, np.longdouble(10))
     for _ in range(60):
         wide = np.minimum(logf(peak + width), logf(peak - width)) < top - 0.5
-        width = np.where(wide, width * 0.7, width)
+        width = np.where(wide, width * 0.5, width)
     step = np.longdouble(0.1)
     total = 0
     for u in np.arange(-14, 14, step):

@@ -111,7 +111,8 @@ class Projected(Gaussian):
         gap += step
         gap *= step
         gap += sq
-        distance_sq, best = gap, best * (1.0 / radius)
+        distance_sq = xp.clip(gap, 0.0, None, out=gap)  # rounding
+        best *= 1.0 / radius
         logs = xp.log(best)
         logs *= self.n_features
         best *= best
@@ -173,7 +174,7 @@ class Projected(Gaussian):
         steep = rate**2 * center_sq > LARGEST_LOSS * product
         if bool(steep.any()):
             ahead = half > 0.0
-            return xp.where(ahead, root + half, product / (root - half))
+            return xp.where(ahead, root + half, product / (root + abs(half)))
         if rate > 0.0:
             root += half
             return root

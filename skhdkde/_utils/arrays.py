@@ -133,7 +133,9 @@ def unit_rows(X: FloatArray) -> FloatArray:
 
 def tangent(vectors: FloatArray, X: FloatArray) -> FloatArray:
     """Return vectors without their components along unit vectors, row by row."""
-    return vectors - np.einsum("ij,ij->i", vectors, X)[:, None] * X
+    for _ in range(2):  # what rounding leaves may be more than the rest
+        vectors = vectors - np.einsum("ij,ij->i", vectors, X)[:, None] * X
+    return vectors
 
 
 def weighted_mean(values: FloatArray, weights: FloatArray) -> tuple:
