@@ -69,6 +69,41 @@ def test_everything_as_on_the_cpu(backend, kernel):
         assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("d", [3, 20, 768])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kernel": "student", "degrees_of_freedom": 4.0},
+        {"covariance_type": "full", "preserve_variance": True, "bandwidth": 0.7},
+        {
+            "covariance_type": "diag",
+            "kernel": "student",
+            "degrees_of_freedom": 4.0,
+            "adaptive": True,
+        },
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", ["torch", "keops"])
+def test_the_sphere_as_on_the_cpu(backend, options, d, dtype):
+    X, Y, _ = data(d)
+    X, Y = ((A + 0.5) / np.linalg.norm(A + 0.5, axis=1)[:, None] for A in (X, Y))
+    X, Y = X.astype(dtype), Y.astype(dtype)
+    options = {"bandwidth": 0.4, "support": "sphere", **options}
+    kde, other = (
+        HighDimKernelDensity(backend=name, **options).fit(Y)
+        for name in (backend, "numpy")
+    )
+    tolerance = {"atol": 2 * ATOL[dtype], "rtol": RTOL[dtype]}
+    for queries in (X, None):
+        found, expected = kde.score_samples(queries), other.score_samples(queries)
+        assert_allclose(found, expected, **tolerance)
+    found, expected = kde.log_density_gradient(X), other.log_density_gradient(X)
+    assert_allclose(0.4 * found, 0.4 * expected, atol=10 * ATOL[dtype], rtol=1e-5)
+
+
 def test_auto_uses_the_gpu():
     many = data(17)[1]
     assert HighDimKernelDensity(bandwidth=1.0).fit(many).backend_ == "torch"

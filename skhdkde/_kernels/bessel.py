@@ -30,6 +30,8 @@ import numpy as np
 from numpy.polynomial.polynomial import polyval2d
 from scipy.special import xlogy
 
+from skhdkde._kernels.kernel import log_sphere_area
+
 SMALLEST_EXPANDED = 32.0  # the r from which the expansion is used
 N_EXPANDED = 14  # its terms: beyond, they are below 1e-17
 N_SERIES = 52  # terms of the power series, for x < 32
@@ -61,12 +63,6 @@ def iv_ratio(order, x):
 def one_minus_iv_ratio(order, x):
     """Return ``1 - I_(v+1)(x) / I_v(x)``, right also where it is small."""
     return _by_branch(_complement_expanded, _complement_series, order, x)
-
-
-def log_sphere_area(n_features):
-    """Return the log of the surface measure of the unit sphere in ``n_features``."""
-    half = 0.5 * n_features
-    return math.log(2.0) + half * math.log(math.pi) - math.lgamma(half)
 
 
 def log_vmf_peak(n_features, kappa):
