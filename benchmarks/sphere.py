@@ -6,8 +6,9 @@
 The cost is that of ``support="sphere"`` beside ``support="euclidean"`` with the same
 kernel and structure, on the same points and queries, in turn. Log densities are those of
 test rows. A table is a file ``.npz`` with arrays X and, if some rows are anomalies, y (1
-for these, which are left out). Rows are divided by their norm; for each seed four of five
-are training rows, from which all choices are made.
+for these, which are told from test rows by their log density). Rows are divided by their
+norm; for each seed four of five normal ones are training rows, from which all choices are
+made.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy as np
 from reporting import announce, describe_run, time_in_turn, write_table
 from scipy.special import logsumexp, softmax
 from sklearn.cluster import KMeans
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
 from skhdkde import HighDimKernelDensity
@@ -29,6 +31,7 @@ FULL = {"covariance_type": "full", "preserve_variance": True}
 STUDENT = {"kernel": "student", "degrees_of_freedom": 5.0}
 # Mean cosine to its mode that a component of a mixture has at most.
 LARGEST_COSINE = 0.999
+NEAREST = "cosine to the nearest"
 
 
 class Uniform:
@@ -150,19 +153,38 @@ def passes(n, m, d, dtype, repeats, n_jobs):
 
 
 def split(path, seed):
-    """Training and test rows of unit norm."""
+    """Training rows, test rows and anomalies, of unit norm."""
     table = np.load(path)
-    X = np.asarray(table["X"], dtype=np.float64)
-    X = normalize(X[table["y"] != 1] if "y" in table else X)
-    order = np.random.default_rng(seed).permutation(len(X))
-    n_train = 4 * len(X) // 5
-    return X[order[:n_train]], X[order[n_train:]]
+    X = normalize(np.asarray(table["X"], dtype=np.float64))
+    is_odd = table["y"] == 1 if "y" in table else np.zeros(len(X), dtype=bool)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(~is_odd))
+    n_train = 4 * len(order) // 5
+    return X[order[:n_train]], X[order[n_train:]], X[is_odd]
+
+
+def area(score, test, odd):
+    """Area under the curve of anomalies against test rows; a low score is odd."""
+    if not len(odd):
+        return np.nan
+    scores = np.nan_to_num(np.concatenate([score(test), score(odd)]))
+    return roc_auc_score(np.arange(len(scores)) >= len(test), -scores)
+
+
+def nearest_cosine(train, X):
+    """Cosine to the nearest training row."""
+    return (X @ train.T).max(axis=1)
+
+
+def in_words(each, digits):
+    """Mean over splits, with its standard error."""
+    error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
+    return f"{np.mean(each):.{digits}f} ({error:.{digits}f})"
 
 
 def quality(paths, seeds):
-    """Print the tables of log densities and of seconds of a fit."""
-    scores = {name: [] for name in METHODS}
-    seconds, settings = ({name: [] for name in METHODS} for _ in range(2))
+    """Print the tables of log densities, of anomalies and of seconds of a fit."""
+    scores, areas, settings, seconds = ({name: [] for name in METHODS} for _ in range(4))
+    areas = {NEAREST: [], **areas}
     shapes = []
     for path in paths:
         splits = [split(path, seed) for seed in range(seeds)]
@@ -170,19 +192,25 @@ def quality(paths, seeds):
         for name, make in METHODS.items():
             announce(f"{name}, {path.stem}")
             start = time.process_time()
-            fitted = [make(seed).fit(train) for seed, (train, _) in enumerate(splits)]
+            fitted = [make(seed).fit(rows[0]) for seed, rows in enumerate(splits)]
             seconds[name].append(f"{(time.process_time() - start) / seeds:.1f}")
             settings[name].append(getattr(fitted[0], "setting", ""))
-            each = [
-                np.mean(one.score_samples(test))
-                for one, (_, test) in zip(fitted, splits, strict=True)
-            ]
-            error = np.std(each, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
-            scores[name].append(f"{np.mean(each):.1f} ({error:.1f})")
+            means, found = [], []
+            for one, (_, test, odd) in zip(fitted, splits, strict=True):
+                means.append(np.mean(one.score_samples(test)))
+                found.append(area(one.score_samples, test, odd))
+            scores[name].append(in_words(means, 1))
+            areas[name].append(in_words(found, 3))
+        cosines = [
+            area(functools.partial(nearest_cosine, train), test, odd)
+            for train, test, odd in splits
+        ]
+        areas[NEAREST].append(in_words(cosines, 3))
     columns = "estimate|" + "|".join(shapes)
     for title, found in {
         f"Mean log density of test rows with respect to surface measure, nats: mean over "
         f"{seeds} splits (standard error)": scores,
+        "Area under the curve, anomalies against test rows (standard error)": areas,
         "What was chosen, first split": settings,
         "Seconds of processor time of a fit, choices included": seconds,
     }.items():

@@ -47,11 +47,8 @@ def docstrings(modules):
         library = module.__name__.split(".")[0]
         for name, thing in vars(module).items():
             home = getattr(thing, "__module__", None) or library
-            if (
-                name.startswith("_")
-                or not callable(thing)
-                or not home.startswith(library)
-            ):
+            own = callable(thing) and home.startswith(library)
+            if not own or name.startswith("_"):
                 continue
             found.setdefault(inspect.getdoc(thing), f"{module.__name__}.{name}")
             for method, of_it in inspect.getmembers(thing, inspect.isroutine):
