@@ -163,7 +163,7 @@ def log_integrals(logf, n):
     return top + np.log(total * step * width)
 
 
-def restricted(kernel, X, Y, h, nu=None, weights=None, leave_out=None):
+def restricted(X, Y, h, kernel, weights=None, leave_out=None, nu=None):
     """Log density of kernels restricted to the sphere, by direct sums."""
     weights = np.ones(len(Y)) if weights is None else np.asarray(weights)
     log_volume = log_restricted_volume(kernel, Y.shape[1], h, nu)

@@ -10,6 +10,7 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from sphere_oracle import restricted, unit
 from test_tiles import QUERIES, ROWS
 
 from skhdkde import HighDimKernelDensity
@@ -52,6 +53,26 @@ class Setting:
         self.weights = self._weights(draw) if draw(st.booleans()) else None
         kinds = ["numpy", "numpy", "threads", "torch", "dask"]
         self.kind = draw(st.sampled_from(kinds))
+        self.on_sphere = d > 1 and draw(st.sampled_from([False, False, True]))
+        if self.on_sphere:
+            self._put_on_sphere(draw)
+
+    def _put_on_sphere(self, draw):
+        """Make rows unit vectors, without constant features; in float64."""
+        self.dtype, n = np.float64, len(self.X)
+        rows = np.vstack([self.X, self.queries]).astype(np.float64)
+        rows = rows / np.abs(rows).max()
+        rows += 10.0 ** draw(st.floats(-5.0, 0.0)) * self.rng.standard_normal(rows.shape)
+        self.X, self.queries = np.split(unit(rows), [n])
+        self.queries[-2:] = self.X[-2:]
+        self.kind = "numpy" if self.kind == "dask" else self.kind
+
+    def expected(self, rows=None):
+        """Log densities at queries, or at training points, each without itself."""
+        X = self.queries if rows is None else self.X[rows]
+        oracle = restricted if self.on_sphere else oracles.log_density
+        options = {"kernel": self.kernel, "weights": self.weights, "leave_out": rows}
+        return oracle(X, self.X, self.h, **options)
 
     def _weights(self, draw):
         """Return weights over up to 30 decades, of which some are zero."""
@@ -64,6 +85,8 @@ class Setting:
     def fitted(self):
         """Return the fitted estimator."""
         options = {"bandwidth": self.h, "kernel": self.kernel}
+        if self.on_sphere:
+            options["support"] = "sphere"
         if self.kind == "dask":
             blocks = da.from_array(self.X, chunks=(max(len(self.X) // 3, 1), -1))
             kde = DaskHighDimKernelDensity(**options)
@@ -79,7 +102,7 @@ class Setting:
         weights = None if self.weights is None else "weights"
         return (
             f"{self.law}, X {self.X.shape} {np.dtype(self.dtype)}, {self.kernel}, h "
-            f"{self.h:.3g}, {weights}, {self.kind}"
+            f"{self.h:.3g}, {weights}, {self.kind}, on the sphere: {self.on_sphere}"
         )
 
     def assert_close(self, found, expected):
@@ -99,10 +122,8 @@ settings_of_estimates = st.composite(Setting)()
 @examples(60)
 @given(setting=settings_of_estimates)
 def test_queries(setting):
-    expected = oracles.log_density(
-        setting.queries, setting.X, setting.h, setting.kernel, setting.weights
-    )
-    setting.assert_close(setting.fitted().score_samples(setting.queries), expected)
+    found = setting.fitted().score_samples(setting.queries)
+    setting.assert_close(found, setting.expected())
 
 
 @examples(40)
@@ -116,14 +137,7 @@ def test_training_points(setting):
     rows = setting.rng.permutation(len(setting.X))[:8]
     if setting.weights is not None:  # those without weight see all others anyway
         rows = rows[setting.weights[rows] > 0.0]
-    expected = oracles.log_density(
-        setting.X[rows],
-        setting.X,
-        setting.h,
-        setting.kernel,
-        setting.weights,
-        leave_out=rows,
-    )
+    expected = setting.expected(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "Features of X are apart in scale")

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.covariance import OAS
 from sklearn.mixture import GaussianMixture
-from test_units import ANY_ORDER, ON_DASK, QUICK, cases
+from test_units import ANY_ORDER, ON_DASK, ON_SPHERE, QUICK, cases
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
 from skhdkde.dask import DaskHighDimKernelDensity
@@ -50,7 +50,7 @@ def is_smooth(case):
     return asked["bandwidth"] != "kl" or asked["kernel"] not in COMPACT
 
 
-ANY_CASE = st.sampled_from(QUICK).flatmap(cases)
+ANY_CASE = st.sampled_from([*QUICK, *ON_SPHERE]).flatmap(cases)
 # Where rounding may matter; what is compared to the last bit may jump.
 SMOOTH = ANY_CASE.filter(is_smooth)
 SMOOTH_ON_DASK = cases(ON_DASK).filter(is_smooth)

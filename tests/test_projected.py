@@ -8,6 +8,8 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from simulations import structure_ratios
+from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sphere_oracle import (
     along_geodesics,
@@ -232,3 +234,70 @@ def test_angular_central_gaussian(covariance_type, kernel, d):
     form = np.einsum("ij,ij->i", X @ np.linalg.inv(covariance), X)
     exact = -log_area(d) - 0.5 * np.linalg.slogdet(covariance)[1] - 0.5 * d * np.log(form)
     assert_allclose(kde.score_samples(X), exact, rtol=0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kernel": "student", "degrees_of_freedom": 5.0}]
+)
+def test_total_in_many_dimensions(options):
+    """By importance sampling from the angular central Gaussian that is near."""
+    d, n, rng = 768, 3000, np.random.default_rng(0)
+    Y = unit(rng.standard_normal((20, d)) * np.geomspace(1.0, 0.3, d))
+    Y = np.vstack([Y, -Y])
+    largest = np.sqrt(0.6) if options else 1.0
+    kde = HighDimKernelDensity(
+        support="sphere",
+        covariance_type="full",
+        preserve_variance=True,
+        bandwidth=0.97 * largest,
+        **options,
+    ).fit(Y)
+    covariance = moments(Y, "full")[1]
+    root = np.linalg.cholesky(covariance)
+    Z = rng.standard_normal((n, d))
+    X = unit(Z @ root.T)
+    form = np.square(np.linalg.solve(root, X.T)).sum(axis=0)
+    central = -log_area(d) - np.log(np.diag(root)).sum() - 0.5 * d * np.log(form)
+    ratio = np.exp(kde.score_samples(X) - central)
+    assert ratio.std() > 0.1  # it is not that law
+    assert abs(ratio.mean() - 1.0) < 4.0 * ratio.std() / np.sqrt(n)
+
+
+def spread_out(n, d, rng):
+    """Random points over much of the sphere."""
+    X = rng.standard_normal((n, d)) * np.geomspace(0.6, 0.15, d)
+    X[:, 0] += 0.7
+    return unit(X)
+
+
+def close_together(n, d, rng):
+    """Random points about one direction, as of embeddings."""
+    X = rng.standard_normal((n, d)) * np.geomspace(0.2, 0.03, d)
+    X[:, 0] += 1.0
+    return unit(X)
+
+
+@pytest.mark.parametrize("options", [{}, STUDENT | {"preserve_variance": True}])
+@pytest.mark.parametrize(
+    "draw, d, n_components, tol",
+    [(spread_out, 20, 1, 0.4), (spread_out, 20, 2, 0.4), (close_together, 50, 1, 0.2)],
+)
+def test_error_bars(draw, d, n_components, tol, options):
+    """Against the spread over fresh data sets, with a mixture that stays as it is."""
+    many = draw(5000, d, np.random.default_rng(9))
+    mixture = FrozenEstimator(GaussianMixture(n_components, random_state=0).fit(many))
+    kde = HighDimKernelDensity(
+        support="sphere", covariance_type="local", mixture=mixture, **options
+    )
+    ratios, _ = structure_ratios(draw, d, 800, kde, [0.3, 0.6], (30, 40, 2))
+    medians = np.median(ratios, axis=(1, 2))
+    assert (np.abs(np.log(medians)) < tol).all(), medians
+
+
+@pytest.mark.slow
+def test_keops():
+    kde, _ = fitted("full", STUDENT)
+    other, _ = fitted("full", {**STUDENT, "backend": "keops"})
+    X = points(9, 3, seed=1)
+    assert_allclose(other.score_samples(X), kde.score_samples(X), atol=1e-8)
+    assert_allclose(other.log_density_gradient(X), kde.log_density_gradient(X), atol=1e-7)

@@ -113,8 +113,8 @@ def direct(kernel, d, h, dtype, weighted):
     weights = weights_of(len(Y)) if weighted else None
     X, Y = unit(X.astype(np.longdouble)), unit(Y.astype(np.longdouble))
     rows = np.arange(0, len(Y), 7)
-    left_out = restricted(kernel, Y[rows], Y, h, NU, weights, leave_out=rows)
-    return restricted(kernel, X, Y, h, NU, weights), rows, left_out
+    left_out = restricted(Y[rows], Y, h, kernel, weights, rows, NU)
+    return restricted(X, Y, h, kernel, weights, nu=NU), rows, left_out
 
 
 def data(d, dtype):
@@ -155,7 +155,7 @@ def test_half_precision():
     Y, X = Y.astype(np.float16), X.astype(np.float16)
     assert np.abs(np.linalg.norm(Y.astype(float), axis=1) - 1.0).max() > 2e-5
     kde = on_sphere(bandwidth=0.03).fit(Y)
-    expected = restricted("gaussian", unit(X.astype(float)), unit(Y.astype(float)), 0.03)
+    expected = restricted(unit(X.astype(float)), unit(Y.astype(float)), 0.03, "gaussian")
     assert_allclose(kde.score_samples(X), expected, atol=1e-3, rtol=1e-6)
 
 

@@ -173,6 +173,12 @@ def spread(X, weights):
     return np.sqrt(np.average(np.mean(centred**2, axis=1), weights=weights))
 
 
+def unit_rows(X):
+    """Return rows as unit vectors of one more feature."""
+    X = np.hstack([X, np.full((len(X), 1), 0.7)]).astype(np.float64)
+    return X / np.linalg.norm(X, axis=1, keepdims=True)
+
+
 # Parameters that go together.
 
 
@@ -192,6 +198,8 @@ class Scope:
         Whether nothing may depend on the order of rows: no folds, no random draws.
     any_origin : bool, default=False
         Whether nothing may depend on the origin.
+    on_sphere : bool, default=False
+        Whether points are unit vectors.
     """
 
     types: tuple = ("spherical", "diag", "full", "local", "auto")
@@ -199,6 +207,7 @@ class Scope:
     searched: bool = True
     any_order: bool = False
     any_origin: bool = False
+    on_sphere: bool = False
 
     def mixtures(self):
         """Return names of mixtures.
@@ -213,9 +222,10 @@ class Scope:
         searched = [None] if self.searched else []
         return ["full", "diag", "tied", "spherical", "fitted", *searched]
 
-    def algorithms(self, adaptive):
+    def algorithms(self, shape):
         """Return names of algorithms."""
-        if self.any_order:
+        adaptive = shape["adaptive"]
+        if self.any_order or (self.on_sphere and not is_plain(shape)):
             return ["exact"]
         return ["exact", "exact", "sampling", "auto"] + ["neighbors"] * (not adaptive)
 
@@ -236,7 +246,8 @@ def shapes(draw, scope):
     preserve_variance = draw(st.booleans())
     adaptive = not scope.on_dask and draw(st.sampled_from([False, False, True, 1, 3]))
     kernels = ["gaussian", "student"]
-    if kind != "local" and adaptive is False:
+    plain = kind == "spherical" and not preserve_variance and adaptive is False
+    if kind != "local" and adaptive is False and (plain or not scope.on_sphere):
         kernels.append("exponential")
         if kind != "auto" and not preserve_variance:
             kernels += COMPACT
@@ -248,6 +259,12 @@ def shapes(draw, scope):
     }
 
 
+def is_plain(shape):
+    """Return whether kernels are round, of one size, and at the points."""
+    round_ones = shape["covariance_type"] == "spherical"
+    return round_ones and not shape["preserve_variance"] and shape["adaptive"] is False
+
+
 def rules(shape, scope):
     """Return ways to have a bandwidth for a shape of kernel."""
     kind, student = shape["covariance_type"], shape["kernel"] == "student"
@@ -257,6 +274,8 @@ def rules(shape, scope):
     several = ["number", *RULES[1:]]
     if kind == "local" or shape["preserve_variance"] or shape["adaptive"] or student:
         folds, several = True, ["number"]
+    if scope.on_sphere:
+        several = [rule for rule in several if rule in ("number", "nearest")]
     jumps = shape["kernel"] in COMPACT and (scope.any_order or scope.any_origin)
     if jumps or (folds and scope.any_order):
         return several
@@ -311,7 +330,7 @@ def mixture_of(name, X):
 def algorithms(draw, shape, scope):
     """Draw what sums are over."""
     return {
-        "algorithm": draw(st.sampled_from(scope.algorithms(shape["adaptive"]))),
+        "algorithm": draw(st.sampled_from(scope.algorithms(shape))),
         "neighbors_index": "exact",
         "tol": draw(st.sampled_from([0.01, 0.3])),
         "n_neighbors": draw(st.sampled_from([None, 3])),
@@ -339,6 +358,10 @@ def chunks(draw, n):
 def cases(draw, scope=Scope(), **of_data):
     """Draw a :class:`Case`: data and a combination of all parameters."""
     found, shape = draw(data(**of_data)), draw(shapes(scope))
+    if scope.on_sphere:
+        found = {**found, "X": unit_rows(found["X"])}
+        found["queries"] = unit_rows(found["queries"])
+        shape["support"] = "sphere"
     parameters = {
         **shape,
         **draw(bandwidths(shape, scope, found)),
@@ -381,6 +404,7 @@ def permutations(draw, case):
 COARSE = {"digits": 10, "largest": 2.0**7}
 # In a default run covariance types have examples of their own.
 QUICK = [Scope((name,), searched=False) for name in Scope.types]
+ON_SPHERE = [Scope((name,), searched=False, on_sphere=True) for name in Scope.types]
 DASK_TYPES = ("spherical", "diag", "full")
 ON_DASK = Scope(DASK_TYPES, on_dask=True)
 ANY_ORIGIN_ON_DASK = Scope(DASK_TYPES, on_dask=True, any_origin=True)

@@ -65,10 +65,12 @@ class Diagnosing(Shares):
             values = np.nan, np.inf if self.kernel.compact else 0.0, np.inf, np.inf
             return {n: np.full(n_queries, v) for n, v in zip(names, values, strict=True)}
         columns = {name: np.empty(n_queries) for name in names}
-        for rows, law in local_laws(state.nearest_sq, self.n_visible, self.rank):
+        nearest_sq, kernel = self.kernel.at_distances(state.nearest_sq, h)
+        state = state._replace(nearest_sq=nearest_sq)
+        for rows, law in local_laws(nearest_sq, self.n_visible, self.rank):
             of_rows = state.subset(rows)
-            h_g, h_clt = self.kernel.thresholds(law, of_rows.nearest_sq)
-            tail = self.kernel.tail_index(h, law)
+            h_g, h_clt = kernel.thresholds(law, of_rows.nearest_sq)
+            tail = kernel.tail_index(h, law)
             some = of_rows.sum_wk > 0.0
             share = of_rows.max_wk / np.where(some, of_rows.sum_wk, np.inf)
             formula = (tail >= CLT_FORMULA_FROM) & (h >= h_clt)
@@ -76,23 +78,23 @@ class Diagnosing(Shares):
             spread = clt_spread(of_rows)
             near = np.flatnonzero(~formula & some)
             spread[near] = self._redrawn(
-                law.subset(near), log_peak[rows[near]], of_rows.subset(near)
+                law.subset(near), kernel, log_peak[rows[near]], of_rows.subset(near)
             )
             found = spread, tail, h_g, h_clt
             for name, values in zip(names, found, strict=True):
                 columns[name][rows] = values
         return columns
 
-    def _redrawn(self, law, log_peak, state):
+    def _redrawn(self, law, kernel, log_peak, state):
         """Return the spread over redrawn data sets, for queries of one law."""
         nearest_sq, h = state.nearest_sq[:, : law.rank + 1].copy(), self.bandwidths[0]
         weights = state.nearest_weights[:, : law.rank]
         # relative to the same energy as the sums: that of the nearest point
-        values, _ = relative_values(self.kernel, h, nearest_sq)
+        values, _ = relative_values(kernel, h, nearest_sq)
         terms = weights * values[:, :-1]
         far = self._far_terms(log_peak, state, terms, weights, values[:, -1])
         near_weights = None if self.equal_weights else weights
-        return redrawn_spread(law, self.kernel, h, near_weights, far)
+        return redrawn_spread(law, kernel, h, near_weights, far)
 
     def _far_terms(self, log_peak, state, terms, weights, last):
         """Return what the sums over all points leave for those beyond the near ones.

@@ -134,6 +134,13 @@ class Kernel(abc.ABC):
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
         return sq <= (reach + 2.0 * delta)[:, None]
 
+    def at_distances(self, nearest_sq: FloatArray, h: float) -> tuple:
+        """Return squared distances that local laws are fitted to, and their kernel.
+
+        They are those of a tile, unless its values are not of distances.
+        """
+        return nearest_sq, self
+
     @abc.abstractmethod
     def thresholds(self, law: Any, nearest_sq: FloatArray) -> tuple:
         """Return ``h_g`` and ``h_clt``, where the regimes meet, for each query."""

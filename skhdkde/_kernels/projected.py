@@ -81,6 +81,17 @@ class Projected(Gaussian):
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
         return np.ones(sq.shape, dtype=bool)
 
+    def at_distances(self, nearest_sq, h):
+        """Return distances in space at which the kernel has the values of energies.
+
+        Numbers of points grow with a power of these, not of energies of a power law.
+        """
+        nu, d = self.degrees_of_freedom, self.n_features
+        if np.isinf(nu):
+            return nearest_sq, self
+        logs = nearest_sq / ((nu + d - 1.0) * h**2)
+        return nu * h**2 * np.expm1(np.minimum(logs, LARGEST_LOG)), Student(nu, d - 1)
+
     @property
     def raised(self) -> Projected:
         """The kernel with one more power of the radius in the integrand."""
