@@ -61,7 +61,8 @@ class DataReport:
         Number of rows that equal another one before them.
     n_near_duplicates : int or None
         Number of rows that the search for the bandwidth took for duplicates up to
-        rounding; None if there was no search.
+        rounding; None if there was no search. Rows that are merely similar are not among
+        them.
     unit_norm : bool
         Whether all rows have a norm of 1, within 1e-3.
     constant : ndarray of bool

@@ -22,7 +22,8 @@ class Candidate:
         Infinite for kernels other than "student".
     bandwidth : float
     mean_log_density, standard_error : float
-        On held-out points, in nats per point and data units.
+        On held-out points, in nats per point and data units; of those dropped early on
+        fewer points, with a larger error.
     feature_maps : object or None
         Maps of single features; a tuple has one for each.
     neighborhood : object or None
