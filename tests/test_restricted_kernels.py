@@ -56,7 +56,7 @@ def on_sphere(make=HighDimKernelDensity, **parameters):
 # Normalisers.
 
 
-@examples(30)
+@examples(20)
 @given(
     kernel=st.sampled_from(KERNELS),
     d=st.sampled_from([2, 3, 4, 50, 768, 4096]),
@@ -77,10 +77,10 @@ def test_totals_over_the_circle(kernel, h):
     Y[:3] = Y[3]
     weights = np.random.default_rng(1).uniform(0.2, 3.0, size=12)
     kde = on_sphere(kernel=kernel, bandwidth=h).fit(Y, sample_weight=weights)
-    X, w = nodes(2, 400_000 if kernel in COMPACT else 4000)
+    X, w = nodes(2, {"tophat": 400_000}.get(kernel, 20_000))
     total = w @ np.exp(kde.score_samples(X))
     # a tophat has edges
-    tol = {"tophat": 5e-5, "exponential": 1e-4}.get(kernel, 1e-6)
+    tol = {"tophat": 5e-5}.get(kernel, 1e-5)
     assert total == pytest.approx(1.0, abs=tol)
 
 
@@ -128,7 +128,7 @@ def weights_of(n):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("d, h", [(2, 0.07), (3, 0.3), (50, 0.15), (50, 1.1), (768, 0.5)])
+@pytest.mark.parametrize("d, h", [(2, 0.07), (3, 0.3), (50, 1.1), (768, 0.5)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_against_direct_sums(make_kde, kernel, d, h, dtype):
     if dtype == np.float32 and d == 3:

@@ -141,10 +141,10 @@ def test_constant_features(value, setting):
     sample = kde.sample(50, random_state=0)
     assert_array_equal(sample[:, 1], value)
     assert_allclose(np.linalg.norm(sample, axis=1), 1.0, atol=1e-12)
-    at, weights = nodes(3, 300 if "kernel" in setting or "adaptive" in setting else 60)
+    at, weights = nodes(3, 150 if "kernel" in setting or "adaptive" in setting else 60)
     at = np.insert(radius * at, 1, value, axis=1)
     total = radius**2 * (weights @ np.exp(kde.score_samples(at)))
-    tol = 3e-3 if setting.get("kernel") == "tophat" else 1e-5
+    tol = 5e-3 if setting.get("kernel") == "tophat" else 1e-5
     assert total == pytest.approx(1.0, abs=tol)
     queries = with_constant(value, 5, seed=1)
     gradient = kde.log_density_gradient(queries)
@@ -213,6 +213,8 @@ def test_copies(setting):
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_what_is_held_out(setting):
     X, fresh = points(150, 4), points(400, 4, seed=1)
+    if setting.get("adaptive"):
+        setting = {**setting, "bandwidth": 0.7}
     if setting.get("kernel") == "tophat":
         setting = {**setting, "bandwidth": 1.2}
     kde = on_sphere(random_state=0, **setting).fit(X)
