@@ -36,13 +36,16 @@ GAUSSIAN = 1e-100
 LARGEST_LOG = 150.0
 # Square of the factor by which rounding errors of the best radius may grow.
 LARGEST_LOSS = 1e4
+# Share of the pairs that matter up to which these are picked out, and how many nats the
+# width of a peak and the correction are at most.
+FEW, LARGEST_FACTOR = 0.25, 20.0
 
 
 class Projected(Gaussian):
     """A Gaussian or Student kernel projected to the unit sphere.
 
-    It takes *energies* for squared distances: ``2 h^2`` times what a log value is below
-    that of a typical pair at the same place, so that values are those of a Gaussian.
+    It takes *energies* for squared distances: by how many nats a log value is below that
+    of a typical pair.
 
     Parameters
     ----------
@@ -53,6 +56,15 @@ class Projected(Gaussian):
     """
 
     affine = False
+
+    def rate(self, h):
+        return np.ones_like(h, dtype=np.float64)
+
+    def values(self, shifted, h, out, lowest):
+        return namespace(out).exp(shifted, out=out)
+
+    def scaled_distance(self, log_factors, h):
+        return np.ones_like(log_factors), -log_factors
 
     def __init__(self, kernel: Kernel, n_features: int):
         self.kernel, self.n_features = kernel, n_features
@@ -82,14 +94,14 @@ class Projected(Gaussian):
         return np.ones(sq.shape, dtype=bool)
 
     def at_distances(self, nearest_sq, h):
-        """Return distances in space at which the kernel has the values of energies.
+        """Return distances in space at which a kernel has the values of energies.
 
-        Numbers of points grow with a power of these, not of energies of a power law.
+        Numbers of points grow with a power of these, not of energies.
         """
         nu, d = self.degrees_of_freedom, self.n_features
         if np.isinf(nu):
-            return nearest_sq, self
-        logs = nearest_sq / ((nu + d - 1.0) * h**2)
+            return 2.0 * h**2 * nearest_sq, self.kernel
+        logs = 2.0 * nearest_sq / (nu + d - 1.0)
         return nu * h**2 * np.expm1(np.minimum(logs, LARGEST_LOG)), Student(nu, d - 1)
 
     @property
@@ -101,7 +113,14 @@ class Projected(Gaussian):
             kernel = Student(nu + 1.0, self.n_features + 1)
         return Projected(kernel, self.n_features + 1)
 
-    def log_values(self, sq: AnyTile, lack: AnyTile, radius: float, h: Any) -> AnyTile:
+    def log_values(
+        self,
+        sq: AnyTile,
+        lack: AnyTile,
+        radius: float,
+        h: Any,
+        margin: float | None = None,
+    ) -> AnyTile:
         """Return logs of ``int r^(d-1) k(|r x - c| / h) dr``, less ``d log radius``.
 
         Parameters
@@ -112,7 +131,22 @@ class Projected(Gaussian):
             ``radius^2 - |c|^2``; given so that pairs that are near lose no digits.
         radius : float
         h : float or array of shape (n_centers,)
+        margin : float, default=None
+            What is so many nats below the largest of its row may be anything that is.
         """
+        logs, curvature = self._peaks(sq, lack, radius, h)
+        if margin is None or not isinstance(logs, np.ndarray):
+            return self._finish(logs, curvature)
+        least = logs.max(axis=1, keepdims=True) - (margin + LARGEST_FACTOR)
+        large = np.flatnonzero(logs >= least)
+        if len(large) > FEW * logs.size:
+            return self._finish(logs, curvature)
+        flat = logs.reshape(-1)
+        flat[large] = self._finish(flat[large], curvature.reshape(-1)[large])
+        return logs
+
+    def _peaks(self, sq, lack, radius, h):
+        """Return logs of the integrands at their largest, and curvatures there."""
         xp, nu = namespace(sq), self.degrees_of_freedom
         gap = sq + lack  # of the radius to the inner product with x
         gap *= 0.5 / radius
@@ -132,8 +166,8 @@ class Projected(Gaussian):
             best += self.n_features
             distance_sq *= 0.5 / h**2
             logs -= distance_sq
-            return self._finish(logs, best)
-        return self._finish(logs, self._add_tail(logs, best, distance_sq, radius, h))
+            return logs, best
+        return logs, self._add_tail(logs, best, distance_sq, radius, h)
 
     def _add_tail(self, logs, best_sq, distance_sq, radius, h):
         """Add logs of a Student kernel to ``logs``; return curvatures."""
@@ -238,12 +272,14 @@ class Correction:
         self._nodes = places, values
 
     @functools.cached_property
-    def _table(self):
+    def _tables(self):
+        """Values at equidistant roots of the share, and steps from each to the next."""
         roots, (places, values) = np.linspace(0.0, 1.0, TABLE_SIZE), self._nodes
         with np.errstate(divide="ignore"):
             at = -np.log(roots) + 0.5 * np.log1p(-(roots**2))
         spline = make_interp_spline(places, values, k=5)
-        return spline(np.clip(at, places[0], places[-1]))
+        table = spline(np.clip(at, places[0], places[-1]))
+        return table, np.diff(table)
 
     def __call__(self, share: AnyTile) -> AnyTile:
         """Return the corrections; ``share`` is overwritten."""
@@ -261,16 +297,21 @@ class Correction:
         return total
 
     def _interpolated(self, share):
-        xp = namespace(share)
-        place = xp.sqrt(share) * (TABLE_SIZE - 1)
-        table = self._table
+        xp, (table, steps) = namespace(share), self._tables
+        place = xp.sqrt(share)
+        place *= TABLE_SIZE - 1
         if xp is np:
-            left = np.minimum(place.astype(np.int64), TABLE_SIZE - 2)
-        else:
-            table = xp.as_tensor(table, dtype=share.dtype, device=share.device)
-            left = xp.clip(place.long(), None, TABLE_SIZE - 2)
-        low = table[left]
-        return low + (place - left) * (table[left + 1] - low)
+            left = place.astype(np.intp)
+            place -= left
+            place *= np.take(steps, left, mode="clip")
+            place += np.take(table, left, mode="clip")
+            return place
+        table, steps = (
+            xp.as_tensor(values, dtype=share.dtype, device=share.device)
+            for values in (table, steps)
+        )
+        left = xp.clip(place.long(), None, TABLE_SIZE - 2)
+        return table[left] + (place - left) * steps[left]
 
 
 def _polynomial(shares, values, tol):

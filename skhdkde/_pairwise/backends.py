@@ -198,7 +198,7 @@ def _visit(reduction, queries, points, cols, device, check):
             if not sharp:
                 mend(tile, reduction, nearest_sq)
                 np.minimum(nearest_sq, tile.nearest_sq, out=nearest_sq)
-            tile.transform()
+            tile.transform(reduction)
             updated = reduction.update(state, tile)
         state = updated
     return state

@@ -16,6 +16,7 @@ import numpy as np
 from skhdkde._kernels import Projected
 from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.points import Queries, TrainingPoints
+from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import Tile
 from skhdkde._utils.arrays import BLOCK_SIZE, namespace, row_batches, to_host
 from skhdkde._utils.typing import AnyTile, FloatArray, Rows
@@ -32,35 +33,46 @@ class ProjectedTile(Tile):
 
     points: ProjectedPoints
 
-    def transform(self) -> None:
+    def transform(self, reduction: Reduction) -> None:
         """Turn squared distances into energies, if the points have a kernel."""
         setting = self.points.setting
         if setting is None:
             return
         self.distance_sq = self.sq
-        self.sq = self.energies(setting.kernel, setting.bandwidth_scaled, 1.0)
+        h, margin = setting.bandwidth_scaled, reduction.negligible
+        self.sq = self.energies(setting.kernel, h, margin=margin)
         self.nearest_sq = self._smallest(self.sq)
 
     def _smallest(self, values):
         return to_host(namespace(values).amin(values, 1)).astype(np.float64)
 
-    def energies(self, kernel: Projected, h: float, shrinkage: float) -> AnyTile:
-        """Return energies for points shrunk towards the points' origin."""
+    def energies(
+        self,
+        kernel: Projected,
+        h: float,
+        shrinkage: float = 1.0,
+        margin: float | None = None,
+    ) -> AnyTile:
+        """Return energies for points shrunk towards the points' origin.
+
+        Those beyond a margin above the smallest of their row may be any that are; with
+        None none may.
+        """
         self.queries.exclude(self.sq, self.cols, self.points.radius**2)  # any number
-        energy = self._energies(self.sq, kernel, h, shrinkage)
+        energy = self._energies(self.sq, kernel, h, shrinkage, margin)
         self.queries.exclude(energy, self.cols, np.inf)
         return energy
 
-    def _energies(self, raw, kernel, h, shrinkage=1.0):
+    def _energies(self, raw, kernel, h, shrinkage=1.0, margin=None):
         """Return energies of the pairs of some rows, from squared distances."""
-        energy = namespace(raw).empty_like(raw)
-        typical = kernel.typical(self.points.radius, h)
+        xp, radius = namespace(raw), self.points.radius
+        energy, typical = xp.empty_like(raw), kernel.typical(radius, h)
         lack, own_h, log_scale = self._of_columns(h, shrinkage)
+        margin = margin if self.points.local_scale is None else None
         for rows, sq in self._parts(raw, shrinkage):
-            values = kernel.log_values(sq, lack, self.points.radius, own_h)
+            values = kernel.log_values(sq, lack, radius, own_h, margin)
             values -= typical + log_scale
-            values *= -2.0 * h**2
-            energy[rows] = values
+            xp.multiply(values, -1.0, out=energy[rows])
         return energy
 
     def reach(self, reduction, rows, nearest_sq):
@@ -80,11 +92,10 @@ class ProjectedTile(Tile):
         setting = self.points.setting
         if setting is None:
             return np.ones(sq.shape, dtype=bool)
-        h = setting.bandwidth_scaled
-        raw = np.where(np.isfinite(sq), sq, self.points.radius**2)
-        energy = to_host(self._energies(self.device.put(raw), setting.kernel, h))
-        reach = energy.min(axis=1) + 2.0 * h**2 * reduction.margin + 2.0 * delta
-        return energy <= reach[:, None]
+        h, margin = setting.bandwidth_scaled, reduction.margin
+        raw = self.device.put(np.where(np.isfinite(sq), sq, self.points.radius**2))
+        energy = to_host(self._energies(raw, setting.kernel, h, margin=margin + 1.0))
+        return energy <= (energy.min(axis=1) + margin + delta / h**2)[:, None]
 
     def _of_columns(self, h, shrinkage=1.0):
         """Return what a kernel takes for each point of the tile.
@@ -275,7 +286,10 @@ class ProjectedGridSums(KernelGridSums):
         )
 
     def _distances(self, tile, setting):
-        return tile.energies(setting.kernel, setting.bandwidth_scaled, setting.shrinkage)
+        ratio = tile.points.shape[0] / tile.points.smallest_weight
+        margin = np.log(ratio) - np.log(self.tol)
+        h, shrinkage = setting.bandwidth_scaled, setting.shrinkage
+        return tile.energies(setting.kernel, h, shrinkage, margin)
 
     def finish(self, state):
         return super().finish(state) + self.typical

@@ -81,6 +81,9 @@ class Reduction(abc.ABC):
     width: int  # number of columns of the result
     smallest_bandwidth: float = np.inf  # in scaled units; infinite if there is none
     dtype: np.dtype | None = None  # of pairs; None for that of queries and points
+    # nats below the largest value of its row from which on a value does not matter, even
+    # if it is wrong; None if all do
+    negligible: float | None = None
 
     @abc.abstractmethod
     def start(self, n_rows: int) -> tuple:
@@ -201,6 +204,7 @@ class LogSumExp(KernelReduction):
 
     def __init__(self, spec: ReductionSpec):
         super().__init__(spec)
+        self.negligible = self.margin
         self.width = len(self.bandwidths)
         self.chains = squaring_chains(self.bandwidths, spec.kernel.squaring_ratio)
 
@@ -268,6 +272,7 @@ class Gradient(KernelReduction):
 
     def __init__(self, spec: ReductionSpec):
         super().__init__(spec)
+        self.negligible = self.margin
         self.width = self.n_features = spec.points.shape[1]
         self.scale, self.indistinct_sq = spec.points.scale, spec.points.indistinct_sq
         self.rate = self.kernel.slope_rate(self.bandwidths[0])

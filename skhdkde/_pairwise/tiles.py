@@ -51,7 +51,7 @@ class Tile:
         nearest_sq = namespace(self.sq).amin(self.sq, 1)
         self.nearest_sq = to_host(nearest_sq).astype(np.float64)
 
-    def transform(self) -> None:
+    def transform(self, reduction: Reduction) -> None:
         """Turn squared distances, once mended, into what kernels take: here the same."""
 
     def rows(self, rows: IntArray) -> FloatArray:
