@@ -182,7 +182,7 @@ class Projected(Gaussian):
         curvature *= (nu + d) * radius**2 / core_sq
         curvature /= grown
         curvature += d * (nu - d) / (nu + d)
-        tail = xp.log(grown) if tail is None else tail
+        tail = xp.log(grown, out=grown) if tail is None else tail
         tail *= exponent
         logs -= tail
         return curvature
@@ -192,7 +192,7 @@ class Projected(Gaussian):
         xp = namespace(logs)
         share = self.least_curvature / curvature
         curvature *= 0.5 / np.pi
-        width = xp.log(curvature)
+        width = xp.log(curvature, out=curvature)
         width *= 0.5
         logs -= width
         logs += self.correction(share)
@@ -215,7 +215,7 @@ class Projected(Gaussian):
         half *= rate
         root = half * half
         root += product
-        root = xp.sqrt(root)
+        root = xp.sqrt(root, out=root)
         steep = rate**2 * center_sq > LARGEST_LOSS * product
         if bool(steep.any()):
             ahead = half > 0.0
@@ -224,7 +224,7 @@ class Projected(Gaussian):
             root += half
             return root
         root -= half
-        return product / root
+        return xp.divide(product, root, out=root)
 
     @property
     def correction(self) -> Correction:
@@ -298,7 +298,7 @@ class Correction:
 
     def _interpolated(self, share):
         xp, (table, steps) = namespace(share), self._tables
-        place = xp.sqrt(share)
+        place = xp.sqrt(share, out=share)
         place *= TABLE_SIZE - 1
         if xp is np:
             left = place.astype(np.intp)

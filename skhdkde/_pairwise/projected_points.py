@@ -21,8 +21,9 @@ from skhdkde._pairwise.tiles import Tile
 from skhdkde._utils.arrays import BLOCK_SIZE, namespace, row_batches, to_host
 from skhdkde._utils.typing import AnyTile, FloatArray, Rows
 
-# Elements of a tile that are worked on at once, to stay in the cache.
-CACHED = 2**15
+# Elements of a tile that are worked on at once, to stay in the cache; fewer would cost
+# more in calls than they gain.
+CACHED = 2**17
 # How much more an error of a squared distance is felt in a projection, if the kernel is
 # not known.
 AMPLIFIED = 2.0
