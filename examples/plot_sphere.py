@@ -39,7 +39,9 @@ true_wind = (220 * prevailing.pdf(angles) + 80 * northerly.pdf(angles)) / 300
 
 circle = HighDimKernelDensity(support="sphere").fit(on_circle(wind))
 of_wind = np.exp(circle.score_samples(on_circle(angles)))
-line = HighDimKernelDensity().fit(np.mod(wind, 2 * np.pi)[:, None])
+# as wide: a short chord is an angle
+line = HighDimKernelDensity(bandwidth=circle.bandwidth_)
+line.fit(np.mod(wind, 2 * np.pi)[:, None])
 of_angles = np.exp(line.score_samples(np.mod(angles, 2 * np.pi)[:, None]))
 
 print(f"concentration of the kernel: {circle.bandwidth_**-2:.0f}")

@@ -14,7 +14,13 @@ from sklearn.preprocessing import Normalizer
 from sphere_oracle import nodes, tangents, unit
 from test_projected import points
 
-from skhdkde import BandwidthDisplay, HighDimKernelDensity, RegimeDisplay, kl_scorer
+from skhdkde import (
+    BandwidthDisplay,
+    HighDimKernelDensity,
+    RegimeDisplay,
+    kl_scorer,
+    select_bandwidth,
+)
 
 STUDENT = {"kernel": "student", "degrees_of_freedom": 5.0}
 SETTINGS = [
@@ -276,3 +282,41 @@ def test_extreme_bandwidths(h, setting):
         assert_allclose(found, -np.log(2.0 * np.pi**2), atol=1e-6)
     assert_allclose(kde.diagnose(X).log_density, found, atol=1e-8)
     assert_allclose(np.linalg.norm(kde.sample(20, random_state=0), axis=1), 1.0)
+
+
+# The rules as a function.
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "linear"])
+@pytest.mark.parametrize("rule", ["kl", "nearest"])
+def test_select_bandwidth(rule, kernel, weighted):
+    X = points(80, 6)
+    weights = np.random.default_rng(0).integers(0, 4, 80) if weighted else None
+    found = select_bandwidth(
+        X, rule=rule, kernel=kernel, support="sphere", sample_weight=weights
+    )
+    kde = on_sphere(bandwidth=rule, kernel=kernel).fit(X, sample_weight=weights)
+    assert found == pytest.approx(kde.bandwidth_, rel=1e-12)
+    flat = select_bandwidth(X, rule=rule, kernel=kernel, sample_weight=weights)
+    assert found != pytest.approx(flat, rel=1e-3)
+
+
+def test_select_bandwidth_refuses():
+    X = points(80, 6)
+    for rule in ("gaussian", "scott", "silverman"):
+        with pytest.raises(ValueError, match=f"{rule}.*'nearest' or a number"):
+            select_bandwidth(X, rule=rule, support="sphere")
+    X[7] *= 2.0
+    weights = np.ones(80)
+    weights[[0, 7]] = 0.0
+    with pytest.raises(ValueError, match="row 7 has norm 2"):
+        select_bandwidth(X, support="sphere", sample_weight=weights)
+
+
+def test_select_bandwidth_on_a_smaller_sphere():
+    X = points(80, 6)
+    dead = np.insert(0.8 * X, 2, 0.6, axis=1)
+    with pytest.warns(UserWarning, match="column 2. X is on a smaller sphere"):
+        found = select_bandwidth(dead, support="sphere")
+    assert found == pytest.approx(select_bandwidth(X, support="sphere"), rel=1e-9)

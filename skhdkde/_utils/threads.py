@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from joblib import cpu_count
@@ -123,33 +123,46 @@ def run_tasks(
     ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
     if another task failed or the user interrupted, so that all stop promptly.
     """
-    stop = threading.Event()
-
-    def check(amount: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        progress(amount)
-
+    run = _Run(work, progress)
     with _blas_cap:
         if n_threads == 1 or len(tasks) == 1:
-            return [work(task, check) for task in tasks]
+            return [work(task, run.check) for task in tasks]
         with ThreadPoolExecutor(min(n_threads, len(tasks))) as executor:
-            futures = [executor.submit(work, task, check) for task in tasks]
+            futures = [executor.submit(run, task) for task in tasks]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-                return [future.result() for future in _failures_first(futures)]
+                if run.failures:
+                    raise run.failures[0]
+                return [future.result() for future in futures]
             finally:
-                stop.set()
+                run.stop.set()
                 for future in futures:
                     future.cancel()
 
 
-def _failures_first(futures: list[Future]) -> list[Future]:
-    """Return the futures, or only the one that failed if one did."""
-    for future in futures:
-        if future.done() and future.exception() is not None:
-            return [future]
-    return futures
+class _Run:
+    """Tasks that stop together: where one fails, the others do not go on."""
+
+    def __init__(self, work, progress):
+        self.work, self.progress = work, progress
+        self.stop = threading.Event()
+        self.failures: list[BaseException] = []
+
+    def check(self, amount: int) -> None:
+        """Advance the progress; raise if another task failed or the user interrupted."""
+        if self.stop.is_set():
+            raise _Stopped
+        self.progress(amount)
+
+    def __call__(self, task: Any) -> Any:
+        try:
+            return self.work(task, self.check)
+        except _Stopped:
+            raise
+        except BaseException as error:
+            self.failures.append(error)
+            self.stop.set()  # here, so that no other task begins
+            raise
 
 
 class _Stopped(Exception):
