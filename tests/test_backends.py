@@ -188,7 +188,7 @@ def test_several_tasks_at_once_as_on_a_gpu(monkeypatch, dtype, failures):
 
     kde = HighDimKernelDensity(bandwidth=0.3, backend="torch", n_jobs=4).fit(Y)
     few, many = kde.score_samples(X[:20]), kde.score_samples(X)
-    monkeypatch.setattr(torch_backend, "ON_CPU", (128, 128, 2**12, 4))
+    monkeypatch.setattr(torch_backend, "ON_CPU", (256, 128, 2**12, 4))
     monkeypatch.setattr(torch, "matmul", fail_at_first)
     tolerance = {"rtol": 1e-12 if dtype == np.float64 else 1e-6}
     assert_allclose(kde.score_samples(X), many, **tolerance)
