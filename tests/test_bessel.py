@@ -70,7 +70,7 @@ def von_mises_fisher_mp(d, kappa):
 
 
 def log_scaled_iv_mp(d, kappa):
-    """Of order ``d/2 - 1``."""
+    """Return ``log(exp(-kappa) I_v(kappa))`` of order ``v = d/2 - 1``, to 40 digits."""
     with mpmath.workdps(40):
         half = mpmath.mpf(d) / 2
         log_iv = (half - 1) * mpmath.log(kappa) - half * mpmath.log(2 * mpmath.pi)

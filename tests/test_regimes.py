@@ -432,7 +432,7 @@ def test_uniform_data_on_the_sphere_in_closed_form(alpha):
 
 
 def test_few_points_on_the_sphere():
-    """As alpha vanishes the nearest point is like any other, at the cosine ``R^2``."""
+    """Compare with few points, of which the nearest has the cosine of any two."""
     for k_0 in (0.3, 5.0):
         mean = 2.0 * k_0 / (1.0 + math.sqrt(1.0 + 4.0 * k_0**2))
         theory = on_sphere(1e-10, k_0)
