@@ -27,8 +27,8 @@ from skhdkde._utils.typing import AnyTile, FloatArray, Points, Rows
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
-# Far from the largest float32, and small enough that other terms keep their digits.
-LARGEST_SUM = 1e25
+# Far from the largest number of a dtype.
+LARGEST_SUM = {"float32": 1e25, "float64": 1e200}
 # Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
 LARGEST_EXPONENT = 1500.0
 # Relative error of the nearest squared distances from which laws are fitted.
@@ -265,11 +265,14 @@ class LogSumExp(KernelReduction):
                 sums = widened((values @ weights)[:, None])
             else:
                 sums = self._sums(product, scratch(), weights, state[0])
-        return self.add_in_range(state, sums)
+        return self.add_in_range(state, sums, str(product.dtype).split(".")[-1])
 
-    def add_in_range(self, state, sums):
-        """Return the state with sums added, and in which rows they are out of range."""
-        out_of_range = ~(sums <= LARGEST_SUM).all(1)
+    def add_in_range(self, state, sums, dtype):
+        """Return the state with sums added, and in which rows they are out of range.
+
+        ``dtype`` is the name of that in which they were made.
+        """
+        out_of_range = ~(sums <= LARGEST_SUM[dtype]).all(1)
         sums = namespace(sums).where(out_of_range[:, None], 0.0, sums)
         return (state[0], state[1] + sums), out_of_range
 

@@ -31,8 +31,6 @@ from skhdkde._utils.typing import AnyTile, Device, FloatArray
 # times its share of a full row of differences.
 FEW_IN_FLOAT32 = 0.01
 FEW_IN_FLOAT64 = 0.15
-# Roundings of an operand with a rate in it, in units of those of squared distances.
-ROUNDING_OF_RATE = 2.0
 
 
 class Tile:
@@ -259,14 +257,12 @@ def error_bound(
         norm = np.minimum(np.sqrt(query_sq) + np.sqrt(reach_sq), points.largest_norm)
         size = query_sq + norm**2
         twice_inner = np.minimum(np.maximum(size - nearest_sq, reach_sq - size), size)
-        walk = np.sqrt(rounding.n_steps)
         eps, bias = np.finfo(dtype).eps, rounding.bias
         # of norms and last sums; norms in float64 are themselves sums in float64
         ends = 0.5 * bias + 4.0 if dtype == np.float32 else 3.5 * bias + 3.5
         ends += more
-        delta = (
-            0.5 * eps * (ends * size + 0.8 * bias * walk * np.maximum(twice_inner, 0.0))
-        )
+        walk = bias * rounding.walk
+        delta = 0.5 * eps * (ends * size + walk * np.maximum(twice_inner, 0.0))
         delta += np.maximum(2.0 * rounding.lost_sq - 0.3 * delta, 0.0)
     return points.scaled_error(delta, eps)
 

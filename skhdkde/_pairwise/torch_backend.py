@@ -17,7 +17,7 @@ import torch
 
 from skhdkde._pairwise.backends import tile_ranges, visit_tiles
 from skhdkde._pairwise.backends import visit_pairs as visit_blocks
-from skhdkde._pairwise.points import LONGEST_WALK, aligned_rows, in_range
+from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, aligned_rows, in_range
 from skhdkde._pairwise.tiles import BareProducts, Tile, error_at, error_bound
 from skhdkde._utils.arrays import (
     GPU_BLOCK_SIZE,
@@ -39,8 +39,6 @@ ON_CPU = (1024, 2**21, 2**20, 1)
 TILE_SHARE = 1 / 8
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
-# A product on a GPU may add up all terms one after another.
-NO_BLOCKS = 2**62
 # Where more rows than this share of a block are visited again, all tiles are mended.
 MOST_AGAIN = 0.5
 # Roundings of a product with a rate in it, beside those of one without.
@@ -90,7 +88,10 @@ class TorchDevice(Device):
         return max(self.tile_size // max(n_rows, SMALLEST_ROWS), SMALLEST_ROWS)
 
     def start(self, reduction, n_rows):
-        return _map_state(self.put, reduction.start(n_rows))
+        def repeated(row):
+            return self.put(row).expand(n_rows, *row.shape[1:]).clone()
+
+        return _map_state(repeated, reduction.start(1))
 
     def put(self, array):
         return as_tensor(array).to(self.place, non_blocking=True)
@@ -329,34 +330,37 @@ def _with_padding(rows):
 
 
 class _Settings:
-    """What torch is set to while a pass runs, and set back to when the last one ends.
+    """What torch is set to while a pass runs.
 
-    These belong to the process: passes may run in several threads at once.
+    The precision of products belongs to the process: with several passes at once the
+    first to come sets it, and the last to leave sets it back. A number of threads belongs
+    to the thread that asks for it.
     """
 
     def __init__(self):
         self._lock, self._n_passes = threading.Lock(), 0
-        self._before: tuple = ()
+        self._before: list = []
 
     @contextlib.contextmanager
     def __call__(self, n_threads):
         """Give torch a number of threads, and let products be in full precision."""
+        n_threads_before = torch.get_num_threads()
         with self._lock:
             if not self._n_passes:
-                self._before = torch.get_num_threads(), _precisions()
-                torch.set_num_threads(n_threads)
+                self._before = _precisions()
                 _set_precisions(
                     ["ieee" if _BY_BACKEND else "highest"] * len(_OF_PRODUCTS)
                 )
             self._n_passes += 1
         try:
+            torch.set_num_threads(n_threads)
             yield
         finally:
+            torch.set_num_threads(n_threads_before)
             with self._lock:
                 self._n_passes -= 1
                 if not self._n_passes:
-                    torch.set_num_threads(self._before[0])
-                    _set_precisions(self._before[1])
+                    _set_precisions(self._before)
 
 
 settings = _Settings()
