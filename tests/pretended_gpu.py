@@ -1,4 +1,4 @@
-"""A GPU that is pretended on the CPU: tensors on it are kept apart from those of the host.
+"""A GPU that is pretended on the CPU: its tensors are kept apart from the host's.
 
 What a card would refuse is refused: operations on tensors of both, and reading one of the
 GPU as if it were on the host. What a card would have to wait for is counted: copies
@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 PLACE = torch.device("cuda", 0)
 # What the host has to wait for: sizes that depend on values, and values.
@@ -65,30 +65,24 @@ class OnGpu(torch.Tensor):
 
 
 def _run(function, args, kwargs):
-    name, found = str(function), []
+    """Call a function of torch with the values of tensors, and count it."""
+    name, target, found = str(function), kwargs.get("device"), []
 
     def inner(value):
         if isinstance(value, torch.Tensor):
             found.append(value)
         return value.inner if isinstance(value, OnGpu) else value
 
-    target = kwargs.get("device")
-    args, kwargs = tree_map(inner, args), tree_map(inner, kwargs)
-    if target is not None:
-        kwargs["device"] = "cpu"
+    args = tree_map(inner, args)
+    kwargs = {k: inner(v) for k, v in kwargs.items() if k != "device"}
     if any(not isinstance(value, OnGpu) and value.dim() for value in found):
         raise RuntimeError(f"{name} of tensors on the GPU and on the host")
-    if name.startswith(WAITING):
-        counts.waits += 1
-    result = function(*args, **kwargs)
+    result = function(*args, **kwargs, **({} if target is None else {"device": "cpu"}))
     if name.startswith("aten._to_copy") and str(target) == "cpu":
         counts.downloads.append(result.nbytes)
         return result
-    if not name.removeprefix("aten.").startswith(VIEWS):
-        tensors = [value.inner for value in found if isinstance(value, OnGpu)]
-        tree_map(lambda o: tensors.append(o) if torch.is_tensor(o) else None, result)
-        counts.operations.append((name, max(t.numel() for t in tensors)))
     own = {id(value.inner): value for value in found if isinstance(value, OnGpu)}
+    _count(name, [value.inner for value in own.values()], result)
 
     def outer(value):
         if not isinstance(value, torch.Tensor):
@@ -96,6 +90,15 @@ def _run(function, args, kwargs):
         return own[id(value)] if id(value) in own else OnGpu(value)
 
     return tree_map(outer, result)
+
+
+def _count(name, tensors, result):
+    """Count an operation of tensors with a result."""
+    counts.waits += name.startswith(WAITING)
+    if not name.removeprefix("aten.").startswith(VIEWS):
+        made = [value for value in tree_leaves(result) if torch.is_tensor(value)]
+        size = max(value.numel() for value in tensors + made)
+        counts.operations.append((name, size))
 
 
 class _Calls(TorchFunctionMode):
@@ -161,7 +164,7 @@ def _moved(tensor, target):
 
 
 @contextlib.contextmanager
-def pretended_gpu(monkeypatch, free_memory=2**34):
+def pretended_gpu(monkeypatch, free_memory=2**34, capability=(9, 0)):
     """Let torch have the pretended GPU, and give its counts."""
     global counts
     from skhdkde._pairwise import torch_backend
@@ -170,6 +173,7 @@ def pretended_gpu(monkeypatch, free_memory=2**34):
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch_backend, "free_memory", lambda place: free_memory)
+    monkeypatch.setattr(torch_backend, "capability", lambda place: capability)
     torch_backend._points_on_gpu.clear()
     counts = Counts()
     with _Calls():

@@ -12,19 +12,19 @@ from skhdkde import HighDimKernelDensity, select_bandwidth
 
 pytest.importorskip("torch")
 
-import pretended_gpu  # noqa: E402
-from pretended_gpu import Counts  # noqa: E402
+import pretended_gpu
+from pretended_gpu import Counts
 
-from skhdkde._pairwise import torch_backend  # noqa: E402
+from skhdkde._pairwise import torch_backend
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
 N_POINTS, N_QUERIES = 320, 64
 
 
-@pytest.fixture
-def gpu(monkeypatch):
+@pytest.fixture(params=[(9, 0), (8, 9)], ids=["fast float64", "slow float64"])
+def gpu(monkeypatch, request):
     """The counts of a pretended GPU, anew at each call."""
-    with pretended_gpu.pretended_gpu(monkeypatch):
+    with pretended_gpu.pretended_gpu(monkeypatch, capability=request.param):
 
         def fresh():
             pretended_gpu.counts = Counts()
@@ -55,7 +55,7 @@ def data(d, dtype, seed=0):
 METHODS = {
     "score_samples": lambda kde, X: kde.score_samples(X),
     "leave-one-out": lambda kde, X: kde.score_samples(None),
-    "gradient": lambda kde, X: kde.log_density_gradient(X),
+    "gradient": lambda kde, X: kde.bandwidth_ * kde.log_density_gradient(X),
     "diagnose": lambda kde, X: kde.diagnose(X).log_density,
     "held out": lambda kde, X: kde.diagnose(None).effective_sample_size,
 }
@@ -80,8 +80,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("d", [3, 40])
+@pytest.mark.parametrize("d, dtype", [(3, np.float64), (40, np.float32)])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_same_numbers(gpu, name, d, dtype):
     X, Y, weights = data(d, dtype)
@@ -116,12 +115,12 @@ def counted(gpu, call):
 SHARP = ["gaussian", "student", "exponential", "diag", "full", "adaptive"]
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("d", [3, 300])
+@pytest.mark.parametrize("d, dtype", [(3, np.float64), (100, np.float32)])
 @pytest.mark.parametrize("name", SHARP)
 def test_nothing_to_wait_for_between_tiles(gpu, set_tiles, name, d, dtype):
     """However many tiles a block of queries has, the host waits as often for it."""
     X, Y, _ = data(d, dtype)
+    X[:3] += 1.0  # none so near that its value is out of range
     bandwidth = 0.6 * d**0.2 if name != "full" else 0.9
     options = {**OPTIONS[name], "bandwidth": bandwidth, "n_jobs": 1}
     kde = HighDimKernelDensity(backend="torch", **options).fit(Y)
@@ -146,7 +145,8 @@ def test_mending_stays_on_the_device(gpu, set_tiles, name):
     set_tiles(N_QUERIES * N_POINTS // 4)
     for method in ("score_samples", "gradient"):
         counts = counted(gpu, lambda method=method: METHODS[method](kde, X))
-        assert counts.waits > 0
+        fast_float64 = torch_backend.capability(None) == (9, 0)
+        assert counts.waits > 0 or (name == "narrow" and fast_float64)
         assert max(counts.downloads) <= 64 * N_QUERIES + 8 * N_QUERIES * 20
 
 

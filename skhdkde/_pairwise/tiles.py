@@ -191,8 +191,12 @@ class BareProducts:
         )
         return self._with_full_rows(state, to_host(out_of_range).nonzero()[0], cols)
 
-    def prepare(self, state: tuple) -> bool:
-        """Return whether products are enough; get ready for those by a state."""
+    def prepare(self, state: tuple, exactly: bool = False) -> bool:
+        """Return whether products are enough; get ready for those by a state.
+
+        With ``exactly`` the rate in a product is a power of two, which rounds nothing.
+        What is left of it is ``factor``, by which products are to be multiplied.
+        """
         if self.points.sq_factor is not None:
             return False
         if self.lowest is not state[0]:
@@ -200,6 +204,10 @@ class BareProducts:
             if terms is None:
                 return False
             self.rate, self.reference, self.left_out = terms
+            if exactly:
+                xp = np if np.isscalar(self.rate) else namespace(self.rate)
+                self.factor = 2.0 * abs(xp.frexp(self.rate)[0])
+                self.rate = self.rate / self.factor
             self.lowest = state[0]
             self.operand = self.queries.relative(self.reference, self.rate)
         return True
@@ -225,7 +233,7 @@ class BareProducts:
 
 
 def error_bound(
-    query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.inf, more=0.0
+    query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.inf, more_sq=0.0
 ):
     """Return a bound on the error of a row's squared distances, where they matter.
 
@@ -248,8 +256,8 @@ def error_bound(
     nearest_sq, reach_sq : ndarray of shape (n_rows,)
         Squared distances of the nearest point, and beyond which none matters; by
         default the worst. A ``y`` that matters is within reach of ``x``.
-    more : float
-        Roundings beside those of a product of augmented rows.
+    more_sq : float or ndarray of shape (n_rows,)
+        Of which a rounding is to be added to those of a product of augmented rows.
     """
     if points.sq_factor is not None:  # those are no distances: the worst
         nearest_sq, reach_sq = 0.0, np.inf
@@ -260,9 +268,9 @@ def error_bound(
         eps, bias = np.finfo(dtype).eps, rounding.bias
         # of norms and last sums; norms in float64 are themselves sums in float64
         ends = 0.5 * bias + 4.0 if dtype == np.float32 else 3.5 * bias + 3.5
-        ends += more
         walk = bias * rounding.walk
-        delta = 0.5 * eps * (ends * size + walk * np.maximum(twice_inner, 0.0))
+        delta = ends * size + walk * np.maximum(twice_inner, 0.0) + more_sq
+        delta *= 0.5 * eps
         delta += np.maximum(2.0 * rounding.lost_sq - 0.3 * delta, 0.0)
     return points.scaled_error(delta, eps)
 
@@ -311,7 +319,15 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
 
 
 def error_at(
-    reduction, queries, points, rows, nearest_sq, *, rounding=None, dtype=None, more=0.0
+    reduction,
+    queries,
+    points,
+    rows,
+    nearest_sq,
+    *,
+    rounding=None,
+    dtype=None,
+    more_sq=0.0,
 ):
     """Return what `error_bound` does for some of the queries, given their nearest points.
 
@@ -326,7 +342,7 @@ def error_at(
         dtype or queries.dtype,
         nearest_sq,
         points.reach(reduction, nearest_sq),
-        more,
+        more_sq,
     )
 
 

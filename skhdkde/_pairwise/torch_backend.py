@@ -23,6 +23,7 @@ from skhdkde._utils.arrays import (
     GPU_BLOCK_SIZE,
     DeviceArray,
     as_tensor,
+    column,
     row_batches,
     to_host,
 )
@@ -39,10 +40,11 @@ ON_CPU = (1024, 2**21, 2**20, 1)
 TILE_SHARE = 1 / 8
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
-# Where more rows than this share of a block are visited again, all tiles are mended.
+# Where more rows than this share of a block are visited again, the next blocks are at
+# once visited in that way.
 MOST_AGAIN = 0.5
-# Roundings of a product with a rate in it, beside those of one without.
-ROUNDINGS_OF_RATE = 2.0
+# Compute capabilities of GPUs on which float64 is at least half as fast as float32.
+FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 class TorchDevice(Device):
@@ -59,7 +61,10 @@ class TorchDevice(Device):
         if self.on_gpu:
             most = TILE_SHARE * free_memory(self.place) / 8 / self._most_tasks
             self.tile_size = min(self.tile_size, max(int(most), SMALLEST_ROWS**2))
-        self.mends_all, self.tracks = False, None
+        self.fast_float64 = self.on_gpu and capability(self.place) in FAST_FLOAT64
+        # dtypes in which most rows are not sharp enough; whether nearest points are known
+        self._blurred: set[np.dtype] = set()
+        self.tracks: bool | None = None
         self._keeps = True
         self._constants: dict[int, tuple] = {}
         self._lock, self._streams = threading.Lock(), threading.local()
@@ -166,21 +171,27 @@ class TorchDevice(Device):
 
     def visit(self, reduction, queries, points, cols, check):
         """Return the state of a reduction, on the host; see the top of this module."""
-        if self.mends_all:
-            state = visit_tiles(reduction, queries, points, cols, self, check)
-            return _map_state(to_host, state)
+        if queries.dtype in self._blurred:  # most rows would be visited again
+            return self._sharper(reduction, queries, points, cols, check)
         visit = QuickVisit(reduction, queries, points, self)
         state = _map_state(to_host, visit.state(cols, check))
         rows = visit.doubtful_rows()
         if len(rows):
-            self.mends_all = len(rows) > MOST_AGAIN * len(queries.exact)
-            some = queries.subset(rows)
-            again = visit_tiles(
-                reduction, some, points, cols, self, lambda amount: check(0)
-            )
-            for array, new in zip(state, again, strict=True):
-                array[rows] = to_host(new)
+            if len(rows) > MOST_AGAIN * len(queries.exact):
+                self._blurred.add(queries.dtype)
+            again, seen = queries.subset(rows), lambda amount: check(0)
+            sharper = self._sharper(reduction, again, points, cols, seen)
+            for array, new in zip(state, sharper, strict=True):
+                array[rows] = new
         return state
+
+    def _sharper(self, reduction, queries, points, cols, check):
+        """Return what `visit` does, in float64 if that is fast, or with tiles mended."""
+        if queries.dtype == np.float32 and self.fast_float64:
+            wide = queries.in_float64(points)
+            return self.visit(reduction, wide, points, cols, check)
+        state = visit_tiles(reduction, queries, points, cols, self, check)
+        return _map_state(to_host, state)
 
 
 class QuickVisit:
@@ -208,7 +219,7 @@ class QuickVisit:
             tile_ranges(cols, self.queries, self.points, self.device)
         ):
             check(n_rows * (some.stop - some.start))
-            enough = i > 0 and self.products.prepare(state)
+            enough = i > 0 and self.products.prepare(state, exactly=self.tracks)
             state = (self._from_product if enough else self._from_tile)(state, some)
         return state
 
@@ -229,6 +240,8 @@ class QuickVisit:
         self.n_products += 1
         if self.tracks:
             self._track(product)
+            factor = self.products.factor
+            product *= factor if np.isscalar(factor) else column(factor, product)
         state, out_of_range = self.reduction.update_from_product(
             state, product, scratch, weights
         )
@@ -256,7 +269,6 @@ class QuickVisit:
     def _suspects(self, tracked, rounding=None):
         """Return the rows in which the bound says so, by default at worst."""
         queries, rounding = self.queries, rounding or self.queries.worst_rounding
-        more = ROUNDINGS_OF_RATE if self.n_products else 0.0
         if tracked:
             nearest_sq, every = to_host(self.nearest_sq), slice(None)
             delta = error_at(
@@ -266,18 +278,25 @@ class QuickVisit:
                 every,
                 nearest_sq,
                 rounding=rounding,
-                more=more,
+                more_sq=self._more_sq(),
             )
         else:
             nearest_sq = np.zeros_like(queries.sq_norms_on_host)
             delta = error_bound(
-                queries.sq_norms_on_host,
-                rounding,
-                self.points,
-                queries.dtype,
-                more=more,
+                queries.sq_norms_on_host, rounding, self.points, queries.dtype
             )
         return self.reduction.suspect_rows(nearest_sq, delta)
+
+    def _more_sq(self):
+        """Return what is rounded in a relative product and not in a squared distance.
+
+        That is ``reference - |x|^2`` in place of ``|x|^2``.
+        """
+        if not self.n_products:
+            return 0.0
+        products, sq_norms = self.products, self.queries.sq_norms
+        extra = abs(products.reference - sq_norms) - sq_norms
+        return np.maximum(to_host(extra), 0.0)
 
 
 # What there is on a GPU of the points of the last pass, for the next one.
@@ -308,6 +327,11 @@ def _uploaded(points, name, place, kept):
     for rows in row_batches(*array.shape, GPU_BLOCK_SIZE):
         tensor[rows] = as_tensor(array[rows]).to(place)
     return tensor
+
+
+def capability(place: Any) -> tuple[int, int]:
+    """Return the compute capability of a GPU."""
+    return torch.cuda.get_device_capability(place)
 
 
 def free_memory(place: Any) -> int:
