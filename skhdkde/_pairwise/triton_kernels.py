@@ -12,12 +12,11 @@ grow with the number of points: about 4 rounding errors of their dtype, beside t
 the values.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ try:
     import triton
     import triton.language as tl
 except ImportError:  # plain torch does the work
-    triton = tl = None
+    triton, tl = None, SimpleNamespace(constexpr=None)
 
 # Features up to which `direct_sums` is faster: the tile it saves costs 8 bytes of traffic
 # a pair, as much as 60 additions and multiplications on an H100.
@@ -72,7 +71,7 @@ class Profile:
     exponent: float = 0.0
 
     @classmethod
-    def of(cls, kernel: Kernel, bandwidths_scaled: FloatArray) -> Profile | None:
+    def of(cls, kernel: Kernel, bandwidths_scaled: FloatArray) -> Self | None:
         """Return the profile of a kernel, or None if there is no fused sum for it."""
         h = np.atleast_1d(np.asarray(bandwidths_scaled, dtype=np.float64))
         if kernel.name == "gaussian":
@@ -325,8 +324,9 @@ def usable(device: Any, dtype: torch.dtype = torch.float32) -> bool:
     """Return whether the kernels work on a device, for tensors of this dtype.
 
     The first call tries them on a small problem. Where they fail or are wrong, it warns,
-    and the answer is no for the rest of the process. Where Triton is not installed, or
-    has no such device, the answer is no without a warning.
+    and the answer is no for the rest of the process. Where Triton is not installed, is
+    not for such a device, or is so old that it multiplies no float64, the answer is no
+    without a warning.
     """
     device = torch.device(device)
     if triton is None or not (device.type == "cuda" or INTERPRETED):
@@ -336,8 +336,9 @@ def usable(device: Any, dtype: torch.dtype = torch.float32) -> bool:
     key, failure = (device, dtype), ""
     with _TRYING:
         if key not in _WORKS:
-            failure = _failure(device, dtype)
+            failure, known = _failure(device, dtype)
             _WORKS[key] = not failure
+            failure = "" if known else failure
     if failure:
         warn_user(
             f"The fused kernels of triton {triton.__version__} do not work on {device} "
@@ -348,14 +349,16 @@ def usable(device: Any, dtype: torch.dtype = torch.float32) -> bool:
 
 
 def _failure(device, dtype):
-    """Return what is wrong with the kernels on a device, in words, or nothing."""
+    """Return what is wrong with the kernels on a device, and whether that is known."""
+    wide = dtype == torch.float64
     try:
         error = float(max(_errors(device, dtype)))
     except Exception as reason:  # compilers and drivers raise all kinds
         lines = str(reason).strip().splitlines()
-        return f"{type(reason).__name__}: {lines[0] if lines else 'no message'}"
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-10
-    return "" if error <= tolerance else f"results are wrong by {error:.1e}"
+        known = wide and isinstance(reason, triton.CompilationError)
+        return f"{type(reason).__name__}: {lines[0] if lines else 'no message'}", known
+    tolerance = 1e-10 if wide else 1e-4
+    return "" if error <= tolerance else f"results are wrong by {error:.1e}", False
 
 
 def _errors(device, dtype):
