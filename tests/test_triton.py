@@ -59,6 +59,8 @@ while True:
 @pytest.fixture(scope="module")
 def interpreted():
     """Call a function of ``triton_kernels`` by name, with arrays, in the interpreter."""
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 2):
+        pytest.skip("the interpreter of this release does not know today's numpy")
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         stdin=subprocess.PIPE,
@@ -203,9 +205,10 @@ def test_rows_without_points(interpreted):
     assert np.isinf(nearest).all()
 
 
-def test_errors_do_not_grow_with_the_number_of_points(interpreted):
-    """In float32 the sum of so many equal blocks drifts if nothing is done."""
-    weights = np.full(16_000, 0.1, dtype=np.float32)
+def test_small_terms_are_not_lost(interpreted):
+    """Each block adds less than the last digit of a float32 sum, and all together 16."""
+    weights = np.full(64 * 128, 3e-10, dtype=np.float32)
+    weights[0] = 1.0
     X, Y = np.zeros((1, 1), np.float32), np.zeros((len(weights), 1), np.float32)
     zeros = np.zeros(len(Y), np.float32)
     expected = weights.sum(dtype=np.longdouble)
@@ -462,7 +465,7 @@ def test_tile_sums_compile(compiled, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("leave_out", [False, True])
-@pytest.mark.parametrize("n_features", [16, 40, 64])
+@pytest.mark.parametrize("n_features", [16, 64])
 @pytest.mark.parametrize("h, nu", [(EIGHT[:1], None), (EIGHT, None), (1.0, 3.0)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_all_kernels_compile(compiled, tmp_path, dtype, h, nu, n_features, leave_out):
