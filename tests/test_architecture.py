@@ -33,8 +33,13 @@ OPTIONAL = {
     "matplotlib": {"_displays"},
     "pandas": {"_utils.frames"},
     "pykeops": {"_pairwise.keops_runtime"},
-    "torch": {"_pairwise.points", "_pairwise.torch_backend"},
+    "torch": {
+        "_pairwise.points",
+        "_pairwise.torch_backend",
+        "_pairwise.triton_kernels",
+    },
     "tqdm": {"_distributed.dask_graph", "_selection.plan", "_utils.threads"},
+    "triton": {"_pairwise.triton_kernels"},
 }
 
 

@@ -23,6 +23,7 @@ to the rounding of the result where that is more: the ``tol`` of a reduction.
 ================  ======================================================================
 backends       options of a pass, the choice of a backend, the loop over tiles
 torch_backend  tiles by torch
+triton_kernels  log sums on a GPU, fused, by Triton
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
                `keops_files` keeps what KeOps writes whole
 points         training points and queries, in scaled units
