@@ -173,6 +173,8 @@ def pretended_gpu(monkeypatch, free_memory=2**34, capability=(9, 0)):
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch_backend, "free_memory", lambda place: free_memory)
+    # no fused kernels: Triton would ask a driver
+    monkeypatch.setattr(torch_backend.TorchDevice, "fused", lambda device, dtype: None)
     monkeypatch.setattr(torch_backend, "capability", lambda place: capability)
     torch_backend._points_on_gpu.clear()
     counts = Counts()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._utils.arrays import beside, column, namespace, number
+from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
 
@@ -101,6 +101,14 @@ class Kernel(abc.ABC):
 
     def values_from_product(self, product: AnyTile) -> AnyTile:
         """Return values from ``rate (reference - sq)``; see :meth:`product_terms`."""
+        raise TypeError(f"kernel {self.name!r} is not affine")
+
+    def values_about(self, product: AnyTile, extreme: AnyTile, factor: Any) -> AnyTile:
+        """Return values relative to that at the extreme of each row, in place.
+
+        ``factor product`` is as :meth:`values_from_product` takes it; ``extreme`` is the
+        product of the nearest pair.
+        """
         raise TypeError(f"kernel {self.name!r} is not affine")
 
     @abc.abstractmethod
@@ -226,6 +234,11 @@ class Gaussian(ExponentialFamily):
 
     def values_from_product(self, product):
         return namespace(product).exp(product, out=product)
+
+    def values_about(self, product, extreme, factor):
+        product -= column(finite_or_zero(extreme), product)
+        product *= factor
+        return self.values_from_product(product)
 
     def slopes(self, energy, values, h):
         return values

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from skhdkde._kernels.kernel import Kernel
-from skhdkde._utils.arrays import beside, column, namespace, number
+from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 
 # Exponent from which 1 + x would cost digits that its power needs. There the logarithm is
 # a series: its third term is the last that is felt before values vanish.
@@ -69,6 +69,16 @@ class Student(Kernel):
             product = product * (1.0 - product * (0.5 - product * (1.0 / 3.0)))
         product *= -self.exponent
         return xp.exp(product, out=product)
+
+    def values_about(self, product, extreme, factor):
+        if self.exponent < SERIES_FROM:
+            xp = namespace(extreme)
+            product *= column(1.0 / xp.where(xp.isinf(extreme), 1.0, extreme), product)
+            return self.values_from_product(product)
+        extreme = finite_or_zero(extreme)
+        product -= column(extreme, product)
+        product *= column(factor / (1.0 + factor * extreme), product)
+        return self.values_from_product(product)
 
     def log_peak(self, lowest, bandwidths):
         xp, core_sq = namespace(lowest), beside(self._core_sq(bandwidths), lowest)

@@ -15,6 +15,7 @@ import numpy as np
 from skhdkde._kernels import Kernel
 from skhdkde._utils.arrays import (
     beside,
+    column,
     finite_or_zero,
     first_by_row,
     kth_smallest,
@@ -265,16 +266,22 @@ class LogSumExp(KernelReduction):
                 sums = widened((values @ weights)[:, None])
             else:
                 sums = self._sums(product, scratch(), weights, state[0])
-        return self.add_in_range(state, sums, str(product.dtype).split(".")[-1])
-
-    def add_in_range(self, state, sums, dtype):
-        """Return the state with sums added, and in which rows they are out of range.
-
-        ``dtype`` is the name of that in which they were made.
-        """
+        dtype = str(product.dtype).removeprefix("torch.")
         out_of_range = ~(sums <= LARGEST_SUM[dtype]).all(1)
         sums = namespace(sums).where(out_of_range[:, None], 0.0, sums)
         return (state[0], state[1] + sums), out_of_range
+
+    def sums_about(self, product, extreme, nearest_sq, factor, scratch, weights):
+        """Return sums of a tile relative to the value at the nearest pair of each row.
+
+        As of :meth:`update_from_product`, but of products that are to be multiplied by
+        ``factor``. ``extreme`` are those of the nearest pairs. Nothing is out of range.
+        """
+        if len(self.bandwidths) == 1:
+            values = self.kernel.values_about(product, extreme, factor)
+            return widened((values @ weights)[:, None])
+        product -= column(finite_or_zero(extreme), product)
+        return self._sums(product, scratch(), weights, finite_or_zero(nearest_sq))
 
     def combine(self, result, other):
         return np.logaddexp(result, other)

@@ -19,6 +19,7 @@ from skhdkde._pairwise.reductions import Reduction
 from skhdkde._utils.arrays import (
     beside,
     column,
+    finite_or_zero,
     in_dtype_of,
     namespace,
     row_batches,
@@ -181,6 +182,7 @@ class BareProducts:
         self.reduction, self.queries, self.points = reduction, queries, points
         self.device = device
         self.lowest, self.operand, self.left_out = None, np.empty(0), np.inf
+        self.exactly = False
 
     def update(self, state: tuple, cols: slice) -> tuple | None:
         """Return the state with a tile added, or None if that takes a full tile."""
@@ -194,21 +196,24 @@ class BareProducts:
     def prepare(self, state: tuple, exactly: bool = False) -> bool:
         """Return whether products are enough; get ready for those by a state.
 
-        With ``exactly`` the rate in a product is a power of two, which rounds nothing.
-        What is left of it is ``factor``, by which products are to be multiplied.
+        With ``exactly`` the rate in a product is a power of two, which rounds nothing,
+        and the first state will do for later ones. What is left of the rate is
+        ``factor``, by which products are to be multiplied.
         """
         if self.points.sq_factor is not None:
             return False
-        if self.lowest is not state[0]:
+        if self.lowest is not state[0] and not self.exactly:
             terms = self.reduction.product_terms(state[0])
             if terms is None:
                 return False
             self.rate, self.reference, self.left_out = terms
             if exactly:
+                if not np.isscalar(self.reference):
+                    self.reference = finite_or_zero(self.reference)
                 xp = np if np.isscalar(self.rate) else namespace(self.rate)
                 self.factor = 2.0 * abs(xp.frexp(self.rate)[0])
                 self.rate = self.rate / self.factor
-            self.lowest = state[0]
+            self.lowest, self.exactly = state[0], exactly
             self.operand = self.queries.relative(self.reference, self.rate)
         return True
 

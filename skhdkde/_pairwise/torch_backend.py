@@ -7,7 +7,10 @@ a bound says that an error would be felt are visited again, and mended on the GP
 """
 
 import contextlib
+import dataclasses
 import functools
+import importlib
+import os
 import threading
 import weakref
 from typing import Any
@@ -18,12 +21,12 @@ import torch
 from skhdkde._pairwise.backends import tile_ranges, visit_tiles
 from skhdkde._pairwise.backends import visit_pairs as visit_blocks
 from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, aligned_rows, in_range
+from skhdkde._pairwise.reductions import LogSumExp
 from skhdkde._pairwise.tiles import BareProducts, Tile, error_at, error_bound
 from skhdkde._utils.arrays import (
     GPU_BLOCK_SIZE,
     DeviceArray,
     as_tensor,
-    column,
     row_batches,
     to_host,
 )
@@ -31,9 +34,9 @@ from skhdkde._utils.threads import n_threads_for, openmp_threads
 from skhdkde._utils.typing import Device
 
 # Rows of a tile, its entries, entries of a block of queries, and most tasks at once. On a
-# GPU a tile of float32 is 128 MiB, large enough to keep all of it busy. While it computes
+# GPU a tile of float32 is 64 MiB, large enough to keep all of it busy. While it computes
 # one block, other threads copy the queries of the next ones to it.
-ON_GPU = (4096, 2**25, 2**23, 3)
+ON_GPU = (2**16, 2**24, 2**23, 3)
 # On the CPU a tile stays in the shared cache, and torch's own threads work on each.
 ON_CPU = (1024, 2**21, 2**20, 1)
 # Share of the memory that is free on a GPU that a tile may take, in all tasks together.
@@ -159,6 +162,29 @@ class TorchDevice(Device):
     def scratch(self, like):
         return torch.empty_like(like)
 
+    def fused(self, dtype):
+        """Return the module of fused kernels, or None where there are none that work."""
+        if not self.on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
+            return None
+        fused = importlib.import_module("skhdkde._pairwise.triton_kernels")
+        return fused if fused.usable(self.place, dtype) else None
+
+    def apart(self, points):
+        """Return the centred points with their features apart, for fused kernels."""
+        fused = importlib.import_module("skhdkde._pairwise.triton_kernels")
+
+        def arrange():
+            arranged = fused.arranged(self._of_points(points, "augmented", slice(None)))
+            self._finish()
+            return arranged
+
+        return self._kept((id(points), "apart"), points, arrange)
+
+    def _finish(self):
+        """Wait for what was begun, so that other threads can use it."""
+        if self.on_gpu and self._callers_stream is not None:
+            torch.cuda.current_stream(self.place).synchronize()
+
     def shrink(self) -> None:
         """Take smaller tiles, one at a time, and keep no points: memory ran out."""
         self.tile_rows, self.tile_size = self.tile_rows // 2, self.tile_size // 4
@@ -206,20 +232,26 @@ class QuickVisit:
         self.doubtful = ~in_range(queries.exact).all(1)
         self.nearest_sq = torch.full_like(queries.sq_norms, torch.inf)
         self.products = BareProducts(reduction, queries, points, device)
-        self.n_products = 0
-        if device.tracks is None:
+        self.n_products, self.fused = 0, None
+        if device.fused(queries.augmented.dtype) is not None:
+            self.fused = fused_sums(reduction, queries, points, device)
+        if device.tracks is None and self.fused is None:
             device.tracks = bool(self._suspects(tracked=False).any())
-        self.tracks = device.tracks
+        self.tracks = device.tracks or self.fused is not None
 
     def state(self, cols, check):
         """Return the state of the reduction over the points ``cols``, on the device."""
         n_rows = len(self.queries.exact)
+        if self.fused is not None and self.fused.without_tiles:
+            check(n_rows * (cols.stop - cols.start))
+            self.nearest_sq, sums = self.fused.direct(cols)
+            return self.nearest_sq, sums
         state = self.device.start(self.reduction, n_rows)
         for i, some in enumerate(
             tile_ranges(cols, self.queries, self.points, self.device)
         ):
             check(n_rows * (some.stop - some.start))
-            enough = i > 0 and self.products.prepare(state, exactly=self.tracks)
+            enough = i > 0 and self.products.prepare(state, exactly=bool(self.tracks))
             state = (self._from_product if enough else self._from_tile)(state, some)
         return state
 
@@ -239,22 +271,28 @@ class QuickVisit:
         product, scratch, weights = self.products.product(cols)
         self.n_products += 1
         if self.tracks:
-            self._track(product)
-            factor = self.products.factor
-            product *= factor if np.isscalar(factor) else column(factor, product)
+            return self.reduction.merge(state, self._about(product, scratch, weights))
         state, out_of_range = self.reduction.update_from_product(
             state, product, scratch, weights
         )
         self.doubtful |= out_of_range
         return state
 
-    def _track(self, product):
-        """Keep the nearest squared distances up to date."""
-        products = self.products
-        largest = products.left_out < 0.0
-        extreme = (torch.amax if largest else torch.amin)(product, 1).double()
+    def _about(self, product, scratch, weights):
+        """Return the state of a tile of products; keep the nearest pairs up to date."""
+        products, factor = self.products, self.products.factor
+        if self.fused is None:
+            largest = products.left_out < 0.0
+            extreme = (torch.amax if largest else torch.amin)(product, 1).double()
+        else:
+            sums, extreme = self.fused.of_product(product, weights, products.rate)
         nearest_sq = products.reference - extreme / products.rate
         self.nearest_sq = torch.fmin(self.nearest_sq, nearest_sq)
+        if self.fused is None:
+            args = product, extreme, nearest_sq, factor, scratch, weights
+            sums = self.reduction.sums_about(*args)
+        self.doubtful |= ~sums.isfinite().all(1)
+        return nearest_sq, sums
 
     def doubtful_rows(self):
         """Return the rows in which an error would be felt, on the host."""
@@ -337,6 +375,62 @@ def capability(place: Any) -> tuple[int, int]:
 def free_memory(place: Any) -> int:
     """Return the bytes that are free on a GPU."""
     return torch.cuda.mem_get_info(place)[0]
+
+
+def fused_sums(reduction, queries, points, device):
+    """Return what makes the sums of a reduction by fused kernels, or None."""
+    plain = points.tile_class is None and points.kept_in(queries.dtype)
+    if not plain or not isinstance(reduction, LogSumExp):
+        return None
+    fused = device.fused(queries.augmented.dtype)
+    profile = fused.Profile.of(reduction.kernel, reduction.bandwidths)
+    if profile is None:
+        return None
+    return FusedSums(fused, profile, queries, points, device)
+
+
+class FusedSums:
+    """Sums of a block of queries by fused kernels.
+
+    ``without_tiles`` is whether there are so few features that no tile is stored.
+    """
+
+    def __init__(self, fused, profile, queries, points, device):
+        self.kernels, self.profile = fused, profile
+        self.queries, self.points, self.device = queries, points, device
+        few = points.shape[1] <= fused.LARGEST_FEATURES
+        left_out = queries.leave_out
+        self.without_tiles = few and (left_out is None or left_out.ndim == 1)
+
+    def direct(self, cols):
+        """Return nearest squared distances and sums over the points ``cols``."""
+        queries, apart, left_out = self.queries, self.device.apart(self.points), None
+        if queries.leave_out is not None:
+            left_out = self.device.put(np.maximum(queries.leave_out - cols.start, -1))
+        return self.kernels.direct_sums(
+            queries.augmented[:, :-2] * -0.5,
+            queries.augmented[:, -1],
+            apart[cols, :-2],
+            apart[cols, -2],
+            self.device.weights(self.points, cols, queries.dtype),
+            self.profile,
+            left_out,
+        )
+
+    def of_product(self, product, weights, rate):
+        """Return sums relative to the extremes of the rows of a tile, and these.
+
+        The tile has products ``rate (reference - sq)``.
+        """
+        if self.profile.exponent:  # relative to the extreme the rate does not matter
+            sums, extreme = self.kernels.tile_sums(
+                product, weights, self.profile.exponent
+            )
+            return sums[:, None], extreme.double()
+        rates = tuple(own / float(rate) for own in self.profile.rates)
+        profile = dataclasses.replace(self.profile, rates=rates)
+        sums, extreme = self.kernels.tile_sums(product, weights, profile=profile)
+        return sums, extreme.double()
 
 
 def _map_state(function, state):

@@ -100,7 +100,8 @@ class Profile:
     def log2_factors(self, lowest: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Return the log2 of values at ``other`` relative to those at ``lowest``.
 
-        For the first bandwidth of each chain, (n_chains, *shape).
+        Both are squared distances. For the first bandwidth of each chain, (n_chains,
+        *shape).
         """
         rates = _terms(self.rates, 0.0, lowest.device, lowest.dtype)[:-1]
         rates = rates.reshape(-1, *[1] * other.ndim)
@@ -118,7 +119,8 @@ def tile_sums(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sums of ``w v`` over rows of a tile, and the extreme of each row.
 
-    The tile is read once for each chain of bandwidths.
+    Values are relative to that at the extreme, so that none is out of range. The tile is
+    read once for each chain of bandwidths.
 
     Parameters
     ----------
@@ -131,20 +133,20 @@ def tile_sums(
         If given, ``product`` is ``(c + sq) / (c + reference)``, of which the values are
         the power ``-exponent``, and inf for pairs that are left out.
     profile : Profile, default=None
-        Of "gaussian". If given, ``product`` is ``reference - sq``, and there is a sum for
-        each bandwidth.
+        Of "gaussian". If given, there is a sum for each bandwidth, and ``product`` is
+        ``reference - sq``, or a multiple of that by which the rates are divided.
 
     Returns
     -------
     sums : tensor of shape (n_rows,), or (n_rows, n_bandwidths) with a profile, float64
-        Infinite where a value is out of range or no number.
+        Infinite where a product is no number.
     extreme : tensor of shape (n_rows,), of the dtype of ``product``
         The largest entry of each row; with an exponent the smallest.
 
     Notes
     -----
-    The relative error of a value is about ``(2 + |log v|)`` rounding errors, with an
-    exponent about ``exponent`` of them; each squaring doubles it.
+    The relative error of a value ``v`` is about ``(2 + |log v|)`` rounding errors, with
+    an exponent about ``exponent`` of them; each squaring doubles it.
     """
     single = profile is None
     if profile is None:
@@ -165,8 +167,16 @@ def tile_sums(
             STUDENT=bool(profile.exponent), LENGTH=length,
             BLOCK_M=TILE_ROWS, BLOCK_N=block, num_warps=4,
         )  # fmt: skip
-    totals = _in_order(profile, sums.sum(2))
     extreme = extremes.amin(0) if profile.exponent else extremes.amax(0)
+    wide, ends = extremes.double(), extreme.double()
+    if profile.exponent:
+        ends = torch.where(torch.isfinite(ends), ends, 1.0)
+        log2_factors = -profile.exponent * torch.log2(wide / ends)[None]
+    else:
+        ends = torch.where(torch.isfinite(ends), ends, 0.0)
+        rates = terms[:-1].double()[:, None, None]
+        log2_factors = (wide - ends) * rates
+    totals = _in_order(profile, _rescaled(sums, log2_factors))
     return (totals[:, 0] if single else totals), extreme
 
 
@@ -285,10 +295,15 @@ def _merged(profile, nearest, sums):
     """Return the nearest of all parts, and their sums relative to the value there."""
     nearest_sq = nearest.amin(0)
     lowest = torch.where(torch.isfinite(nearest_sq), nearest_sq, 0.0)
-    log2_factors = profile.log2_factors(lowest, nearest)[:, None]
+    log2_factors = profile.log2_factors(lowest, nearest)
+    return nearest_sq, _in_order(profile, _rescaled(sums, log2_factors))
+
+
+def _rescaled(sums, log2_factors):
+    """Return the sums of all parts, (n_chains, length, n_rows), by factors for chains."""
     powers = 2.0 ** torch.arange(sums.shape[1], device=sums.device)
-    factors = torch.exp2(log2_factors * powers[:, None, None])
-    return nearest_sq, _in_order(profile, (sums * factors).sum(2))
+    factors = torch.exp2(log2_factors[:, None] * powers[:, None, None])
+    return (sums * factors).sum(2)
 
 
 def _in_order(profile, sums):
@@ -383,8 +398,7 @@ def _errors(device, dtype):
             expected = (values(sq) / at[:, None]) ** (power + 1) @ w
             yield (sums[:, power].cpu() / expected - 1.0).abs().max()
         sums, extreme = tile_sums(tile, weights, profile.exponent or None)
-        relative_to = 1.0 if profile.exponent else at
-        yield (sums.cpu() * relative_to / (values(sq) @ w) - 1.0).abs().max()
+        yield (sums.cpu() * at / (values(sq) @ w) - 1.0).abs().max()
         expected = product.amin(1) if profile.exponent else product.amax(1)
         yield (extreme.cpu().double() - expected).abs().max()
 
@@ -482,7 +496,10 @@ def _tile_kernel(
     STUDENT: tl.constexpr, LENGTH: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Sum some rows of a part of a tile at the bandwidths of a chain."""
+    """Sum some rows of a part of a tile at the bandwidths of a chain.
+
+    Sums are relative to the value at the extreme so far.
+    """
     part, chain = tl.program_id(1), tl.program_id(2)
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
@@ -491,7 +508,6 @@ def _tile_kernel(
     exponent = tl.load(terms_ptr + tl.num_programs(2))
     outside: tl.constexpr = float("inf") if STUDENT else float("-inf")
     extreme = tl.full((BLOCK_M,), outside, dtype)
-    one = tl.full((BLOCK_M,), 1.0, dtype)
     zero = tl.zeros((BLOCK_M,), dtype)
     s0, s1, s2, s3, s4, s5, s6, s7 = zero, zero, zero, zero, zero, zero, zero, zero
     c0, c1, c2, c3, c4, c5, c6, c7 = zero, zero, zero, zero, zero, zero, zero, zero
@@ -504,16 +520,21 @@ def _tile_kernel(
         weights = tl.load(weight_ptr + cols, mask=there, other=0.0)
         mask = inside[:, None] & there[None, :]
         product = tl.load(row_ptr + cols[None, :], mask=mask, other=outside)
+        before = extreme
         if STUDENT:
             extreme = tl.minimum(extreme, tl.min(product, 1))
-            values = _power(product, exponent)
+            inverse = 1.0 / tl.where(extreme < outside, extreme, 1.0)
+            factor = _power(before * inverse, exponent)
+            values = _power(product * inverse[:, None], exponent)
         else:
             extreme = tl.maximum(extreme, tl.max(product, 1))
-            values = tl.exp2(product * rate)
+            reference = tl.where(extreme > outside, extreme, 0.0)
+            factor = tl.exp2((before - reference) * rate)
+            values = tl.exp2((product - reference[:, None]) * rate)
         s0, s1, s2, s3, s4, s5, s6, s7, c0, c1, c2, c3, c4, c5, c6, c7 = _add_chain(
             s0, s1, s2, s3, s4, s5, s6, s7,
             c0, c1, c2, c3, c4, c5, c6, c7,
-            one, values, weights[None, :], LENGTH,
+            factor, values, weights[None, :], LENGTH,
         )  # fmt: skip
     step = tl.num_programs(1).to(tl.int64) * n_rows
     at = part.to(tl.int64) * n_rows + rows
