@@ -195,6 +195,15 @@ def test_parts_of_the_points_merge(interpreted, n_parts, nu):
     check_direct(interpreted, X, Y, weights, h, nu, n_parts=n_parts)
 
 
+@pytest.mark.parametrize("nu", [None, 3.0])
+def test_squared_distances_are_not_negative(interpreted, nu):
+    """Though rounding makes those of far points to themselves so."""
+    _, Y, weights = problem(np.random.default_rng(0), 1, 129, 5, "float32")
+    Y += np.float32(50.0)
+    nearest, _ = check_direct(interpreted, Y[:17], Y, weights, 1e-4, nu)
+    assert np.all(nearest >= 0.0)
+
+
 def test_rows_without_points(interpreted):
     X, Y, weights = problem(np.random.default_rng(0), 3, 1, 2, "float32")
     leave_out = np.array([0, -1, 0])
@@ -206,7 +215,7 @@ def test_rows_without_points(interpreted):
 
 
 def test_small_terms_are_not_lost(interpreted):
-    """Each block adds less than the last digit of a float32 sum, and all together 16."""
+    """Each block adds less than the last digit of a float32 sum, and all together 20."""
     weights = np.full(64 * 128, 3e-10, dtype=np.float32)
     weights[0] = 1.0
     X, Y = np.zeros((1, 1), np.float32), np.zeros((len(weights), 1), np.float32)
@@ -316,7 +325,8 @@ def test_usable_where_both_kernels_work(interpreted, dtype):
     assert interpreted("usable", "cpu", getattr(torch, dtype)) is True
 
 
-def test_not_usable_without_a_gpu():
+def test_not_usable_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(triton_kernels, "INTERPRETED", False)
     assert not triton_kernels.usable("cpu")
     assert not triton_kernels.usable("meta")
 
@@ -376,7 +386,12 @@ def test_wrong_results_are_found(plain, pretended, name, output):
 
 
 def test_kernels_that_fail_are_told_once(pretended):
-    """Threads ask at the same time; here no driver is found, or none for the CPU."""
+    """Threads ask at the same time."""
+
+    def fail(*arguments):
+        raise RuntimeError("no ptxas\nat line 3")
+
+    pretended.setattr(triton_kernels, "direct_sums", fail)
     answers = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -391,7 +406,8 @@ def test_kernels_that_fail_are_told_once(pretended):
     assert answers == [False] * 4
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert re.search(r"triton .* do not work on cpu .*: \w+.*plain torch", message)
+    assert "do not work on cpu for torch.float32: RuntimeError: no ptxas. " in message
+    assert "plain torch" in message
 
 
 def test_without_triton(monkeypatch):
