@@ -213,7 +213,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
 
 def tile_ranges(cols, queries, points, device):
     """Return the ranges of points of the tiles that cover ``cols``."""
-    step = device.cols_for(len(queries.exact))
+    step = device.cols_for(len(queries.exact), queries.dtype)
     if not points.kept_in(queries.dtype):  # made within the memory of a block
         step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
@@ -266,7 +266,7 @@ class NumpyDevice(Device):
     def working(self):
         return contextlib.nullcontext()
 
-    def cols_for(self, n_rows):
+    def cols_for(self, n_rows, dtype):
         return self.tile_cols
 
     def visit(self, reduction, queries, points, cols, check):

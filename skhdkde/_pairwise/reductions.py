@@ -283,6 +283,15 @@ class LogSumExp(KernelReduction):
         product -= column(finite_or_zero(extreme), product)
         return self._sums(product, scratch(), weights, finite_or_zero(nearest_sq))
 
+    def merged(self, lowest, sums):
+        """Return the state of many, whose arrays are stacked, as `merge` would."""
+        least = namespace(lowest).amin(lowest, 0)
+        peaks = self._log_peaks(lowest.ravel()).reshape(sums.shape)
+        logs = peaks - self._log_peaks(least)
+        xp = namespace(logs)
+        factors = xp.exp(xp.where(xp.isnan(logs), 0.0, logs))  # NaN: no points
+        return least, (sums * factors).sum(0)
+
     def combine(self, result, other):
         return np.logaddexp(result, other)
 

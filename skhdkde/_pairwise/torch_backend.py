@@ -34,11 +34,14 @@ from skhdkde._utils.threads import n_threads_for, openmp_threads
 from skhdkde._utils.typing import Device
 
 # Rows of a tile, its entries, entries of a block of queries, and most tasks at once. On a
-# GPU a tile of float32 is 64 MiB, large enough to keep all of it busy. While it computes
-# one block, other threads copy the queries of the next ones to it.
-ON_GPU = (2**16, 2**24, 2**23, 3)
+# GPU a tile of float32 is 128 MiB, large enough to keep all of it busy while the host
+# begins the next; one of float64 has half as many. While it computes one block, other
+# threads copy the queries of the next ones to it.
+ON_GPU = (2**16, 2**25, 2**23, 3)
 # On the CPU a tile stays in the shared cache, and torch's own threads work on each.
 ON_CPU = (1024, 2**21, 2**20, 1)
+# States of tiles that are added at once.
+MOST_PARTS = 16
 # Share of the memory that is free on a GPU that a tile may take, in all tasks together.
 TILE_SHARE = 1 / 8
 # Smallest tiles to try when memory runs out.
@@ -92,8 +95,9 @@ class TorchDevice(Device):
             with torch.cuda.stream(self._streams.own):
                 yield
 
-    def cols_for(self, n_rows):
-        return max(self.tile_size // max(n_rows, SMALLEST_ROWS), SMALLEST_ROWS)
+    def cols_for(self, n_rows, dtype):
+        size = self.tile_size // (2 if self.on_gpu and dtype == np.float64 else 1)
+        return max(size // max(n_rows, SMALLEST_ROWS), SMALLEST_ROWS)
 
     def start(self, reduction, n_rows):
         def repeated(row):
@@ -232,7 +236,7 @@ class QuickVisit:
         self.doubtful = ~in_range(queries.exact).all(1)
         self.nearest_sq = torch.full_like(queries.sq_norms, torch.inf)
         self.products = BareProducts(reduction, queries, points, device)
-        self.n_products, self.fused = 0, None
+        self.n_products, self.fused, self.parts = 0, None, []
         if device.fused(queries.augmented.dtype) is not None:
             self.fused = fused_sums(reduction, queries, points, device)
         if device.tracks is None and self.fused is None:
@@ -253,7 +257,7 @@ class QuickVisit:
             check(n_rows * (some.stop - some.start))
             enough = i > 0 and self.products.prepare(state, exactly=bool(self.tracks))
             state = (self._from_product if enough else self._from_tile)(state, some)
-        return state
+        return self._with_parts(state) if self.parts else state
 
     def _from_tile(self, state, cols):
         tile = (self.points.tile_class or Tile)(
@@ -271,7 +275,8 @@ class QuickVisit:
         product, scratch, weights = self.products.product(cols)
         self.n_products += 1
         if self.tracks:
-            return self.reduction.merge(state, self._about(product, scratch, weights))
+            self.parts.append(self._about(product, scratch, weights))
+            return self._with_parts(state) if len(self.parts) == MOST_PARTS else state
         state, out_of_range = self.reduction.update_from_product(
             state, product, scratch, weights
         )
@@ -279,7 +284,7 @@ class QuickVisit:
         return state
 
     def _about(self, product, scratch, weights):
-        """Return the state of a tile of products; keep the nearest pairs up to date."""
+        """Return the state of a tile of products."""
         products, factor = self.products, self.products.factor
         if self.fused is None:
             largest = products.left_out < 0.0
@@ -287,12 +292,22 @@ class QuickVisit:
         else:
             sums, extreme = self.fused.of_product(product, weights, products.rate)
         nearest_sq = products.reference - extreme / products.rate
-        self.nearest_sq = torch.fmin(self.nearest_sq, nearest_sq)
         if self.fused is None:
             args = product, extreme, nearest_sq, factor, scratch, weights
             sums = self.reduction.sums_about(*args)
-        self.doubtful |= ~sums.isfinite().all(1)
         return nearest_sq, sums
+
+    def _with_parts(self, state):
+        """Return the state with the states of tiles of products added, all at once.
+
+        The device would have to wait for many small steps otherwise.
+        """
+        parts = [state, *self.parts]
+        nearest_sq, sums = (torch.stack(both) for both in zip(*parts, strict=True))
+        self.parts = []
+        self.nearest_sq = torch.minimum(self.nearest_sq, nearest_sq.amin(0))
+        self.doubtful |= ~sums.isfinite().all(2).all(0)
+        return self.reduction.merged(nearest_sq, sums)
 
     def doubtful_rows(self):
         """Return the rows in which an error would be felt, on the host."""
