@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import backends, torch_backend
+from skhdkde._pairwise import backend_choice, torch_backend
 from skhdkde._pairwise.torch_backend import SMALLEST_ROWS
 
 DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
@@ -22,8 +22,8 @@ def machine(monkeypatch):
     """A function that makes this machine look like another one to the package."""
 
     def machine(gpu=True, installed=("keops", "torch"), compiler=True, torch="2.9.0"):
-        monkeypatch.setattr(backends, "_has_cuda_gpu", lambda: gpu)
-        monkeypatch.setattr(backends, "_installed", lambda name: name in installed)
+        monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: gpu)
+        monkeypatch.setattr(backend_choice, "_installed", lambda name: name in installed)
         found = "/usr/bin/g++" if compiler else None
         monkeypatch.setattr("shutil.which", lambda name: found)
         monkeypatch.setattr("importlib.metadata.version", lambda name: torch)
@@ -207,8 +207,8 @@ def test_pickles_move_between_machines(machine, tmp_path):
     code = f"""
 import pickle, pathlib
 import numpy as np
-from skhdkde._pairwise import backends
-backends._installed = lambda name: False
+from skhdkde._pairwise import backend_choice
+backend_choice._installed = lambda name: False
 kde = pickle.loads(pathlib.Path({str(path)!r}).read_bytes())
 print(float(kde.score_samples(np.zeros((1, 8)))[0]))
 """

@@ -21,7 +21,7 @@ Log densities of float64 data are precise to 1e-8 nats, those of float32 data to
 to the rounding of the result where that is more: the ``tol`` of a reduction.
 
 ================  ======================================================================
-backends       options of a pass, the choice of a backend, the loop over tiles
+backends       options of a pass, the loop over tiles; `backend_choice`, which backend
 torch_backend  tiles by torch
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
                `keops_files` keeps what KeOps writes whole
@@ -38,7 +38,8 @@ device is a class with the methods of ``Device`` in ``_utils/typing``, and a fil
 ``<name>_backend`` with ``visit_pairs``, whose name is added to ``BACKENDS``.
 """
 
-from skhdkde._pairwise.backends import BACKENDS, ComputeOptions, reduce_pairs
+from skhdkde._pairwise.backend_choice import BACKENDS
+from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
 from skhdkde._pairwise.kernel_grid import KernelGridSums, KernelSetting
 from skhdkde._pairwise.log_sums import log_sums, relative_values
 from skhdkde._pairwise.matrix_points import MatrixPoints

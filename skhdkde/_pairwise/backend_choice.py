@@ -1,0 +1,71 @@
+"""The choice of a backend, which imports none and initialises no GPU.
+
+A child forked after CUDA was initialised cannot use it.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import shutil
+
+BACKENDS = ("auto", "numpy", "keops", "torch")
+INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
+# On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
+# beyond, matrix products are faster. benchmarks/gpu.py has the table.
+KEOPS_UP_TO = 16
+
+
+def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) -> str:
+    """Return the backend to use, where users asked for one of ``BACKENDS``.
+
+    ``on_gpu`` says whether the data are a tensor on a GPU, and ``tiles`` whether pairs
+    must be visited tile by tile. A backend that is asked for by name must be installed.
+    """
+    if backend == "auto":
+        return _best_backend(n_features, on_gpu, tiles)
+    if tiles and backend == "keops":
+        raise ValueError(
+            "backend='keops' visits all pairs: it works with algorithm='exact' only; "
+            "'numpy' and 'torch' work with all."
+        )
+    if backend != "numpy" and not _installed(backend):
+        module, requirement = INSTALL[backend]
+        raise ImportError(
+            f"backend={backend!r} needs {module}, which is not installed: "
+            f"pip install '{requirement}'. backend='numpy' needs nothing."
+        )
+    return backend
+
+
+def _best_backend(n_features, on_gpu, tiles):
+    """Return the backend that is fastest for data of ``n_features`` on this machine."""
+    if not (on_gpu or _has_cuda_gpu()):
+        return "numpy"
+    order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
+    usable = {name: _usable_on_gpu(name) for name in order}
+    usable["keops"] &= not tiles
+    usable["torch"] |= on_gpu
+    return next((name for name in order if usable[name]), "numpy")
+
+
+def _installed(backend):
+    return importlib.util.find_spec(INSTALL[backend][0]) is not None
+
+
+def _usable_on_gpu(backend):
+    """Return whether a backend, which is not imported, can use a GPU here."""
+    if not _installed(backend):
+        return False
+    if backend == "torch":
+        return "+cpu" not in importlib.metadata.version("torch")
+    compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
+    return any(shutil.which(name) for name in compilers)
+
+
+def _has_cuda_gpu():
+    """Return whether a CUDA GPU is visible, without initialising it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
+    return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
