@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -21,7 +22,20 @@ DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
 def machine(monkeypatch):
     """A function that makes this machine look like another one to the package."""
 
-    def machine(gpu=True, installed=("keops", "torch"), compiler=True, torch="2.9.0"):
+    def machine(
+        gpu=True,
+        installed=("keops", "torch"),
+        compiler=True,
+        torch="2.9.0",
+        libraries=("cuda", "nvrtc"),
+    ):
+        backend_choice._library_found.cache_clear()
+        backend_choice._warn_of_keops_on_cpu.cache_clear()
+        config = types.SimpleNamespace(gpu_available=len(libraries) == 2)
+        if "pykeops.config" in sys.modules:
+            monkeypatch.setitem(sys.modules, "pykeops.config", config)
+        find = {name: f"lib{name}.so" for name in libraries}.get
+        monkeypatch.setattr(backend_choice, "find_library", find)
         monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: gpu)
         monkeypatch.setattr(backend_choice, "_installed", lambda name: name in installed)
         found = "/usr/bin/g++" if compiler else None
@@ -65,6 +79,46 @@ def test_auto_takes_what_can_use_the_gpu(machine):
     assert choice(10) == "torch"
     machine(compiler=False, torch="2.9.0+cpu")
     assert choice(10) == "numpy"
+    for libraries in (), ("cuda",), ("nvrtc",):
+        machine(libraries=libraries)
+        assert choice(10) == "torch"
+        machine(libraries=libraries, installed=("keops",))
+        assert choice(10) == "numpy"
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_keops_decides_what_it_uses(machine, monkeypatch, imported):
+    """Once it is imported; before, the libraries that it looks for do."""
+    machine()
+    monkeypatch.delitem(sys.modules, "pykeops.config", raising=False)
+    assert choice(10) == "keops"
+    if imported:
+        config = types.SimpleNamespace(gpu_available=False)
+        monkeypatch.setitem(sys.modules, "pykeops.config", config)
+        assert choice(10) == "torch"
+
+
+def test_more_features_than_keops_has_room_for(machine):
+    machine(installed=("keops",))
+    assert [choice(d) for d in (6138, 6139)] == ["keops", "numpy"]
+
+
+def test_keops_on_the_cpu_beside_a_gpu_is_told_once(machine, recwarn):
+    pytest.importorskip("pykeops")
+    machine(libraries=("cuda",))
+    for _ in range(2):
+        assert choice(10, backend="keops") == "keops"
+    (warning,) = recwarn
+    text = str(warning.message)
+    assert "on the CPU although there is a GPU" in text
+    assert "libnvrtc" in text
+    assert "libcuda" not in text
+    assert "backend='torch'" in text
+    machine(gpu=False, libraries=())
+    choice(10, backend="keops")
+    machine()
+    choice(10, backend="keops")
+    assert len(recwarn) == 1
 
 
 @pytest.mark.parametrize(

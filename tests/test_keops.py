@@ -4,13 +4,16 @@ To compile one takes some seconds: a default run has a first few of each kind. `
 --backends keops`` runs the whole suite, in more dimensions.
 """
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import types
 
 import joblib
 import numpy as np
@@ -21,7 +24,7 @@ from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import keops_runtime
+from skhdkde._pairwise import TrainingPoints, keops_backend, keops_runtime
 
 pytestmark = [
     pytest.mark.skipif(
@@ -421,3 +424,106 @@ def test_blocks_of_dask():
         log_density = kde.fit(da.from_array(Y, chunks=(50, 3))).score_samples(X)
     assert kde.backend_ == "keops"
     assert_allclose(log_density, oracles.log_density(X, Y, h), atol=1e-8)
+
+
+@pytest.fixture
+def formulas(monkeypatch):
+    """Numbers of a point in each formula, none of which is compiled or run."""
+    found = []
+
+    def run(values, name, n_threads, **options):
+        formula = getattr(values, name)(axis=1, call=False, **options)
+        variables = set(re.findall(r"Var\((\d+),(\d+),1\)", str(formula.formula)))
+        found.append(sum(int(size) for _, size in variables))
+        n_rows = next(len(v) for v in values.variables if v.ndim == 2)
+        shape = n_rows, options.get("K", values.ndim)
+        ones = np.ones(shape, dtype=values.dtype)
+        return (ones, np.zeros(shape)) if "arg" in name else ones
+
+    monkeypatch.setattr(keops_backend, "run", run)
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    monkeypatch.setattr(keops_backend, "uses_gpu", lambda: True)
+    return found
+
+
+def test_points_that_just_fit_into_the_shared_memory_of_a_gpu(formulas):
+    """Beyond, KeOps divides by the number that fit, which is none."""
+    Y = data(3)[1]
+    for options in {}, {**STRUCTURE, "preserve_variance": False, "bandwidth": "kl"}:
+        kde = HighDimKernelDensity(backend="keops", **options).fit(Y)
+        for X in Y[:2], None:
+            kde.score_samples(X)
+            kde.diagnose(X)
+        kde.log_density_gradient(Y[:2])
+    numbers_beside = max(formulas) - 3
+    assert numbers_beside >= 5  # a weight, two of local scales, two digits
+    assert (keops_backend.KEOPS_AT_MOST + numbers_beside) * 8 <= 48 * 2**10
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_features_that_do_not_fit_are_refused(formulas, refused):
+    Y = np.random.default_rng(0).standard_normal((5, 6138 + refused))
+    kde = fitted(Y, 80.0)
+    for call in kde.score_samples, kde.log_density_gradient, kde.diagnose:
+        expected = contextlib.nullcontext()
+        if refused:
+            match = "at most 6138 features, got n_features=6139: use backend='torch'"
+            expected = pytest.raises(ValueError, match=match)
+        with expected:
+            call(Y[:2])
+
+
+def pretended_gpu(torch, events, monkeypatch):
+    """Return a GPU of torch that is not there, and note what is asked of it."""
+    device, stream = torch.device("cuda:1"), types.SimpleNamespace()
+
+    @contextlib.contextmanager
+    def current(device):
+        events.append(device)
+        yield
+        events.append("as before")
+
+    stream.synchronize = lambda: events.append("torch is done")
+    monkeypatch.setattr(torch.cuda, "current_stream", {device: stream}.get)
+    monkeypatch.setattr(
+        torch.cuda, "synchronize", lambda device: events.append("KeOps is done")
+    )
+    monkeypatch.setattr(torch.cuda, "device", current)
+    return device
+
+
+def test_keops_and_torch_wait_for_each_other(monkeypatch, tensors_as_on_a_gpu):
+    """On the GPU of the tensors, which is named and is not left current."""
+    torch = pytest.importorskip("torch")
+    events, X, Y, h = [], *data(3)
+    device = pretended_gpu(torch, events, monkeypatch)
+
+    def call(formula, *args, device_id=-1, **options):
+        events.append(f"KeOps on {device_id}")
+        return original(formula, *args, **options)
+
+    with sklearn.config_context(array_api_dispatch=True):
+        kde = fitted(torch.as_tensor(Y), h)
+        expected = kde.score_samples(X)
+        from pykeops.torch import Genred
+
+        original = Genred.__call__
+        monkeypatch.setattr(Genred, "__call__", call)
+        monkeypatch.setattr(keops_runtime, "_device", lambda values: device)
+        found = kde.score_samples(X)
+    assert_allclose(found, expected, rtol=1e-12)
+    pass_events = [device, "torch is done", "KeOps on 1", "KeOps is done", "as before"]
+    assert len(events) >= 5
+    assert events == pass_events * (len(events) // 5)
+
+
+def test_tensors_on_a_gpu_that_keops_does_not_use(monkeypatch):
+    """They go to the host: KeOps would read addresses of the GPU there."""
+    torch = pytest.importorskip("torch")
+    tensor = types.SimpleNamespace(is_cuda=True, cpu=lambda: torch.as_tensor(Y))
+    _, Y, _ = data(3)
+    points = TrainingPoints(Y)
+    monkeypatch.setattr(points, "contiguous", lambda dtype: tensor)
+    source = keops_backend._Source(points, Y.dtype)
+    assert source.lazy.__name__ == "pykeops.numpy"
+    assert_allclose(source.exact, Y)

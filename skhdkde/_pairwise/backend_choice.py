@@ -3,17 +3,29 @@
 A child forked after CUDA was initialised cannot use it.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import shutil
+import sys
+from ctypes.util import find_library
+
+from skhdkde._utils.warnings import warn_user
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
 INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
 # On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
 # beyond, matrix products are faster. benchmarks/gpu.py has the table.
 KEOPS_UP_TO = 16
+# A block of threads keeps a point for each thread in shared memory: 48 KiB on all cards.
+# Where one of float64 (queries of float32 may be computed again in it) does not fit, with
+# its weight, three numbers for scaled distances and two digits of its number, KeOps would
+# divide by zero.
+KEOPS_AT_MOST = 48 * 2**10 // 8 - 6
+# Libraries that KeOps looks for: without them it uses the CPU.
+KEOPS_LIBRARIES = ("cuda", "nvrtc")
 
 
 def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) -> str:
@@ -35,6 +47,8 @@ def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) ->
             f"backend={backend!r} needs {module}, which is not installed: "
             f"pip install '{requirement}'. backend='numpy' needs nothing."
         )
+    if backend == "keops" and _has_cuda_gpu() and not _keops_finds_gpu():
+        _warn_of_keops_on_cpu()
     return backend
 
 
@@ -44,7 +58,7 @@ def _best_backend(n_features, on_gpu, tiles):
         return "numpy"
     order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
     usable = {name: _usable_on_gpu(name) for name in order}
-    usable["keops"] &= not tiles
+    usable["keops"] &= not tiles and n_features <= KEOPS_AT_MOST
     usable["torch"] |= on_gpu
     return next((name for name in order if usable[name]), "numpy")
 
@@ -60,7 +74,36 @@ def _usable_on_gpu(backend):
     if backend == "torch":
         return "+cpu" not in importlib.metadata.version("torch")
     compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
-    return any(shutil.which(name) for name in compilers)
+    return any(shutil.which(name) for name in compilers) and _keops_finds_gpu()
+
+
+def _keops_finds_gpu():
+    """Return whether KeOps uses a GPU, or will once it is imported.
+
+    What it says, if it is; else whether it will find the libraries that it needs.
+    """
+    config = sys.modules.get("pykeops.config")
+    if config is not None and hasattr(config, "gpu_available"):
+        return bool(config.gpu_available)
+    return all(map(_library_found, KEOPS_LIBRARIES))
+
+
+@functools.cache
+def _library_found(name):
+    """Return whether a shared library is found, as KeOps looks for it."""
+    return find_library(name) is not None
+
+
+@functools.cache
+def _warn_of_keops_on_cpu():
+    """Warn, once, that KeOps does not use the GPU that is there."""
+    missing = [f"lib{name}" for name in KEOPS_LIBRARIES if not _library_found(name)]
+    why = "does not find " + " and ".join(missing) if missing else "could not use it"
+    warn_user(
+        f"backend='keops' computes on the CPU although there is a GPU: KeOps {why}. "
+        "Install the CUDA toolkit, which has NVRTC, where the linker finds it "
+        "(LD_LIBRARY_PATH), or use backend='torch'; pykeops.check_health() says more."
+    )
 
 
 def _has_cuda_gpu():

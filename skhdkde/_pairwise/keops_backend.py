@@ -14,8 +14,9 @@ import functools
 
 import numpy as np
 
+from skhdkde._pairwise.backend_choice import KEOPS_AT_MOST
 from skhdkde._pairwise.backends import working_dtype
-from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run
+from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run, uses_gpu
 from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.log_sums import relative_values
 from skhdkde._pairwise.reductions import (
@@ -42,6 +43,12 @@ GRID_LENGTHS = (1, 8, 32)
 
 def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by KeOps."""
+    if points.shape[1] > KEOPS_AT_MOST and uses_gpu():
+        raise ValueError(
+            f"backend='keops' keeps points in the shared memory of a GPU, which holds "
+            f"at most {KEOPS_AT_MOST} features, got n_features={points.shape[1]}: use "
+            "backend='torch', which is faster with so many, or 'numpy'."
+        )
     dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:
         dtype = np.dtype(np.float64)
@@ -103,8 +110,10 @@ class _Source:
 
     def __init__(self, points, dtype):
         self.points, self.dtype = points, dtype
-        self.lazy = lazy_tensors(of_torch=points.on_gpu)
         self.exact = points.contiguous(dtype)
+        if getattr(self.exact, "is_cuda", False) and not uses_gpu():
+            self.exact = to_host(self.exact)  # which KeOps would not know to do
+        self.lazy = lazy_tensors(of_torch=not isinstance(self.exact, np.ndarray))
         self.weights = points.weight_block(slice(0, len(self.exact)), dtype)
 
     def over_queries(self, values):

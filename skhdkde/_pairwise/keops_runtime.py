@@ -9,6 +9,8 @@ import hashlib
 import importlib
 import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -67,10 +69,15 @@ def _build_folder():
     return pathlib.Path(config.get_build_folder())
 
 
+def uses_gpu() -> bool:
+    """Return whether KeOps says that it uses a GPU."""
+    return bool(_import_pykeops().config.gpu_available)
+
+
 def rows_at_once(n_points: int, n_features: int) -> int:
     """Return how many queries a call should have."""
     rows = ELEMENTS // n_features
-    if _import_pykeops().config.gpu_available:
+    if uses_gpu():
         return max(1, min(rows, QUERIES_ON_GPU))
     return max(1, min(rows, PAIRS_ON_CPU // n_points))
 
@@ -79,9 +86,15 @@ def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
     """Return a lazy tensor reduced over the training points, by its method ``name``."""
     # chunks: wrong gradients and NaN were reported for many features (keops#216, #370)
     options = {"enable_chunks": False, "use_fast_math": False, **options}
+    device = _device(values)
+    if device is not None:
+        options["device_id"] = device.index
     formula = getattr(values, name)(axis=1, call=False, **options)
     key = str(formula), str(formula.formula), formula.dtype, str(options)
-    with threadpool_limits(openmp_threads(n_threads), user_api="openmp"):
+    with (
+        threadpool_limits(openmp_threads(n_threads), user_api="openmp"),
+        _in_turn_with_torch(device),
+    ):
         if key in _compiled:
             return formula()
         name = hashlib.sha256(repr(key).encode()).hexdigest()
@@ -89,6 +102,30 @@ def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
             result = _compile(formula)
         _compiled.add(key)
         return result
+
+
+def _device(values):
+    """Return the GPU that torch has the variables of a lazy tensor on, or None."""
+    devices = (getattr(variable, "device", None) for variable in values.variables)
+    return next((d for d in devices if getattr(d, "type", None) == "cuda"), None)
+
+
+@contextlib.contextmanager
+def _in_turn_with_torch(device: Any) -> Iterator[None]:
+    """Let KeOps and torch wait for each other on a GPU; None for the host.
+
+    KeOps works on the default stream, for which torch's current one does not wait, nor
+    the other way round. It leaves the device current that it worked on; torch's is
+    restored.
+    """
+    if device is None:
+        yield
+        return
+    cuda = sys.modules["torch"].cuda
+    with cuda.device(device):
+        cuda.current_stream(device).synchronize()
+        yield
+        cuda.synchronize(device)
 
 
 def _compile(formula):
