@@ -426,6 +426,118 @@ def test_blocks_of_dask():
     assert_allclose(log_density, oracles.log_density(X, Y, h), atol=1e-8)
 
 
+def evenly(rng):
+    return rng.standard_normal((20, 3)), rng.standard_normal((2000, 3)), 0.5
+
+
+def far_from_the_sample(rng):
+    """By hundreds of nats nearer to points that are not in the sample."""
+    Y = rng.standard_normal((2000, 3))
+    return Y[1:400:20] + 1e-3, Y, 0.01
+
+
+def some_out_of_range(rng):
+    Y = rng.standard_normal((2000, 3))
+    X = 1.2 * rng.standard_normal((20, 3))
+    X[:3] *= 1e16
+    return X, Y, 0.08
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Names of the reductions over all points, of which a sample is 1 in 125."""
+    names = []
+
+    def run(values, name, **options):
+        of_all = all(len(variable) != 16 for variable in values.variables)
+        names.extend([name] * of_all)
+        return keops_runtime.run(values, name, **options)
+
+    monkeypatch.setattr(keops_backend, "SAMPLE_SIZE", 16)
+    monkeypatch.setattr(keops_backend, "SAMPLE_FROM", 2000)
+    monkeypatch.setattr(keops_backend, "run", run)
+    return names
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("case", [evenly, far_from_the_sample, some_out_of_range])
+def test_sums_relative_to_a_sample(passes, case, dtype):
+    """One pass over all points; another for rows that the sample does not serve."""
+    X, Y, h = case(np.random.default_rng(0))
+    X, Y = X.astype(dtype), Y.astype(dtype)
+    kde = fitted(Y, h)
+    tolerance = {"atol": ATOL[dtype], "rtol": RTOL[dtype]}
+    assert_allclose(kde.score_samples(X), oracles.log_density(X, Y, h), **tolerance)
+    assert case is not evenly or passes == ["sum"]
+    assert case is evenly or "min" in passes
+    expected, rtol = h * oracles.gradient(X, Y, h), max(RTOL[dtype], 1e-12)
+    found = h * kde.log_density_gradient(X)
+    assert_allclose(found, expected, rtol=rtol, atol=ATOL[dtype])
+
+
+def test_leave_one_out_relative_to_a_sample(passes):
+    """The points of the sample are left out of it themselves."""
+    _, Y, _ = evenly(np.random.default_rng(0))
+    assert np.isfinite(fitted(Y, 0.5).score_samples(None)).all()
+    assert passes == ["sum"]
+    h = 0.003  # values underflow beside that of a point at itself
+    found = fitted(Y, h).score_samples(None)
+    expected = oracles.log_density(Y, Y, h, leave_out=np.arange(len(Y)))
+    assert_allclose(found, expected, atol=1e-8)
+
+
+def test_sums_of_blocks_are_as_precise_as_is_stated():
+    """Blocks of 192, in float32, then float64: at most 1.2e-5 of a sum of one sign."""
+    rng = np.random.default_rng(0)
+    tiny = np.full(192, 0.99 * 2.0**-24)  # each is lost beside the first of its block
+    tiny[0] = 1.0
+    terms = [np.exp(-rng.exponential(3.0, 192_000)), np.full(192_000, 0.1)]
+    for values in *terms, np.tile(tiny, 1000):
+        values = values.astype(np.float32)
+        blocks = np.cumsum(values.reshape(-1, 192), axis=1)[:, -1].astype(np.float64)
+        expected = values.astype(np.longdouble).sum()
+        error = float(abs(np.log(np.float32(blocks.sum()) / expected)))
+        assert error < 1.2e-5
+    assert error > 1e-5  # the last is the worst case
+
+
+def test_how_sums_are_made_on_a_gpu(monkeypatch):
+    options = keops_runtime.sum_options
+    in_float64 = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
+    assert options(9, 10**6, 3, 1) == in_float64
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    by_blocks = {"dtype_acc": "float64", "sum_scheme": "block_sum"}
+    assert options(10**5, 10**6, 3, 1) == by_blocks
+    assert options(9, 10**6, 3, 1) == {**by_blocks, "backend": "GPU_2D"}
+    # nothing to share, partial sums beyond memory, a grid that is too high
+    assert options(9, 100, 3, 1) == by_blocks
+    assert options(2**13, 10**6, 3, 32) == by_blocks
+    assert options(9, 10**6, 6000, 1) == by_blocks
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
+)
+def test_sums_as_on_a_gpu(monkeypatch, dtype):
+    """By blocks; those of gradients, which cancel, in float64 for each pair."""
+    schemes = []
+
+    def run(values, name, **options):
+        schemes.append((name, options.get("sum_scheme")))
+        options.pop("backend", None)  # there is none on the CPU
+        return keops_runtime.run(values, name, **options)
+
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    monkeypatch.setattr(keops_backend, "run", run)
+    X, Y, h = data(3, dtype)
+    kde = fitted(Y, h)
+    error = np.abs(kde.score_samples(X) - oracles.log_density(X, Y, h))
+    assert error.max() < (1e-5 if dtype == np.float32 else 1e-12)
+    kde.log_density_gradient(X)
+    of_gradient = "block_sum" if dtype == np.float64 else "direct_sum"
+    assert [s for name, s in schemes if name == "sum"] == ["block_sum", of_gradient]
+
+
 @pytest.fixture
 def formulas(monkeypatch):
     """Numbers of a point in each formula, none of which is compiled or run."""

@@ -28,6 +28,13 @@ from skhdkde._utils.threads import openmp_threads
 PAIRS_ON_CPU = 2**27
 QUERIES_ON_GPU = 2**17
 ELEMENTS = 2**26
+# Threads of a block at most, bytes of the points that it keeps, and blocks in a column.
+LARGEST_BLOCK, SHARED_MEMORY, LARGEST_GRID = 192, 48 * 2**10, 2**16 - 1
+# Queries below which blocks of them leave most of the 100 or more processors of a GPU
+# idle, and partial sums that blocks of points may have then.
+FEW_QUERIES, MOST_PARTIAL_SUMS = 2**14, 2**26
+# Each value of a formula added in float64.
+DIRECT_SUMS = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
 
 _compiled: set[tuple] = set()
 
@@ -80,6 +87,27 @@ def rows_at_once(n_points: int, n_features: int) -> int:
     if uses_gpu():
         return max(1, min(rows, QUERIES_ON_GPU))
     return max(1, min(rows, PAIRS_ON_CPU // n_points))
+
+
+def sum_options(
+    n_queries: int, n_points: int, n_features: int, n_sums: int
+) -> dict[str, str]:
+    """Return how sums of values of one sign are to be made.
+
+    On a GPU values are added in their own dtype within a block of at most 192 points, and
+    blocks in float64: the relative error is at most ``191 eps / 2``, 1.2e-5 in float32,
+    however many points there are. If there are few queries, blocks of points share them.
+    """
+    if not uses_gpu():
+        return DIRECT_SUMS
+    options = {"dtype_acc": "float64", "sum_scheme": "block_sum"}
+    # with room for the numbers beside the features, all of float64
+    block = min(LARGEST_BLOCK, max(1, SHARED_MEMORY // (8 * (n_features + 6))))
+    n_blocks = -(-n_points // block)
+    small = n_queries * n_sums * n_blocks <= MOST_PARTIAL_SUMS
+    if n_queries < FEW_QUERIES and small and 1 < n_blocks <= LARGEST_GRID:
+        options["backend"] = "GPU_2D"  # for block sums only: its code for others fails
+    return options
 
 
 def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
