@@ -33,7 +33,11 @@ OPTIONAL = {
     "matplotlib": {"_displays"},
     "pandas": {"_utils.frames"},
     "pykeops": {"_pairwise.keops_runtime"},
-    "torch": {"_pairwise.points", "_pairwise.torch_backend"},
+    "torch": {
+        "_pairwise.device_table",
+        "_pairwise.points",
+        "_pairwise.torch_backend",
+    },
     "tqdm": {"_distributed.dask_graph", "_selection.plan", "_utils.threads"},
 }
 

@@ -1,8 +1,10 @@
-"""The choice of a backend, which imports none and initialises no GPU.
+"""The choice of a backend, which imports none that it does not choose.
 
-A child forked after CUDA was initialised cannot use it.
+A child forked after CUDA was initialised cannot use it. It is initialised only where
+"auto" measures a GPU, and that only if a pass follows which takes numpy long.
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -11,31 +13,74 @@ import pathlib
 import shutil
 import sys
 from ctypes.util import find_library
+from typing import Any
 
+from skhdkde._pairwise.device_table import gpu_limits, host_limits
+from skhdkde._pairwise.pass_times import (
+    Pass,
+    keops_seconds,
+    numpy_seconds,
+    torch_seconds,
+)
 from skhdkde._utils.warnings import warn_user
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
 INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
-# On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
-# beyond, matrix products are faster. benchmarks/gpu.py has the table.
+# On a GPU that was not measured: KeOps keeps a query in registers, which pays up to about
+# so many features; beyond, matrix products are faster. benchmarks/gpu.py has the table.
 KEOPS_UP_TO = 16
 # A block of threads keeps a point for each thread in shared memory: 48 KiB on all cards.
 # Where one of float64 (queries of float32 may be computed again in it) does not fit, with
 # its weight, three numbers for scaled distances and two digits of its number, KeOps would
 # divide by zero.
 KEOPS_AT_MOST = 48 * 2**10 // 8 - 6
+# Seconds of a pass by numpy that are too few to look at a GPU.
+SHORT = 0.02
+# Queries that are expected at least.
+MANY_QUERIES = 10_000
 # Libraries that KeOps looks for: without them it uses the CPU.
 KEOPS_LIBRARIES = ("cuda", "nvrtc")
 
 
-def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) -> str:
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known of the passes to come, for the choice of a backend.
+
+    Attributes
+    ----------
+    n_points : int
+    dtype : dtype
+        Of the points.
+    search : bool, default=False
+        Whether a bandwidth was or is to be chosen.
+    at_once : bool, default=True
+        Whether passes follow at once, so that a GPU may be initialised.
+    n_threads : int, default=1
+        For numpy.
+    """
+
+    n_points: int
+    dtype: Any
+    search: bool = False
+    at_once: bool = True
+    n_threads: int = 1
+
+    def longest(self, n_features: int) -> Pass:
+        """Return a pass with as many queries as points, or with many."""
+        n_queries = max(self.n_points, MANY_QUERIES)
+        return Pass(n_queries, self.n_points, n_features, self.dtype, self.search)
+
+
+def resolve_backend(
+    backend: str, n_features: int, on_gpu=False, tiles=False, plan: Plan | None = None
+) -> str:
     """Return the backend to use, where users asked for one of ``BACKENDS``.
 
     ``on_gpu`` says whether the data are a tensor on a GPU, and ``tiles`` whether pairs
     must be visited tile by tile. A backend that is asked for by name must be installed.
     """
     if backend == "auto":
-        return _best_backend(n_features, on_gpu, tiles)
+        return _best_backend(n_features, on_gpu, tiles, plan)
     if tiles and backend == "keops":
         raise ValueError(
             "backend='keops' visits all pairs: it works with algorithm='exact' only; "
@@ -52,7 +97,7 @@ def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) ->
     return backend
 
 
-def _best_backend(n_features, on_gpu, tiles):
+def _best_backend(n_features, on_gpu, tiles, plan):
     """Return the backend that is fastest for data of ``n_features`` on this machine."""
     if not (on_gpu or _has_cuda_gpu()):
         return "numpy"
@@ -60,7 +105,26 @@ def _best_backend(n_features, on_gpu, tiles):
     usable = {name: _usable_on_gpu(name) for name in order}
     usable["keops"] &= not tiles and n_features <= KEOPS_AT_MOST
     usable["torch"] |= on_gpu
-    return next((name for name in order if usable[name]), "numpy")
+    names = [name for name in order if usable[name]]
+    fastest = None
+    if names and plan is not None:
+        fastest = _fastest(names, n_features, on_gpu, plan)
+    return fastest or next(iter(names), "numpy")
+
+
+def _fastest(names, n_features, on_gpu, plan):
+    """Return which of these backends or numpy is fastest; None without measurements."""
+    longest, seconds = plan.longest(n_features), {}
+    if not on_gpu:
+        seconds["numpy"] = numpy_seconds(host_limits(), plan.n_threads, longest)
+        if seconds["numpy"] < SHORT:
+            return "numpy"
+    gpu = gpu_limits(measure=plan.at_once)
+    if gpu is None:
+        return None
+    by_gpu = {"torch": torch_seconds, "keops": keops_seconds}
+    seconds |= {name: by_gpu[name](gpu, longest) for name in names}
+    return min(seconds, key=seconds.__getitem__)
 
 
 def _installed(backend):

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from skhdkde._pairwise.backend_choice import resolve_backend
+from skhdkde._pairwise.backend_choice import Plan, resolve_backend
 from skhdkde._pairwise.points import QueryBlock, TrainingPoints
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
@@ -39,9 +39,13 @@ class ComputeOptions:
     verbose: int = 0  # whether to show a progress bar
     label: str | None = None  # what the progress bar calls the pass
 
-    def resolved(self, n_features: int, *, on_gpu=False, tiles=False) -> Self:
+    def resolved(
+        self, n_features: int, *, on_gpu=False, tiles=False, plan: Plan | None = None
+    ) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
-        backend = resolve_backend(self.backend, n_features, on_gpu, tiles=tiles)
+        if plan is not None:
+            plan = dataclasses.replace(plan, n_threads=n_threads_for(self.n_jobs))
+        backend = resolve_backend(self.backend, n_features, on_gpu, tiles, plan)
         return dataclasses.replace(self, backend=backend)
 
     def labelled(self, label: str) -> Self:
