@@ -96,9 +96,12 @@ def test_a_gpu_is_left_alone_where_it_is_not_needed(on_h200, monkeypatch):
     assert on_h200 == []
     choice(10**6, 4, at_once=False), choice(10**6, 4)
     assert on_h200 == [False, True]
+    monkeypatch.setattr(backend_choice, "_usable_on_gpu", lambda name: name == "keops")
+    choice(10**6, 4)  # without a torch that could measure
+    assert on_h200 == [False, True, False]
     monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: False)
     assert choice(10**6, 4) == "numpy"
-    assert len(on_h200) == 2
+    assert len(on_h200) == 3
 
 
 def test_estimators_measure_before_passes_only(on_h200, monkeypatch):

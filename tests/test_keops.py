@@ -24,7 +24,12 @@ from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import TrainingPoints, keops_backend, keops_runtime
+from skhdkde._pairwise import (
+    TrainingPoints,
+    backend_choice,
+    keops_backend,
+    keops_runtime,
+)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -627,6 +632,18 @@ def test_keops_and_torch_wait_for_each_other(monkeypatch, tensors_as_on_a_gpu):
     pass_events = [device, "torch is done", "KeOps on 1", "KeOps is done", "as before"]
     assert len(events) >= 5
     assert events == pass_events * (len(events) // 5)
+
+
+def test_a_gpu_that_keops_could_not_use_is_told_by_a_pass(monkeypatch):
+    """Also where "auto" took it for what libraries are there."""
+    X, Y, h = data(3)
+    kde = fitted(Y, h)
+    backend_choice._warn_of_keops_on_cpu.cache_clear()
+    monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: True)
+    monkeypatch.setattr(backend_choice, "_best_backend", lambda *args: "keops")
+    kde.set_params(backend="auto")
+    with pytest.warns(UserWarning, match="on the CPU although there is a GPU"):
+        kde.score_samples(X)
 
 
 def test_tensors_on_a_gpu_that_keops_does_not_use(monkeypatch):

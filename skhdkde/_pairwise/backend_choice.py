@@ -92,8 +92,8 @@ def resolve_backend(
             f"backend={backend!r} needs {module}, which is not installed: "
             f"pip install '{requirement}'. backend='numpy' needs nothing."
         )
-    if backend == "keops" and _has_cuda_gpu() and not _keops_finds_gpu():
-        _warn_of_keops_on_cpu()
+    if backend == "keops":
+        check_keops_uses_gpu()
     return backend
 
 
@@ -119,7 +119,7 @@ def _fastest(names, n_features, on_gpu, plan):
         seconds["numpy"] = numpy_seconds(host_limits(), plan.n_threads, longest)
         if seconds["numpy"] < SHORT:
             return "numpy"
-    gpu = gpu_limits(measure=plan.at_once)
+    gpu = gpu_limits(measure=plan.at_once and "torch" in names)
     if gpu is None:
         return None
     by_gpu = {"torch": torch_seconds, "keops": keops_seconds}
@@ -139,6 +139,12 @@ def _usable_on_gpu(backend):
         return "+cpu" not in importlib.metadata.version("torch")
     compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
     return any(shutil.which(name) for name in compilers) and _keops_finds_gpu()
+
+
+def check_keops_uses_gpu() -> None:
+    """Warn, once, if there is a GPU that KeOps does not use."""
+    if _has_cuda_gpu() and not _keops_finds_gpu():
+        _warn_of_keops_on_cpu()
 
 
 def _keops_finds_gpu():

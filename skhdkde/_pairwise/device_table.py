@@ -98,11 +98,12 @@ def _kept(name, measure):
 
 
 def _file():
-    folder = os.environ.get("SKHDKDE_CACHE_FOLDER")
-    if folder is None:
-        own = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-        folder = pathlib.Path(own or pathlib.Path.home() / ".cache") / "skhdkde"
-    return pathlib.Path(folder) / "backends.json"
+    """Return the file of the cache."""
+    if folder := os.environ.get("SKHDKDE_CACHE_FOLDER"):
+        return pathlib.Path(folder) / "backends.json"
+    of_user = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+    folder = of_user or str(pathlib.Path.home() / ".cache")
+    return pathlib.Path(folder) / "skhdkde" / "backends.json"
 
 
 def _read():
@@ -160,9 +161,11 @@ def _measure_gpu():
     try:
         if not torch.cuda.is_available():
             return None
-        return measured_by_torch("cuda", GPU_TILE, torch.cuda.synchronize)
+        limits = measured_by_torch("cuda", GPU_TILE, torch.cuda.synchronize)
+        torch.cuda.empty_cache()
     except RuntimeError:  # out of memory, or a forked child of a process that has used it
         return None
+    return limits
 
 
 def measured_by_torch(place: str, shape: tuple[int, int], wait: Any) -> Limits:

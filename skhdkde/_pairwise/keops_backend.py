@@ -16,7 +16,7 @@ import functools
 
 import numpy as np
 
-from skhdkde._pairwise.backend_choice import KEOPS_AT_MOST
+from skhdkde._pairwise.backend_choice import KEOPS_AT_MOST, check_keops_uses_gpu
 from skhdkde._pairwise.backends import working_dtype
 from skhdkde._pairwise.keops_runtime import (
     DIRECT_SUMS,
@@ -62,6 +62,7 @@ def visit_pairs(reduction, queries, points, options, leave_out, out):
             f"at most {KEOPS_AT_MOST} features, got n_features={points.shape[1]}: use "
             "backend='torch', which is faster with so many, or 'numpy'."
         )
+    check_keops_uses_gpu()  # which only KeOps itself knows for sure
     dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:
         dtype = np.dtype(np.float64)
@@ -250,8 +251,8 @@ class _Pairs:
 
         Terms of a sum that are ``signed`` may cancel.
         """
-        shape = len(self.queries), *self.source.exact.shape
-        options = sum_options(*shape, values.ndim)
+        n_points, n_features = self.source.exact.shape
+        options = sum_options(len(self.queries), n_points, n_features, values.ndim)
         if signed and self.source.dtype == np.float32:
             options = DIRECT_SUMS
         return self.run(self.of_others(values, 0.0), "sum", **options).astype(np.float64)

@@ -25,13 +25,13 @@ def row_hashes(X: FloatArray | DeviceArray) -> IntArray:
     and added, all modulo 2^64, where no sum depends on its order. The sum is mixed.
     """
     rng = np.random.default_rng(0)
-    odd = rng.integers(2**63, size=X.shape[1], dtype=np.uint64) * np.uint64(2)
-    odd += np.uint64(1)
+    odd: Any = rng.integers(2**63, size=X.shape[1], dtype=np.uint64)
+    odd = odd * np.uint64(2) + np.uint64(1)
     if isinstance(X, DeviceArray):
         sums = [_sums_on_gpu(block, odd) for block, _ in X.blocks()]
         return mix_bits(np.concatenate(sums))
     hashes = np.empty(len(X), dtype=np.uint64)
-    for rows in row_batches(*X.shape, SMALL_BLOCK_SIZE):
+    for rows in row_batches(len(X), X.shape[1], SMALL_BLOCK_SIZE):
         # a zero has two signs, of which adding zero leaves one
         bits = np.add(X[rows], 0.0, dtype=np.float64, order="C").view(np.uint64)
         for shift in SHIFTS:
