@@ -634,6 +634,19 @@ def test_keops_and_torch_wait_for_each_other(monkeypatch, tensors_as_on_a_gpu):
     assert events == pass_events * (len(events) // 5)
 
 
+@pytest.mark.parametrize("initialized", [False, True])
+def test_arrays_of_the_host_go_to_the_current_gpu_of_torch(monkeypatch, initialized):
+    """If it uses one: KeOps would leave its own choice current."""
+    torch = pytest.importorskip("torch")
+    values = types.SimpleNamespace(variables=(np.ones((2, 3)), torch.ones(2, 3)))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert keops_runtime._device(values) is None  # KeOps uses no GPU
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    expected = torch.device("cuda:1") if initialized else None
+    assert keops_runtime._device(values) == expected
+
+
 def test_a_gpu_that_keops_could_not_use_is_told_by_a_pass(monkeypatch):
     """Also where "auto" took it for what libraries are there."""
     X, Y, h = data(3)

@@ -133,14 +133,23 @@ def run(values: Any, name: str, *, n_threads: int, **options: Any) -> Any:
 
 
 def _device(values):
-    """Return the GPU that torch has the variables of a lazy tensor on, or None."""
+    """Return the GPU that a lazy tensor is to be reduced on, as torch knows it, or None.
+
+    Of arrays on the host it is torch's current one, if torch uses any, else KeOps' own
+    choice.
+    """
     devices = (getattr(variable, "device", None) for variable in values.variables)
-    return next((d for d in devices if getattr(d, "type", None) == "cuda"), None)
+    device = next((d for d in devices if getattr(d, "type", None) == "cuda"), None)
+    torch = sys.modules.get("torch")
+    if device is None and torch is not None and uses_gpu():
+        if torch.cuda.is_initialized():
+            return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 @contextlib.contextmanager
 def _in_turn_with_torch(device: Any) -> Iterator[None]:
-    """Let KeOps and torch wait for each other on a GPU; None for the host.
+    """Let KeOps and torch wait for each other on a GPU; None where torch uses none.
 
     KeOps works on the default stream, for which torch's current one does not wait, nor
     the other way round. It leaves the device current that it worked on; torch's is
