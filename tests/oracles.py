@@ -145,3 +145,28 @@ def gradient(X, Y, h, kernel="gaussian", weights=None):
         else:
             rows.append(factor @ difference / total / np.longdouble(h) ** 2)
     return np.array(rows, dtype=np.float64)
+
+
+def log_kernel_sums(X, Y, weights, bandwidths, nu=None, leave_out=None):
+    """Logs of ``sum_j w_j k(|x - y_j| / h)``, (len(X), n_bandwidths), and nearest sq.
+
+    The kernel is Gaussian, or, with ``nu``, the multivariate t; both in extended
+    precision. ``leave_out`` may have -1 for none.
+    """
+    sums = np.full((len(X), len(bandwidths)), -np.inf, dtype=np.longdouble)
+    nearest = np.full(len(X), np.inf, dtype=np.longdouble)
+    for i, x in enumerate(X):
+        sq = squared_distances(x, Y)
+        w = weights.astype(np.longdouble)
+        if leave_out is not None and leave_out[i] >= 0:
+            sq, w = np.delete(sq, leave_out[i]), np.delete(w, leave_out[i])
+        if not len(sq):
+            continue
+        nearest[i] = sq.min()
+        for g, h in enumerate(bandwidths):
+            energy = sq / np.longdouble(h) ** 2
+            logs = -energy / 2
+            if nu is not None:
+                logs = -np.log1p(energy / nu) * (nu + Y.shape[1]) / 2
+            sums[i, g] = logs.max() + np.log(np.sum(w * np.exp(logs - logs.max())))
+    return sums, nearest

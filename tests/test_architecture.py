@@ -35,10 +35,11 @@ OPTIONAL = {
     "pykeops": {"_pairwise.keops_runtime"},
     "torch": {
         "_pairwise.device_table",
-        "_pairwise.points",
         "_pairwise.torch_backend",
+        "_pairwise.triton_kernels",
     },
     "tqdm": {"_distributed.dask_graph", "_selection.plan", "_utils.threads"},
+    "triton": {"_pairwise.triton_kernels"},
 }
 
 

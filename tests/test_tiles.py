@@ -27,7 +27,7 @@ from skhdkde import HighDimKernelDensity
 from skhdkde._kernels import KERNELS
 from skhdkde._pairwise import ComputeOptions, LogSumExp, ReductionSpec, TrainingPoints
 from skhdkde._pairwise.backends import NumpyDevice, split, visit_pairs
-from skhdkde._pairwise.points import QueryBlock
+from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, QueryBlock
 from skhdkde._pairwise.tiles import error_bound
 from skhdkde._utils.threads import n_threads_for
 
@@ -260,14 +260,18 @@ QUERIES = {
 }
 
 
-def largest_errors(rng, kind, moved, d, dtype, n=60):
-    """Return errors of products, relative to the bound, of queries with all points."""
+def rows_of(rng, kind, moved, d, dtype, n, longest_walk=LONGEST_WALK):
+    """Return points of a kind and queries near them."""
     Y = ROWS[kind](rng, n, d)
     Y = (Y / np.abs(Y).max()).astype(dtype)
     X = QUERIES[moved](rng, Y[: n // 3]).astype(dtype)
     points = TrainingPoints(Y, center=np.zeros(d))
-    queries = QueryBlock(points.as_queries(X)[:], points, None, np.dtype(dtype))
-    sq = queries.augmented @ points.augmented.T
+    exact = points.as_queries(X)[:]
+    return QueryBlock(exact, points, None, np.dtype(dtype), longest_walk), points
+
+
+def relative_errors(sq, queries, points):
+    """Return errors of squared distances, relative to the bound."""
     exact = np.stack([oracles.squared_distances(q, points.exact) for q in queries.exact])
     error = np.abs(sq - exact).astype(float)
     # the bound of a row is for its nearest point, and for those within reach
@@ -276,6 +280,12 @@ def largest_errors(rng, kind, moved, d, dtype, n=60):
         for own in exact.T.astype(float)
     ]
     return error / np.maximum(np.column_stack(bounds), 1e-300)
+
+
+def largest_errors(rng, kind, moved, d, dtype, n=60):
+    """Return errors of products, relative to the bound, of queries with all points."""
+    queries, points = rows_of(rng, kind, moved, d, dtype, n)
+    return relative_errors(queries.augmented @ points.augmented.T, queries, points)
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -295,6 +305,37 @@ def test_error_bound_is_not_idle(dtype, d, kind):
     """The largest error is not far below it."""
     rng = np.random.default_rng(d)
     assert largest_errors(rng, kind, "the same", d, dtype, 300).max() > 0.05
+
+
+def one_by_one(queries, points):
+    """Return products of stacks of rows, by one fused multiply-add after another.
+
+    A GPU may do so. In float64 the last bit may be another: products have more digits
+    than a long double.
+    """
+    wide = np.float64 if queries.dtype == np.float32 else np.longdouble
+    total = np.zeros((*queries.shape[:2], points.shape[1]), queries.dtype)
+    for k in range(queries.shape[2]):
+        x, y = queries[:, :, None, k].astype(wide), points[:, None, :, k].astype(wide)
+        total = (total + x * y).astype(total.dtype)
+    return total
+
+
+@pytest.mark.parametrize("d", [33, 768, pytest.param(6144, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_error_bound_holds_where_terms_are_added_one_by_one(dtype, d):
+    rng = np.random.default_rng(d)
+    both = [
+        rows_of(rng, kind, moved, d, dtype, 24, NO_BLOCKS)
+        for kind in ROWS
+        for moved in QUERIES
+    ]
+    products = one_by_one(
+        np.stack([queries.augmented for queries, _ in both]),
+        np.stack([points.augmented for _, points in both]),
+    )
+    for sq, (queries, points) in zip(products, both, strict=True):
+        assert relative_errors(sq, queries, points).max() <= 1.0
 
 
 @st.composite

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from skhdkde._pairwise import KernelReduction, ReductionSpec, TrainingPoints
-from skhdkde._utils.arrays import column, namespace, row_batches, to_host
-from skhdkde._utils.typing import FloatArray, IntArray, Rows
+from skhdkde._utils.arrays import beside, column, namespace, row_batches, widened
+from skhdkde._utils.typing import AnyTile, FloatArray, IntArray, Rows
 
 # Largest change of a sum by the regression, relative to it: a larger one is not trusted.
 LARGEST_CHANGE = 0.5
@@ -143,21 +143,22 @@ class DistanceMoments:
         standardized = (sq - mean[:, None]) / scale[:, None]
         return [standardized, standardized**2 - 1.0][: self.n_controls]
 
-    def mean_and_scale(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def mean_and_scale(self, queries: AnyTile) -> tuple[AnyTile, AnyTile]:
         """Return mean and standard deviation of the squared distances from each query.
 
         The latter is infinite where it is lost to rounding; where it is unknown, the mean
         stands for it. Queries are augmented.
         """
-        queries = np.asarray(queries, dtype=np.float64)
-        mean = queries @ self.mean
+        queries, xp = widened(queries), namespace(queries)
+        mean = queries @ beside(self.mean, queries)
         if self.second is None:
-            return mean, np.maximum(mean, np.finfo(float).tiny)
+            return mean, xp.clip(mean, np.finfo(float).tiny, None)
         with np.errstate(over="ignore", invalid="ignore"):  # of far queries
-            square = np.einsum("ij,ij->i", queries @ self.second, queries)
+            second = beside(self.second, queries)
+            square = xp.einsum("ij,ij->i", queries @ second, queries)
             variance = square - mean**2
-            least = SMALLEST_VARIANCE * np.maximum(square, queries[:, -1] ** 2)
-        return mean, np.sqrt(np.where(variance > least, variance, np.inf))
+            least = SMALLEST_VARIANCE * xp.maximum(square, queries[:, -1] ** 2)
+        return mean, xp.sqrt(xp.where(variance > least, variance, np.inf))
 
 
 class SampleSums(KernelReduction):
@@ -206,23 +207,24 @@ class SampleSums(KernelReduction):
         """Return the sums of a tile, of shape (n_rows, n_sums)."""
         variables = [values, *controls]
         sums = [tile.weight_sums()[:, 0]]
-        sums += [to_host(variable @ tile.weights) for variable in variables]
+        sums += [variable @ tile.weights for variable in variables]
         variance_sums, b = sums, None
         if self.sample.variance_weights is not None:
             own = self.sample.variance_weights[tile.cols]
-            b = tile.device.put(own.astype(tile.queries.augmented.dtype))
+            b = tile.device.put(own.astype(tile.queries.dtype))
             variance_sums = [tile.queries.weight_sums(own, tile.cols)[:, 0]]
-            variance_sums += [to_host(variable @ b) for variable in variables]
+            variance_sums += [variable @ b for variable in variables]
         products = [_row_products(variables[i], variables[j], b) for i, j in self.pairs]
-        return np.column_stack([*sums, *variance_sums, *products])
+        columns = map(widened, (*sums, *variance_sums, *products))
+        return namespace(values).stack(list(columns), 1)
 
     def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
+        lowest = namespace(state[0]).minimum(state[0], other[0])
         return lowest, self._rescaled(state, lowest) + self._rescaled(other, lowest)
 
     def _rescaled(self, state, lowest):
         """Return the sums of a state relative to another energy."""
-        return state[1] * self._factors(lowest, state[0]) ** self.powers
+        return state[1] * self._factors(lowest, state[0]) ** beside(self.powers, lowest)
 
     def finish(self, state):
         return np.column_stack(state)
@@ -235,10 +237,10 @@ class SampleSums(KernelReduction):
 def _row_products(x, y, weights):
     """Return ``sum_j x_ij y_ij weights_j``; ``weights`` None stands for ones."""
     if weights is not None:
-        return to_host((x * y) @ weights)
+        return (x * y) @ weights
     if isinstance(x, np.ndarray):
         return np.einsum("ij,ij->i", x, y)
-    return to_host((x * y).sum(1))
+    return (x * y).sum(1)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,14 @@ class Whitening:
         else:
             self.log_det = float(np.linalg.slogdet(linear)[1])
 
-    def apply(self, X):
-        """Return ``z`` of each row, float64."""
+    def apply(self, X, keep=None):
+        """Return ``z`` of each row, float64.
+
+        X may be a tensor, if ``keep`` puts arrays where that is.
+        """
+        if keep is not None:
+            Z, linear = X.double() - keep(self.center), keep(self.linear)
+            return Z * linear if self.diagonal else Z @ linear
         Z = np.subtract(X, self.center, dtype=np.float64)
         return np.multiply(Z, self.linear, out=Z) if self.diagonal else Z @ self.linear
 

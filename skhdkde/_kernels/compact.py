@@ -9,7 +9,7 @@ from skhdkde._kernels.kernel import (
     log_sphere_area,
     root,
 )
-from skhdkde._utils.arrays import namespace, number
+from skhdkde._utils.arrays import beside, namespace, number
 
 # Error of squared distances, relative to h^2, that the curve of a compact kernel over
 # many bandwidths may have.
@@ -44,7 +44,10 @@ class CompactKernel(Kernel):
         return energy
 
     def log_peak(self, lowest, bandwidths):
-        return np.zeros((len(lowest), len(bandwidths)))
+        return (
+            0.0 * beside(bandwidths, lowest)
+            + namespace(lowest).zeros_like(lowest)[:, None]
+        )
 
     def thresholds(self, law, nearest_sq):
         """Return the distances of the second and of the 30th nearest point, by query.
@@ -76,11 +79,13 @@ class CompactKernel(Kernel):
 
         Where it is singular, those at the centre too.
         """
-        suspect = np.zeros(sq.shape, dtype=bool)
-        for h in bandwidths:
-            suspect |= np.fabs(sq - h**2) <= (delta / tol)[:, None]
+        width = beside(delta / tol, sq)[:, None]
+        suspect = abs(sq - bandwidths[0] ** 2) <= width
+        for h in bandwidths[1:]:
+            suspect |= abs(sq - h**2) <= width
         if self.singular:
-            suspect |= sq <= ((delta / (2.0 * tol * np.min(bandwidths))) ** 2)[:, None]
+            blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
+            suspect |= sq <= beside(blurred, sq)[:, None]
         return suspect
 
 

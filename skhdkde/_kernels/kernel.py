@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._utils.arrays import column, namespace, number
+from skhdkde._utils.arrays import beside, column, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
 
@@ -94,7 +94,8 @@ class Kernel(abc.ABC):
         """Return rate and reference, by row, of a product that is enough.
 
         :meth:`values_from_product` takes the least steps from ``rate (reference - sq)``
-        to what :meth:`values` gives. For affine kernels only.
+        to what :meth:`values` gives. Last comes the product of a pair that is left out.
+        For affine kernels only.
         """
         raise TypeError(f"kernel {self.name!r} is not affine")
 
@@ -129,10 +130,10 @@ class Kernel(abc.ABC):
     def suspect_rows(self, nearest_sq, delta, bandwidths, tol) -> np.ndarray:
         """Return the rows in which an error ``delta`` of ``sq`` may matter."""
 
-    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> np.ndarray:
+    def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> AnyTile:
         """Return the pairs of those rows in which it does; by default all in reach."""
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
-        return sq <= (reach + 2.0 * delta)[:, None]
+        return sq <= beside(reach + 2.0 * delta, sq)[:, None]
 
     def at_distances(self, nearest_sq: FloatArray, h: float) -> tuple:
         """Return squared distances that local laws are fitted to, and their kernel.
@@ -179,9 +180,9 @@ class ExponentialFamily(Kernel):
         return xp.exp(out, out=out)
 
     def log_peak(self, lowest, bandwidths):
-        rate = np.minimum(self.rate(bandwidths), np.finfo(float).max)
+        rate = beside(np.minimum(self.rate(bandwidths), np.finfo(float).max), lowest)
         with np.errstate(over="ignore"):  # below the least float is -inf
-            return -np.multiply.outer(lowest, rate)
+            return -(lowest[:, None] * rate)
 
     def thresholds(self, law, nearest_sq):
         """Return the bandwidths at which the tail index is 1 and 2, by query.
@@ -221,7 +222,7 @@ class Gaussian(ExponentialFamily):
         return 1.0
 
     def product_terms(self, lowest, h):
-        return self.rate(h), lowest
+        return self.rate(h), lowest, -np.inf
 
     def values_from_product(self, product):
         return namespace(product).exp(product, out=product)
@@ -269,7 +270,7 @@ class Exponential(ExponentialFamily):
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
         with np.errstate(over="ignore"):
             blurred = (delta / (2.0 * tol * np.min(bandwidths))) ** 2
-        return sq <= (np.minimum(reach, blurred) + 2.0 * delta)[:, None]
+        return sq <= beside(np.minimum(reach, blurred) + 2.0 * delta, sq)[:, None]
 
 
 def log_ball_volume(n_features: int) -> float:

@@ -91,7 +91,7 @@ class Projected(Gaussian):
         return self.kernel.suspect_rows(nearest_sq, delta, bandwidths, tol)
 
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin):
-        return np.ones(sq.shape, dtype=bool)
+        return namespace(sq).ones_like(sq, dtype=bool)
 
     def at_distances(self, nearest_sq, h):
         """Return distances in space at which a kernel has the values of energies.

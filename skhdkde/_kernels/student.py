@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from skhdkde._kernels.kernel import Kernel
-from skhdkde._utils.arrays import column, namespace, number
+from skhdkde._utils.arrays import beside, column, namespace, number
 
 # Exponent from which 1 + x would cost digits that its power needs. There the logarithm is
 # a series: its third term is the last that is felt before values vanish.
@@ -55,7 +55,7 @@ class Student(Kernel):
     def product_terms(self, lowest, h):
         core_sq = self._core_sq(h)
         reference = -core_sq if self.exponent < SERIES_FROM else lowest
-        return -1.0 / (core_sq + lowest), reference
+        return -1.0 / (core_sq + lowest), reference, np.inf
 
     def values_from_product(self, product):
         """Return values from ``(c + E) / (c + E_lowest)``, in place.
@@ -71,13 +71,14 @@ class Student(Kernel):
         return xp.exp(product, out=product)
 
     def log_peak(self, lowest, bandwidths):
-        core_sq = self._core_sq(bandwidths)
+        xp, core_sq = namespace(lowest), beside(self._core_sq(bandwidths), lowest)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            ratio = np.multiply.outer(lowest, 1.0 / core_sq)
-            logs = np.log1p(ratio)
-            if not np.isfinite(logs).all():  # so far out that the ratio is not finite
-                far_out = np.subtract.outer(np.log(lowest), np.log(core_sq))
-                logs = np.where(np.isinf(ratio), far_out, logs)
+            ratio = lowest[:, None] * (1.0 / core_sq)
+            logs = xp.log1p(ratio)
+            if xp is not np or not np.isfinite(logs).all():
+                # some may be so far out that the ratio is not finite
+                far_out = xp.log(lowest)[:, None] - xp.log(core_sq)
+                logs = xp.where(xp.isinf(ratio), far_out, logs)
         return -self.exponent * logs
 
     def slopes(self, energy, values, h):

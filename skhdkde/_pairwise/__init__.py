@@ -24,6 +24,7 @@ to the rounding of the result where that is more: the ``tol`` of a reduction.
 backends       options of a pass, the loop over tiles; `backend_choice`, which backend,
                by `pass_times` and by what `device_table` has measured
 torch_backend  tiles by torch
+triton_kernels  log sums on a GPU, fused, by Triton
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
                `keops_files` keeps what KeOps writes whole
 points         training points and queries, in scaled units

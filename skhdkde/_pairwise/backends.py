@@ -7,6 +7,7 @@ are imported when a pass needs them, and not before: KeOps may initialise CUDA, 
 which forked children crash.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -15,12 +16,13 @@ from itertools import pairwise
 from typing import Self
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from skhdkde._pairwise.backend_choice import Plan, resolve_backend
-from skhdkde._pairwise.points import QueryBlock, TrainingPoints
+from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
-from skhdkde._utils.arrays import BLOCK_SIZE, slices
+from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
@@ -103,9 +105,11 @@ def visit_pairs(device: Device, reduction, queries, points, options, leave_out, 
     def work(task, check):
         rows, cols = task
         left = None if leave_out is None else leave_out[rows]
-        block = QueryBlock(queries[rows], points, left, dtype)
-        with np.errstate(over="ignore"):  # so many bandwidths away values are 0
-            state = _visit(reduction, block, points, cols, device, check)
+        # so many bandwidths away values are 0
+        with device.working(), np.errstate(over="ignore"):
+            exact = device.queries(queries, rows)
+            block = QueryBlock(exact, points, left, dtype, device.longest_walk)
+            state = device.visit(reduction, block, points, cols, check)
         if len(col_ranges) > 1:
             return state
         out[rows] = reduction.finish(state)
@@ -120,35 +124,37 @@ def visit_pairs(device: Device, reduction, queries, points, options, leave_out, 
             out[rows] = reduction.finish(functools.reduce(reduction.merge, of_rows))
 
 
-def _visit(reduction, queries, points, cols, device, check):
+def visit_tiles(reduction, queries, points, cols, device, check):
     """Return the state of a reduction for a block of queries and the points ``cols``.
 
-    ``check`` is called before each tile; see :func:`~skhdkde._utils.threads.run_tasks`.
+    Tiles are mended as they come. ``check`` is called before each tile; see
+    :func:`~skhdkde._utils.threads.run_tasks`.
     """
-    state = reduction.start(len(queries.exact))
+    if queries.dtype == np.float32 and not in_range(queries.exact).all():
+        queries = queries.in_float64(points)
+    state = device.start(reduction, len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
     make_tile = points.tile_class or Tile
     sharp = make_tile.sharp or always_sharp(queries, points, reduction)
     products = BareProducts(reduction, queries, points, device) if sharp else None
-    for tile_cols in _tile_cols(cols, queries, points, device):
+    for tile_cols in tile_ranges(cols, queries, points, device):
         check(len(queries.exact) * (tile_cols.stop - tile_cols.start))
         updated = None if products is None else products.update(state, tile_cols)
         if updated is None:
             tile = make_tile(queries, points, tile_cols, device)
             if not sharp:
                 mend(tile, reduction, nearest_sq)
-                np.minimum(nearest_sq, tile.nearest_sq, out=nearest_sq)
+                np.minimum(nearest_sq, to_host(tile.nearest_sq), out=nearest_sq)
             tile.transform(reduction)
             updated = reduction.update(state, tile)
         state = updated
     return state
 
 
-def _tile_cols(cols, queries, points, device):
+def tile_ranges(cols, queries, points, device):
     """Return the ranges of points of the tiles that cover ``cols``."""
-    step = device.tile_cols
-    converted = queries.dtype != points.dtype or points.sq_factor is not None
-    if converted:  # made block by block, within the memory of a block
+    step = device.cols_for(len(queries.exact))
+    if not points.kept_in(queries.dtype):  # made within the memory of a block
         step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
 
@@ -172,7 +178,7 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     step = min(device.tile_rows, max(1, device.block_size // 2 // (n_features + 2)))
     rows = slices(n_queries, step)
     n_ranges = 1
-    if n_threads > 1 and len(rows) < 4 * n_threads:
+    if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
         n_tiles = -(-n_points // device.tile_cols)
         n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
     bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
@@ -189,6 +195,7 @@ class NumpyDevice(Device):
     tile_rows = 256
     tile_cols = 2048
     block_size = BLOCK_SIZE
+    longest_walk, splits_points = LONGEST_WALK, True
 
     def __init__(self):
         self._buffers = threading.local()
@@ -196,11 +203,38 @@ class NumpyDevice(Device):
     def n_tasks(self, n_threads):
         return n_threads
 
+    def working(self):
+        return contextlib.nullcontext()
+
+    def cols_for(self, n_rows):
+        return self.tile_cols
+
+    def visit(self, reduction, queries, points, cols, check):
+        return visit_tiles(reduction, queries, points, cols, self, check)
+
+    def start(self, reduction, n_rows):
+        return reduction.start(n_rows)
+
     def put(self, array):
         return array
 
+    def keep(self, array):
+        return array
+
+    def queries(self, queries, rows):
+        return queries[rows]
+
     def block(self, points, cols, dtype):
         return points.block(cols, dtype)
+
+    def weights(self, points, cols, dtype):
+        return points.weight_block(cols, dtype)
+
+    def exact(self, points, rows):
+        return points.exact[rows]
+
+    def squared_distances(self, queries, points, cols):
+        return cdist(queries, points.exact[cols], "sqeuclidean")
 
     def product(self, queries, block):
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)

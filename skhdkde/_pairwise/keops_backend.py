@@ -127,7 +127,8 @@ class _Visit:
         if not pairs.of_sample:
             return keep, self.reduction.finish(state)
         # a point may be so much nearer than the sample that a sum is out of range
-        fine = (np.abs(np.hstack(state[1:])) <= LARGEST_SUM).all(axis=1)
+        largest = LARGEST_SUM[pairs.source.dtype.name]
+        fine = (np.abs(np.hstack(state[1:])) <= largest).all(axis=1)
         return keep[fine], self.reduction.finish(tuple(array[fine] for array in state))
 
 

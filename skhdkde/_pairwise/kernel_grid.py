@@ -11,7 +11,7 @@ import numpy as np
 
 from skhdkde._kernels import Kernel
 from skhdkde._pairwise.reductions import RelativeSums
-from skhdkde._utils.arrays import finite_or_zero, namespace, to_host
+from skhdkde._utils.arrays import finite_or_zero, namespace, widened
 from skhdkde._utils.typing import FloatArray
 
 
@@ -53,19 +53,20 @@ class KernelGridSums(RelativeSums):
         return np.full(shape, np.inf), np.zeros(shape)
 
     def update(self, state, tile):
-        lowest, sums = np.empty_like(state[0]), np.empty_like(state[1])
+        columns, sums, xp = [], [], namespace(state[0])
         for g, setting in enumerate(self.settings):
             kernel, h = setting.kernel, setting.bandwidth_scaled
             sq = self._distances(tile, setting)
-            nearest_sq = to_host(namespace(sq).amin(sq, 1)).astype(np.float64)
-            lowest[:, g] = np.minimum(state[0][:, g], kernel.energy(nearest_sq))
-            reference = finite_or_zero(lowest[:, g])
+            own = kernel.energy(widened(xp.amin(sq, 1)))
+            columns.append(xp.minimum(state[0][:, g], own))
+            reference = finite_or_zero(columns[-1])
             shifted = kernel.shift(kernel.energy(sq), reference)
             values = kernel.values(shifted, h, shifted, reference)
-            sums[:, g] = to_host(values @ tile.weights)
-        if state[1].any():  # not the first tile
-            sums += state[1] * self._factors(lowest, state[0])
-        return lowest, sums
+            sums.append(values @ tile.weights)
+        lowest, total = xp.stack(columns, 1), widened(xp.stack(sums, 1))
+        if xp is not np or state[1].any():  # not the first tile
+            total += state[1] * self._factors(lowest, state[0])
+        return lowest, total
 
     def _distances(self, tile, setting):
         """Return squared distances to the shrunk points, or what stands for them."""
@@ -77,11 +78,11 @@ class KernelGridSums(RelativeSums):
         return sq
 
     def _log_peaks(self, lowest):
-        peaks = np.empty_like(lowest)
-        for g, setting in enumerate(self.settings):
-            h = np.array([setting.bandwidth_scaled])
-            peaks[:, g] = setting.kernel.log_peak(lowest[:, g], h)[:, 0]
-        return peaks
+        peaks = [
+            s.kernel.log_peak(lowest[:, g], np.array([s.bandwidth_scaled]))
+            for g, s in enumerate(self.settings)
+        ]
+        return namespace(lowest).hstack(peaks)
 
     def combine(self, result, other):
         return np.logaddexp(result, other)

@@ -17,9 +17,9 @@ from skhdkde._kernels import Projected
 from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.points import Queries, TrainingPoints
 from skhdkde._pairwise.reductions import Reduction
-from skhdkde._pairwise.tiles import Tile
-from skhdkde._utils.arrays import BLOCK_SIZE, namespace, row_batches, to_host
-from skhdkde._utils.typing import AnyTile, FloatArray, Rows
+from skhdkde._pairwise.tiles import Tile, smallest_by_row
+from skhdkde._utils.arrays import BLOCK_SIZE, beside, column, namespace, row_batches
+from skhdkde._utils.typing import AnyTile, Device, FloatArray, Rows
 
 # Elements of a tile that are worked on at once, to stay in the cache; fewer would cost
 # more in calls than they gain.
@@ -42,10 +42,7 @@ class ProjectedTile(Tile):
         self.distance_sq = self.sq
         h, margin = setting.bandwidth_scaled, reduction.negligible
         self.sq = self.energies(setting.kernel, h, margin=margin)
-        self.nearest_sq = self._smallest(self.sq)
-
-    def _smallest(self, values):
-        return to_host(namespace(values).amin(values, 1)).astype(np.float64)
+        self.nearest_sq = smallest_by_row(self.sq)
 
     def energies(
         self,
@@ -76,27 +73,15 @@ class ProjectedTile(Tile):
             xp.multiply(values, -1.0, out=energy[rows])
         return energy
 
-    def reach(self, reduction, rows, nearest_sq):
-        """Return squared distances beyond which no pair of some rows matters.
-
-        Values fall with the inner product, and from that of the nearest point to the
-        opposite of it by far more than the margin; or, where that is small, from 0 on.
-        """
-        setting, points = self.points.setting, self.points
+    def suspect_pairs(self, reduction, sq, nearest_sq, delta):
+        setting, xp = self.points.setting, namespace(sq)
         if setting is None:
-            return np.full_like(nearest_sq, np.inf)
-        size = points.radius**2 + points.largest_norm**2
-        margin = 2.0 * setting.bandwidth_scaled**2 * reduction.margin + points.variety
-        return size + np.maximum(size - nearest_sq, 2.0 * margin)
-
-    def suspect_pairs(self, reduction, rows, sq, nearest_sq, delta):
-        setting = self.points.setting
-        if setting is None:
-            return np.ones(sq.shape, dtype=bool)
+            return xp.ones_like(sq, dtype=bool)
         h, margin = setting.bandwidth_scaled, reduction.margin
-        raw = self.device.put(np.where(np.isfinite(sq), sq, self.points.radius**2))
-        energy = to_host(self._energies(raw, setting.kernel, h, margin=margin + 1.0))
-        return energy <= (energy.min(axis=1) + margin + delta / h**2)[:, None]
+        raw = xp.where(xp.isfinite(sq), sq, self.points.radius**2)
+        energy = self._energies(raw, setting.kernel, h, margin=margin + 1.0)
+        beyond = margin + beside(delta / h**2, energy)
+        return energy <= (smallest_by_row(energy) + beyond)[:, None]
 
     def _of_columns(self, h, shrinkage=1.0):
         """Return what a kernel takes for each point of the tile.
@@ -119,10 +104,10 @@ class ProjectedTile(Tile):
                 yield rows, raw[rows]
             return
         moved = self._put((1.0 - a) * a * points.sq_about_origin[self.cols])
-        outside = self._put((1.0 - a) * points.sq_to_origin(self.queries.exact))
+        outside = column((1.0 - a) * points.sq_to_origin(self.queries.exact), raw)
         for rows in self._row_parts(raw):
             sq = raw[rows] * a
-            sq += outside[rows, None]
+            sq += outside[rows]
             sq -= moved
             yield rows, sq
 
@@ -177,6 +162,9 @@ class ProjectedQueries(Queries):
         self._made = None
         if len(X) * X.shape[1] <= BLOCK_SIZE:
             self._made = self[:]
+
+    def on(self, device: Device, which: slice) -> AnyTile:
+        return device.put(self[which])
 
     def __getitem__(self, which) -> FloatArray:
         if self._made is not None:
@@ -249,9 +237,22 @@ class ProjectedPoints(TrainingPoints):
     def as_queries(self, X: Any) -> ProjectedQueries:
         return ProjectedQueries(X, np.result_type(X.dtype, self.dtype), self)
 
-    def sq_to_origin(self, exact_queries: FloatArray) -> FloatArray:
+    def sq_to_origin(self, exact_queries: AnyTile) -> AnyTile:
         """Return squared distances of queries to the origin."""
-        return np.square(exact_queries - self.origin).sum(axis=1)
+        steps = exact_queries - beside(self.origin, exact_queries)
+        return namespace(steps).square(steps).sum(1)
+
+    def reach(self, reduction: Any, nearest_sq: FloatArray) -> FloatArray:
+        """Return squared distances beyond which no pair matters, by row.
+
+        Values fall with the inner product, and from that of the nearest point to the
+        opposite of it by far more than the margin; or, where that is small, from 0 on.
+        """
+        if self.setting is None:
+            return np.full_like(nearest_sq, np.inf)
+        size = self.radius**2 + self.largest_norm**2
+        margin = 2.0 * self.setting.bandwidth_scaled**2 * reduction.margin + self.variety
+        return size + np.maximum(size - nearest_sq, 2.0 * margin)
 
     def scaled_error(self, delta: FloatArray, eps: float) -> FloatArray:
         return self._amplified * delta

@@ -3,7 +3,7 @@
 A reduction turns a tile of squared distances between some queries and some training
 points into a *state*: a small tuple of arrays with one row per query. States of the same
 queries and different training points merge, in any order: tiles, threads and machines
-all use the same ``merge``.
+all use the same ``merge``. A state is where the tiles are; results are made on the host.
 """
 
 import abc
@@ -13,13 +13,22 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from skhdkde._kernels import Kernel
-from skhdkde._utils.arrays import finite_or_zero, namespace, smallest, to_host
-from skhdkde._utils.typing import FloatArray, Points, Rows
+from skhdkde._utils.arrays import (
+    beside,
+    finite_or_zero,
+    first_by_row,
+    kth_smallest,
+    namespace,
+    smallest,
+    sorted_rows,
+    widened,
+)
+from skhdkde._utils.typing import AnyTile, FloatArray, Points, Rows
 
 # Squaring doubles the relative error, so at most 2^7 times that of exp.
 LONGEST_CHAIN = 8
-# Far from the largest float32, and small enough that other terms keep their digits.
-LARGEST_SUM = 1e25
+# Far from the largest number of a dtype.
+LARGEST_SUM = {"float32": 1e25, "float64": 1e200}
 # Power of the Student kernel up to which rounding in float32 is below 1e-4 nats.
 LARGEST_EXPONENT = 1500.0
 # Relative error of the nearest squared distances from which laws are fitted.
@@ -99,7 +108,7 @@ class Reduction(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, state: Any) -> FloatArray:
-        """Return the result, of shape (n_rows, width)."""
+        """Return the result, (n_rows, width), of a state on the host."""
 
     @abc.abstractmethod
     def suspect_rows(self, nearest_sq: FloatArray, delta: FloatArray) -> np.ndarray:
@@ -108,9 +117,9 @@ class Reduction(abc.ABC):
         ``nearest_sq`` are the smallest of these. Both have shape (n_rows,).
         """
 
-    def suspect_pairs(self, sq, nearest_sq, delta) -> np.ndarray:
+    def suspect_pairs(self, sq, nearest_sq, delta) -> AnyTile:
         """Return which pairs of suspect rows do, in the shape of ``sq``."""
-        return np.ones(sq.shape, dtype=bool)
+        return namespace(sq).ones_like(sq, dtype=bool)
 
     def reach(self, nearest_sq: FloatArray) -> FloatArray:
         """Return squared distances beyond which no pair matters, of shape (n_rows,)."""
@@ -120,11 +129,12 @@ class Reduction(abc.ABC):
         """Return the result of both sets of points, where results say enough for that."""
         raise TypeError(f"results of {type(self).__name__} do not merge")
 
-    def product_terms(self, lowest: FloatArray) -> tuple | None:
+    def product_terms(self, lowest: AnyTile) -> tuple | None:
         """Return rate and reference, by row, of a product that is enough, or None.
 
         A reduction that returns them has ``update_from_product``, which takes a tile of
-        ``rate (reference - squared distance)`` straight from a matrix product.
+        ``rate (reference - squared distance)`` straight from a matrix product. Last comes
+        the product of a pair that is left out.
         """
         return None
 
@@ -141,18 +151,19 @@ class RelativeSums(Reduction):
         """Return the log of the value at the lowest energy, by row and setting."""
 
     def merge(self, state, other):
-        lowest = np.minimum(state[0], other[0])
+        lowest = namespace(state[0]).minimum(state[0], other[0])
         mine, theirs = self._factors(lowest, state[0]), self._factors(lowest, other[0])
         sums = (a * mine + b * theirs for a, b in zip(state[1:], other[1:], strict=True))
         return lowest, *sums
 
     def _factors(self, lowest, other):
         """Return factors of sums that are relative to ``other`` and not to ``lowest``."""
-        if np.array_equal(lowest, other):
+        xp = namespace(lowest)
+        if xp is np and np.array_equal(lowest, other):
             return 1.0
         with np.errstate(invalid="ignore"):
             logs = self._log_peaks(other) - self._log_peaks(lowest)
-        return np.exp(np.where(np.isnan(logs), 0.0, logs))  # NaN: neither has points
+        return xp.exp(xp.where(xp.isnan(logs), 0.0, logs))  # NaN: neither has points
 
     def _log_sums(self, lowest, sums):
         """Return logs of sums that are relative to ``lowest``; -inf out of reach."""
@@ -188,7 +199,8 @@ class KernelReduction(RelativeSums):
 
     def _lowest(self, before, tile):
         """Return the lowest energies with a tile added, and these with 0 for infinity."""
-        lowest = np.minimum(before, self.kernel.energy(tile.nearest_sq.copy()))
+        own = self.kernel.energy(tile.nearest_sq * 1.0)
+        lowest = namespace(own).minimum(before, own)
         return lowest, finite_or_zero(lowest)
 
     def _log_peaks(self, lowest):
@@ -214,46 +226,55 @@ class LogSumExp(KernelReduction):
     def update(self, state, tile):
         lowest, reference = self._lowest(state[0], tile)
         shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
-        sums = state[1] * self._factors(lowest, state[0])
         buffer = shifted if len(self.bandwidths) == 1 else tile.scratch()
-        sums += self._sums(shifted, buffer, tile.weights, reference)
+        sums = self._sums(shifted, buffer, tile.weights, reference)
+        sums += state[1] * self._factors(lowest, state[0])
         return lowest, sums
 
     def _sums(self, shifted, buffer, weights, lowest):
         """Return the sums of a tile at each bandwidth; ``buffer`` is overwritten."""
-        sums = np.empty((len(shifted), len(self.bandwidths)))
+        sums = {}
         for chain in self.chains:
             h = self.bandwidths[chain[0]]
             values = self.kernel.values(shifted, h, buffer, lowest)
-            sums[:, chain[0]] = to_host(values @ weights)
+            sums[chain[0]] = values @ weights
             for g in chain[1:]:
                 values *= values
-                sums[:, g] = to_host(values @ weights)
-        return sums
+                sums[g] = values @ weights
+        columns = [sums[g] for g in range(len(sums))]
+        return widened(namespace(shifted).stack(columns, 1))
 
     def product_terms(self, lowest):
         if not self.kernel.affine:
             return None
         if len(self.bandwidths) > 1:
-            return 1.0, lowest
+            return 1.0, lowest, -np.inf
         return self.kernel.product_terms(lowest, self.bandwidths[0])
 
     def update_from_product(self, state, product, scratch, weights):
-        """Return the state with a tile of ``rate (reference - sq)`` added, and some rows.
+        """Return the state with a tile of ``rate (reference - sq)`` added, and a mask.
 
-        In these a point is so much nearer than the lowest so far that its value is out of
-        range, and nothing was added. Three passes over the tile are saved: no minimum is
-        sought, and the product has shift and scale in it. ``scratch`` makes a buffer.
+        In rows of the mask a point is so much nearer than the lowest so far that its
+        value is out of range, and nothing was added. Three passes over the tile are
+        saved: no minimum is sought, and the product has shift and scale in it.
+        ``scratch`` makes a buffer.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             if len(self.bandwidths) == 1:
                 values = self.kernel.values_from_product(product)
-                sums = to_host(values @ weights)[:, None]
+                sums = widened((values @ weights)[:, None])
             else:
                 sums = self._sums(product, scratch(), weights, state[0])
-        rows = np.flatnonzero(~(sums <= LARGEST_SUM).all(axis=1))
-        sums[rows] = 0.0
-        return (state[0], state[1] + sums), rows
+        return self.add_in_range(state, sums, str(product.dtype).split(".")[-1])
+
+    def add_in_range(self, state, sums, dtype):
+        """Return the state with sums added, and in which rows they are out of range.
+
+        ``dtype`` is the name of that in which they were made.
+        """
+        out_of_range = ~(sums <= LARGEST_SUM[dtype]).all(1)
+        sums = namespace(sums).where(out_of_range[:, None], 0.0, sums)
+        return (state[0], state[1] + sums), out_of_range
 
     def combine(self, result, other):
         return np.logaddexp(result, other)
@@ -286,7 +307,7 @@ class Gradient(KernelReduction):
     def suspect_pairs(self, sq, nearest_sq, delta):
         suspect = super().suspect_pairs(sq, nearest_sq, delta)
         if self.kernel.singular:
-            suspect |= sq <= (delta / self.tol)[:, None]
+            suspect |= sq <= beside(delta / self.tol, sq)[:, None]
         return suspect
 
     def start(self, n_rows):
@@ -299,14 +320,14 @@ class Gradient(KernelReduction):
     def update(self, state, tile):
         h = self.bandwidths[0]
         if self.kernel.singular and self.indistinct_sq:  # no direction at a point itself
-            tile.sq[tile.sq <= self.indistinct_sq] = 0.0
+            tile.sq *= tile.sq > self.indistinct_sq
         energy = self.kernel.energy(tile.sq)
         unshifted = energy * 1.0
         lowest, reference = self._lowest(state[0], tile)
         factor = self._factors(lowest, state[0])
         shifted = self.kernel.shift(energy, reference)
         values = self.kernel.values(shifted, h, shifted, reference)
-        total = state[1] * factor + to_host(values @ tile.weights)[:, None]
+        total = state[1] * factor + widened((values @ tile.weights)[:, None])
         slopes = self.kernel.slopes(unshifted, values, h) * tile.weights
         allowed = self.tol / (h * self.rate) * total[:, 0]
         steps = tile.weighted_differences(slopes, allowed)
@@ -388,25 +409,25 @@ class Shares(KernelReduction):
 
     def update(self, state, tile):
         nearest_sq, cols = smallest(tile.sq, self.neighbors.k, state.nearest_sq[:, -1])
-        nearest_weights = to_host(tile.weights)[cols]
+        nearest_weights = tile.weights[cols]
         lowest, reference = self._lowest(state.lowest, tile)
         shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
         values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
         xp = namespace(values)
-        sum_wk = sum_w2k = to_host(values @ tile.weights)
+        sum_wk = sum_w2k = values @ tile.weights
         if not self.equal_weights:
-            sum_w2k = to_host(values @ tile.weights**2)
+            sum_w2k = values @ tile.weights**2
             values *= tile.weights
-        max_wk = to_host(xp.amax(values, 1))
+        max_wk = xp.amax(values, 1)
         values *= values
-        sum_w2k2 = to_host(values @ xp.ones_like(tile.weights))
+        sum_w2k2 = values @ xp.ones_like(tile.weights)
         sums = sum_wk, sum_w2k, sum_w2k2, *tile.weight_sums().T, max_wk
-        wide = (array.astype(np.float64, copy=False) for array in sums)
-        own = SharesState._make([lowest, *wide, nearest_sq, nearest_weights])
-        return self.merge(state, own)
+        own = map(widened, (lowest, *sums, nearest_sq, nearest_weights))
+        return self.merge(state, SharesState._make(own))
 
     def merge(self, state, other):
-        lowest = np.minimum(state.lowest, other.lowest)
+        xp = namespace(state.lowest)
+        lowest = xp.minimum(state.lowest, other.lowest)
         mine, theirs = self._rescaled(state, lowest), self._rescaled(other, lowest)
         return SharesState(
             lowest,
@@ -415,13 +436,15 @@ class Shares(KernelReduction):
             mine.sum_w2k2 + theirs.sum_w2k2,
             mine.sum_w + theirs.sum_w,
             mine.sum_w2 + theirs.sum_w2,
-            np.maximum(mine.max_wk, theirs.max_wk),
+            xp.maximum(mine.max_wk, theirs.max_wk),
             *_smallest(state[-2:], other[-2:]),
         )
 
     def _rescaled(self, state, lowest):
         """Return a state with its sums relative to ``lowest``."""
-        factor = np.ravel(self._factors(lowest, state.lowest))
+        factor = self._factors(lowest, state.lowest)
+        if not isinstance(factor, float):
+            factor = factor.ravel()
         return state._replace(
             sum_wk=state.sum_wk * factor,
             sum_w2k=state.sum_w2k * factor,
@@ -445,19 +468,22 @@ class KSmallest(Reduction):
 
     def suspect_pairs(self, sq, nearest_sq, delta):
         last = min(self.k, sq.shape[1]) - 1
-        kth_sq = np.partition(sq, last, axis=1)[:, last]
-        return sq <= (kth_sq + 2.0 * delta)[:, None]
+        kth_sq = kth_smallest(sq, last + 1)
+        return sq <= (kth_sq + 2.0 * beside(delta, sq))[:, None]
 
     def start(self, n_rows):
         return (np.full((n_rows, self.k), np.inf),)
 
     def update(self, state, tile):
         if self.k == 1:
-            return (np.minimum(state[0], tile.nearest_sq[:, None]),)
-        return self.merge(state, smallest(tile.sq, self.k, state[0][:, -1])[:1])
+            own = tile.nearest_sq[:, None]
+            return (namespace(own).minimum(state[0], own),)
+        own, _ = smallest(tile.sq, self.k, state[0][:, -1])
+        return self.merge(state, (widened(own),))
 
     def merge(self, state, other):
-        return (np.sort(np.hstack([state[0], other[0]]), axis=1)[:, : self.k],)
+        both = namespace(state[0]).hstack([state[0], other[0]])
+        return (sorted_rows(both)[:, : self.k],)
 
     def finish(self, state):
         return np.maximum(state[0], 0.0)
@@ -482,8 +508,8 @@ class Nearest(KSmallest):
 
     def update(self, state, tile):
         sq, cols = smallest(tile.sq, self.k, state[0][:, -1])
-        ids = np.where(np.isinf(sq), -1.0, cols + tile.cols.start)
-        return self.merge(state, (sq.astype(np.float64), ids))
+        xp, ids = namespace(sq), widened(cols) + float(tile.cols.start)
+        return self.merge(state, (widened(sq), xp.where(xp.isinf(sq), -1.0, ids)))
 
     def merge(self, state, other):
         return _smallest(state, other)
@@ -494,10 +520,9 @@ class Nearest(KSmallest):
 
 def _smallest(mine, theirs):
     """Return as many of the smallest distances of both as mine, and their labels."""
-    k = mine[0].shape[1]
-    sq, labels = (np.hstack(both) for both in zip(mine, theirs, strict=True))
-    order = np.argsort(sq, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(sq, order, 1), np.take_along_axis(labels, order, 1)
+    xp, k = namespace(mine[0]), mine[0].shape[1]
+    sq, labels = (xp.hstack(both) for both in zip(mine, theirs, strict=True))
+    return first_by_row(sq, k, labels)
 
 
 def squaring_chains(bandwidths: FloatArray, ratio: float | None) -> list[list[int]]:

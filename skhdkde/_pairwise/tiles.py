@@ -7,20 +7,25 @@ and of those rows only the pairs that carry weight are computed again:
 1. few such pairs: from the differences of the coordinates, as given, in float64;
 2. many, in a float32 tile: the whole row by a float64 product, then again from 1;
 3. many, in float64: the whole row from differences.
+
+All of it is computed where the tile is. What there is one of for each query, as a bound
+on an error, is on the host.
 """
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
-from skhdkde._pairwise.points import (
-    LONGEST_WALK,
-    QueryBlock,
-    TrainingPoints,
-    worst_rounding,
-)
+from skhdkde._pairwise.points import QueryBlock, TrainingPoints
 from skhdkde._pairwise.reductions import Reduction
-from skhdkde._utils.arrays import namespace, row_batches, to_host
-from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray
+from skhdkde._utils.arrays import (
+    beside,
+    column,
+    in_dtype_of,
+    namespace,
+    row_batches,
+    to_host,
+    widened,
+)
+from skhdkde._utils.typing import AnyTile, Device, FloatArray
 
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
@@ -31,48 +36,44 @@ FEW_IN_FLOAT64 = 0.15
 class Tile:
     """Squared distances ``sq`` between some queries and the training points ``cols``.
 
-    They are in scaled units, and infinite for pairs that are left out. ``nearest_sq``, on
-    the host, are the smallest of each row, and ``weights``, where the tile is, those of
-    the points.
+    They are in scaled units, and infinite for pairs that are left out. ``nearest_sq`` are
+    the smallest of each row, in float64, and ``weights`` those of the points. All are
+    where the device has them.
+
+    A tile that does not mend has ``doubtful`` instead: a mask of rows in which an error
+    that is not in `error_bound` may be felt, or None.
     """
 
     sharp = False  # whether no tile needs mending
     # whether tiles are always float64, and whether torch can make them
     wide, by_torch = False, True
 
+    mends, doubtful = True, None
+
     def __init__(self, queries: QueryBlock, points: TrainingPoints, cols, device: Device):
         self.queries, self.points, self.cols = queries, points, cols
         self.device, dtype = device, queries.dtype
         self._block = device.block(points, cols, dtype)
-        self.weights = device.put(points.weight_block(cols, dtype))
+        self.weights = device.weights(points, cols, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             self.sq = device.product(queries.augmented, self._block)
         queries.exclude(self.sq, cols, np.inf)
-        nearest_sq = namespace(self.sq).amin(self.sq, 1)
-        self.nearest_sq = to_host(nearest_sq).astype(np.float64)
+        self.nearest_sq = smallest_by_row(self.sq)
 
     def transform(self, reduction: Reduction) -> None:
         """Turn squared distances, once mended, into what kernels take: here the same."""
 
-    def rows(self, rows: IntArray) -> FloatArray:
-        """Return some rows of ``sq``, copied to the host."""
-        return to_host(self.sq[rows])
-
-    def reach(self, reduction, rows, nearest_sq) -> FloatArray:
-        """Return squared distances beyond which no pair of some rows matters."""
-        return reduction.reach(nearest_sq)
-
-    def suspect_pairs(self, reduction, rows, sq, nearest_sq, delta) -> np.ndarray:
+    def suspect_pairs(self, reduction, sq, nearest_sq, delta) -> AnyTile:
         """Return which pairs of some rows may feel errors of their squared distances."""
         return reduction.suspect_pairs(sq, nearest_sq, delta)
 
-    def put_rows(self, rows: IntArray, sq: FloatArray) -> None:
+    def put_rows(self, rows: AnyTile, sq: AnyTile) -> None:
         """Replace some rows of ``sq``, except for pairs that are left out."""
-        self.sq[rows] = self.device.put(sq)
+        self.sq[rows] = sq
         self.queries.exclude(self.sq, self.cols, np.inf)
-        self.nearest_sq[rows] = self.rows(rows).min(axis=1)
+        self.nearest_sq[rows] = smallest_by_row(self.sq[rows])
 
-    def weight_sums(self) -> FloatArray:
+    def weight_sums(self) -> AnyTile:
         """Return sums of weights and of their squares, by row, of all not left out."""
         weights = self.points.weight_block(self.cols, np.float64)
         return self.queries.weight_sums(weights, self.cols)
@@ -87,13 +88,12 @@ class Tile:
         if shrinkage == 1.0:
             sq[:] = self.sq
             return sq
-        dtype, rest = self.queries.dtype, 1.0 - shrinkage
-        xp = namespace(sq)
+        xp, rest = namespace(sq), 1.0 - shrinkage
         if shrinkage > 0.0:
             xp.multiply(self.sq, shrinkage, out=sq)
         else:  # without what is infinite
             sq[:] = 0.0
-        outside = self.device.put((rest * self.queries.sq_norms).astype(dtype)[:, None])
+        outside = column(rest * self.queries.sq_norms, sq)
         sq += outside if self.points.sq_factor is None else outside * self._block[:, -1]
         sq -= self._block[:, -2] * (shrinkage * rest)
         xp.clip(sq, 0.0, None, out=sq)
@@ -110,47 +110,67 @@ class Tile:
         """Return an uninitialised array like ``sq``."""
         return self.device.scratch(self.sq)
 
-    def weighted_differences(self, slopes: AnyTile, allowed: FloatArray) -> FloatArray:
+    def weighted_differences(self, slopes: AnyTile, allowed: AnyTile) -> AnyTile:
         """Return ``sum_j slopes_ij (y_j - x_i)``, shape (n_rows, n_features), float64.
 
         By a product with the centred points, except for the queries for which the error
-        of that would be more than ``allowed``, of shape (n_rows,).
+        of that would be more than ``allowed``, of shape (n_rows,): these are ``doubtful``
+        where a tile does not mend.
         """
-        queries = self.queries.augmented
-        sums = _differences_by_product(slopes, queries, self._block)
-        slopes = to_host(slopes)
-        errors = np.sqrt(self.queries.sq_norms) + self.points.largest_norm
-        errors *= np.sqrt(len(self._block)) * slopes.sum(axis=1, dtype=np.float64)
+        xp, queries = namespace(slopes), self.queries
+        sums = _differences_by_product(slopes, queries.augmented, self._block)
+        errors = xp.sqrt(queries.sq_norms) + self.points.largest_norm
+        errors *= len(self._block) ** 0.5 * widened(slopes.sum(1))
         if self.points.sq_factor is not None:
             errors *= self.points.sq_factor.max()
-        rows = np.flatnonzero(~(np.finfo(slopes.dtype).eps * errors <= allowed))
-        if len(rows) and slopes.dtype == np.float32:
-            wide = self.points.query_block(self.queries.exact[rows], np.float64)
-            sums[rows] = 0.0
-            for cols in row_batches(*self._block.shape):
-                block = self.points.block(_moved(cols, self.cols.start), np.float64)
-                sums[rows] += _differences_by_product(slopes[rows, cols], wide, block)
-            fine = np.finfo(np.float64).eps * errors[rows] <= allowed[rows]
-            rows = rows[~fine]
-        for i in rows:
-            sums[i] = self._weighted_differences_of(slopes[i], i)
+        doubtful = ~(np.finfo(queries.dtype).eps * errors <= allowed)
+        if self.mends:
+            self._mend_differences(sums, slopes, errors, allowed, doubtful)
+        else:
+            self.doubtful = doubtful
         return sums
+
+    def _mend_differences(self, sums, slopes, errors, allowed, doubtful):
+        """Replace the doubtful rows of weighted sums of differences."""
+        rows = beside(np.flatnonzero(to_host(doubtful)), sums)
+        wide = np.dtype(np.float64)
+        if len(rows) and self.queries.dtype != wide:
+            exact = self.queries.exact[rows]
+            queries, total = self.points.query_block(exact, wide), 0.0
+            for cols in row_batches(*self._block.shape, self.device.block_size):
+                block = self.device.block(self.points, self._moved(cols), wide)
+                own = widened(slopes[:, cols][rows])
+                total = total + _differences_by_product(own, queries, block)
+            sums[rows] = total
+            blurred = ~(np.finfo(wide).eps * errors[rows] <= allowed[rows])
+            rows = rows[beside(np.flatnonzero(to_host(blurred)), rows)]
+        for i in rows:
+            sums[i] = self._weighted_differences_of(widened(slopes[i]), i)
 
     def _weighted_differences_of(self, slopes, row):
         """Return the sum of one query from the differences themselves."""
-        total = np.zeros(self.points.shape[1])
-        cols = np.flatnonzero(slopes)
         if self.points.sq_factor is not None:
-            slopes = slopes * self.points.sq_factor[self.cols]
-        for batch in row_batches(len(cols), len(total)):
-            y = self.points.exact[self.cols.start + cols[batch]].astype(np.float64)
-            total += slopes[cols[batch]] @ (y - self.queries.exact[row])
+            slopes = slopes * self.device.put(self.points.sq_factor[self.cols])
+        some, x = _nonzero(slopes)[0], self.queries.exact[row]
+        total = 0.0 * x
+        for batch in row_batches(len(some), len(x), self.device.block_size):
+            y = self.device.exact(self.points, self.cols.start + some[batch])
+            total += slopes[some[batch]] @ (y - x)
         return total
+
+    def _moved(self, batch):
+        """Return the slice of all points for a slice of those of the tile."""
+        return slice(batch.start + self.cols.start, batch.stop + self.cols.start)
+
+
+def smallest_by_row(sq: AnyTile) -> AnyTile:
+    """Return the smallest entry of each row, in float64."""
+    return widened(namespace(sq).amin(sq, 1))
 
 
 def _differences_by_product(slopes, queries, block):
     """Return ``sum_j slopes_ij (y_j - x_i)`` from products with augmented points."""
-    totals = to_host(slopes @ block).astype(np.float64, copy=False)
+    totals = widened(slopes @ block)
     return totals[:, :-2] + 0.5 * totals[:, -1:] * queries[:, :-2]
 
 
@@ -164,36 +184,57 @@ class BareProducts:
 
     def update(self, state: tuple, cols: slice) -> tuple | None:
         """Return the state with a tile added, or None if that takes a full tile."""
-        if self.points.sq_factor is not None or not np.isfinite(state[0]).all():
+        if not namespace(state[0]).isfinite(state[0]).all() or not self.prepare(state):
             return None
+        state, out_of_range = self.reduction.update_from_product(
+            state, *self.product(cols)
+        )
+        return self._with_full_rows(state, to_host(out_of_range).nonzero()[0], cols)
+
+    def prepare(self, state: tuple, exactly: bool = False) -> bool:
+        """Return whether products are enough; get ready for those by a state.
+
+        With ``exactly`` the rate in a product is a power of two, which rounds nothing.
+        What is left of it is ``factor``, by which products are to be multiplied.
+        """
+        if self.points.sq_factor is not None:
+            return False
         if self.lowest is not state[0]:
             terms = self.reduction.product_terms(state[0])
             if terms is None:
-                return None
-            rate, reference = terms
-            self.lowest, self.left_out = state[0], np.copysign(np.inf, -np.max(rate))
-            self.operand = self.queries.relative(reference, rate)
-        device, dtype = self.device, self.operand.dtype
+                return False
+            self.rate, self.reference, self.left_out = terms
+            if exactly:
+                xp = np if np.isscalar(self.rate) else namespace(self.rate)
+                self.factor = 2.0 * abs(xp.frexp(self.rate)[0])
+                self.rate = self.rate / self.factor
+            self.lowest = state[0]
+            self.operand = self.queries.relative(self.reference, self.rate)
+        return True
+
+    def product(self, cols: slice) -> tuple:
+        """Return a product, what makes a buffer like it, and weights of its points."""
+        device, dtype = self.device, self.queries.dtype
         product = device.product(self.operand, device.block(self.points, cols, dtype))
         self.queries.exclude(product, cols, self.left_out)
-        weights = device.put(self.points.weight_block(cols, dtype))
-        state, out_of_range = self.reduction.update_from_product(
-            state, product, lambda: device.scratch(product), weights
-        )
-        return self._with_full_rows(state, out_of_range, cols)
+        weights = device.weights(self.points, cols, dtype)
+        return product, lambda: device.scratch(product), weights
 
     def _with_full_rows(self, state, rows, cols):
         """Return the state with a tile added for rows that found a much nearer point."""
         if len(rows):
             tile = Tile(self.queries.subset(rows), self.points, cols, self.device)
+            rows = beside(rows, state[0])
             update = self.reduction.update(tuple(array[rows] for array in state), tile)
-            state = tuple(array.copy() for array in state)
+            state = tuple(array * 1.0 for array in state)
             for array, new in zip(state, update, strict=True):
                 array[rows] = new
         return state
 
 
-def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.inf):
+def error_bound(
+    query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.inf, more_sq=0.0
+):
     """Return a bound on the error of a row's squared distances, where they matter.
 
     Rounding errors of an inner product accumulate like a random walk along its
@@ -215,6 +256,8 @@ def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.i
     nearest_sq, reach_sq : ndarray of shape (n_rows,)
         Squared distances of the nearest point, and beyond which none matters; by
         default the worst. A ``y`` that matters is within reach of ``x``.
+    more_sq : float or ndarray of shape (n_rows,)
+        Of which a rounding is to be added to those of a product of augmented rows.
     """
     if points.sq_factor is not None:  # those are no distances: the worst
         nearest_sq, reach_sq = 0.0, np.inf
@@ -222,26 +265,25 @@ def error_bound(query_sq, rounding, points, dtype, nearest_sq=0.0, reach_sq=np.i
         norm = np.minimum(np.sqrt(query_sq) + np.sqrt(reach_sq), points.largest_norm)
         size = query_sq + norm**2
         twice_inner = np.minimum(np.maximum(size - nearest_sq, reach_sq - size), size)
-        walk = np.sqrt(min(points.shape[1], LONGEST_WALK))
         eps, bias = np.finfo(dtype).eps, rounding.bias
         # of norms and last sums; norms in float64 are themselves sums in float64
         ends = 0.5 * bias + 4.0 if dtype == np.float32 else 3.5 * bias + 3.5
-        delta = (
-            0.5 * eps * (ends * size + 0.8 * bias * walk * np.maximum(twice_inner, 0.0))
-        )
+        walk = bias * rounding.walk
+        delta = ends * size + walk * np.maximum(twice_inner, 0.0) + more_sq
+        delta *= 0.5 * eps
         delta += np.maximum(2.0 * rounding.lost_sq - 0.3 * delta, 0.0)
     return points.scaled_error(delta, eps)
 
 
 def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool:
     """Return whether no tile of these queries can need mending, by the worst bound."""
-    nothing = np.zeros_like(queries.sq_norms)
+    sq_norms = queries.sq_norms_on_host
+    nothing = np.zeros_like(sq_norms)
     # whatever rows have in common: in float64 that is mostly enough
-    worst = worst_rounding(points.shape[1], queries.sq_norms, queries.dtype)
-    delta = error_bound(queries.sq_norms, worst, points, queries.dtype)
+    delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
     if not reduction.suspect_rows(nothing, delta).any():
         return True
-    delta = error_bound(queries.sq_norms, queries.rounding, points, queries.dtype)
+    delta = error_bound(sq_norms, queries.rounding, points, queries.dtype)
     return not reduction.suspect_rows(nothing, delta).any()
 
 
@@ -251,60 +293,89 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
     ``earlier_sq`` are the smallest of each row in the tiles before this one. Those of
     this tile are not trusted before it is mended: they may be small by error alone.
     """
-    queries, dtype = tile.queries, tile.queries.dtype
+    queries, points, dtype = tile.queries, tile.points, tile.queries.dtype
     rows = np.arange(len(earlier_sq))
     done = False
     while len(rows) and not done:
-        nearest_sq = np.minimum(earlier_sq[rows], tile.nearest_sq[rows])
-        reach_sq = tile.reach(reduction, rows, nearest_sq)
-        query_sq, rounding = queries.sq_norms[rows], queries.rounding.subset(rows)
-        delta = error_bound(query_sq, rounding, tile.points, dtype, nearest_sq, reach_sq)
+        nearest_sq = np.minimum(earlier_sq[rows], to_host(tile.nearest_sq)[rows])
+        delta = error_at(reduction, queries, points, rows, nearest_sq, dtype=dtype)
         flagged = reduction.suspect_rows(nearest_sq, delta)
         rows, delta, nearest_sq = rows[flagged], delta[flagged], nearest_sq[flagged]
         if not len(rows):
             return
-        sq = tile.rows(rows)
-        pairs = tile.suspect_pairs(reduction, rows, sq, nearest_sq, delta)
+        there = beside(rows, tile.sq)
+        sq = tile.sq[there]
+        pairs = tile.suspect_pairs(reduction, sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
-        if np.count_nonzero(pairs) <= few * pairs.size:
-            _pairs_by_differences(tile, rows, pairs, sq)
+        if int(pairs.sum()) <= few * len(rows) * sq.shape[1]:
+            _pairs_by_differences(tile, there, pairs, sq)
         elif dtype == np.float32:
             dtype, done = np.dtype(np.float64), False
-            _rows_by_product(tile, rows, sq)
+            _rows_by_product(tile, there, sq)
         else:
-            _rows_by_differences(tile, rows, sq)
-        tile.put_rows(rows, sq)
+            _rows_by_differences(tile, there, sq)
+        tile.put_rows(there, sq)
+
+
+def error_at(
+    reduction,
+    queries,
+    points,
+    rows,
+    nearest_sq,
+    *,
+    rounding=None,
+    dtype=None,
+    more_sq=0.0,
+):
+    """Return what `error_bound` does for some of the queries, given their nearest points.
+
+    ``rounding`` is that of all of them, and ``dtype`` the dtype in which distances are
+    computed; by default what the queries have.
+    """
+    rounding = queries.rounding if rounding is None else rounding
+    return error_bound(
+        queries.sq_norms_on_host[rows],
+        rounding.subset(rows),
+        points,
+        dtype or queries.dtype,
+        nearest_sq,
+        points.reach(reduction, nearest_sq),
+        more_sq,
+    )
 
 
 def _pairs_by_differences(tile, rows, pairs, sq):
     """Replace ``pairs`` of ``sq``, which has the ``rows`` of a tile."""
-    i, j = np.nonzero(pairs)
-    exact = tile.points.exact
-    for batch in row_batches(len(i), exact.shape[1]):
-        x = tile.queries.exact[rows[i[batch]]] - exact[tile.cols.start + j[batch]]
-        exact_sq = np.square(x, out=x).sum(axis=1)
+    i, j = _nonzero(pairs)
+    device, points = tile.device, tile.points
+    for batch in row_batches(len(i), points.shape[1], device.block_size):
         cols = tile.cols.start + j[batch]
-        sq[i[batch], j[batch]] = tile.points.scaled_sq(exact_sq, cols)
+        x = tile.queries.exact[rows[i[batch]]] - device.exact(points, cols)
+        exact_sq = namespace(x).square(x, out=x).sum(1)
+        exact_sq = points.scaled_sq(exact_sq, cols, device.keep)
+        sq[i[batch], j[batch]] = in_dtype_of(sq, exact_sq)
+
+
+def _nonzero(array):
+    """Return the indices of what is not zero, an array for each axis."""
+    return array.nonzero() if isinstance(array, np.ndarray) else tuple(array.nonzero().T)
 
 
 def _rows_by_product(tile, rows, sq):
     """Replace ``sq``, the ``rows`` of a tile, by products in float64."""
-    queries = tile.points.query_block(tile.queries.exact[rows], np.dtype(np.float64))
-    for batch in row_batches(sq.shape[1], queries.shape[1]):
-        block = tile.points.block(_moved(batch, tile.cols.start), np.dtype(np.float64))
+    wide, device = np.dtype(np.float64), tile.device
+    queries = tile.points.query_block(tile.queries.exact[rows], wide)
+    for batch in row_batches(sq.shape[1], queries.shape[1], device.block_size):
+        block = device.block(tile.points, tile._moved(batch), wide)
         sq[:, batch] = queries @ block.T
 
 
 def _rows_by_differences(tile, rows, sq):
     """Replace ``sq``, the ``rows`` of a tile, by sums of squared differences."""
-    queries = tile.queries.exact[rows]
-    for batch in row_batches(sq.shape[1], queries.shape[1]):
-        cols = _moved(batch, tile.cols.start)
-        exact_sq = cdist(queries, tile.points.exact[cols], "sqeuclidean")
-        sq[:, batch] = tile.points.scaled_sq(exact_sq, cols)
-
-
-def _moved(batch, start):
-    """Return the slice of all points for a slice of a tile that begins at ``start``."""
-    return slice(batch.start + start, batch.stop + start)
+    queries, points = tile.queries.exact[rows], tile.points
+    for batch in row_batches(sq.shape[1], queries.shape[1], tile.device.block_size):
+        cols = tile._moved(batch)
+        exact_sq = tile.device.squared_distances(queries, points, cols)
+        sq[:, batch] = points.scaled_sq(exact_sq, cols, tile.device.keep)

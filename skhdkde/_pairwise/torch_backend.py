@@ -1,99 +1,440 @@
-"""Tiles by torch, on a GPU if there is one."""
+"""Tiles by torch, on a GPU if there is one.
+
+A GPU is kept busy. Queries are prepared on it, block by block; points stay on it; and
+what a block gives is read once. So tiles are not mended as they come, as they are on a
+CPU: a block is visited as if all its squared distances were sharp. Then the rows in which
+a bound says that an error would be felt are visited again, and mended on the GPU.
+"""
 
 import contextlib
+import functools
+import threading
+import weakref
 from typing import Any
 
 import numpy as np
 import torch
 
-from skhdkde._pairwise.backends import visit_pairs as visit_tiles
-from skhdkde._pairwise.points import augment_on_gpu
+from skhdkde._pairwise.backends import tile_ranges, visit_tiles
+from skhdkde._pairwise.backends import visit_pairs as visit_blocks
+from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, aligned_rows, in_range
+from skhdkde._pairwise.tiles import BareProducts, Tile, error_at, error_bound
+from skhdkde._utils.arrays import (
+    GPU_BLOCK_SIZE,
+    DeviceArray,
+    as_tensor,
+    column,
+    row_batches,
+    to_host,
+)
 from skhdkde._utils.threads import n_threads_for, openmp_threads
 from skhdkde._utils.typing import Device
 
-# Rows and columns of a tile, entries of a block of queries, and most tasks at once. On a
-# GPU a tile of float32 is 128 MiB, large enough to keep all of it busy, and while it
-# computes the tiles of one task, other threads prepare the queries of the next ones.
-ON_GPU = (4096, 8192, 2**22, 4)
+# Rows of a tile, its entries, entries of a block of queries, and most tasks at once. On a
+# GPU a tile of float32 is 128 MiB, large enough to keep all of it busy. While it computes
+# one block, other threads copy the queries of the next ones to it.
+ON_GPU = (4096, 2**25, 2**23, 3)
 # On the CPU a tile stays in the shared cache, and torch's own threads work on each.
-ON_CPU = (1024, 2048, 2**20, 1)
+ON_CPU = (1024, 2**21, 2**20, 1)
+# Share of the memory that is free on a GPU that a tile may take, in all tasks together.
+TILE_SHARE = 1 / 8
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
+# Where more rows than this share of a block are visited again, the next blocks are at
+# once visited in that way.
+MOST_AGAIN = 0.5
+# Compute capabilities of GPUs on which float64 is at least half as fast as float32.
+FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 class TorchDevice(Device):
     """Tiles by torch, on the device ``place``."""
 
+    splits_points = False
+
     def __init__(self, place: Any):
         self.place = torch.device(place)
-        on_gpu = self.place.type == "cuda"
-        shape = ON_GPU if on_gpu else ON_CPU
-        self.tile_rows, self.tile_cols, self.block_size, self._most_tasks = shape
-        self._blocks: dict[tuple, Any] = {}
-        self._keep = on_gpu
+        self.on_gpu = self.place.type == "cuda"
+        sizes = ON_GPU if self.on_gpu else ON_CPU
+        self.tile_rows, self.tile_size, self.block_size, self._most_tasks = sizes
+        self.longest_walk = NO_BLOCKS if self.on_gpu else LONGEST_WALK
+        if self.on_gpu:
+            most = TILE_SHARE * free_memory(self.place) / 8 / self._most_tasks
+            self.tile_size = min(self.tile_size, max(int(most), SMALLEST_ROWS**2))
+        self.fast_float64 = self.on_gpu and capability(self.place) in FAST_FLOAT64
+        # dtypes in which most rows are not sharp enough; whether nearest points are known
+        self._blurred: set[np.dtype] = set()
+        self.tracks: bool | None = None
+        self._keeps = True
+        self._constants: dict[int, tuple] = {}
+        self._lock, self._streams = threading.Lock(), threading.local()
+        self._callers_stream: Any = None  # if tasks have streams of their own
 
     def n_tasks(self, n_threads):
-        return min(n_threads, self._most_tasks)
+        n_tasks = min(n_threads, self._most_tasks)
+        if self.on_gpu and n_tasks > 1:  # what the caller has begun there comes first
+            self._callers_stream = torch.cuda.current_stream(self.place)
+        return n_tasks
+
+    @contextlib.contextmanager
+    def working(self):
+        """Let a thread work: in full precision, and on a GPU beside the others."""
+        with torch.autocast(self.place.type, enabled=False), torch.no_grad():
+            if self._callers_stream is None:
+                yield
+                return
+            if not hasattr(self._streams, "own"):
+                self._streams.own = torch.cuda.Stream(self.place)
+                self._streams.own.wait_stream(self._callers_stream)
+            with torch.cuda.stream(self._streams.own):
+                yield
+
+    def cols_for(self, n_rows):
+        return max(self.tile_size // max(n_rows, SMALLEST_ROWS), SMALLEST_ROWS)
+
+    def start(self, reduction, n_rows):
+        def repeated(row):
+            return self.put(row).expand(n_rows, *row.shape[1:]).clone()
+
+        return _map_state(repeated, reduction.start(1))
 
     def put(self, array):
-        return torch.as_tensor(array, device=self.place)
+        return as_tensor(array).to(self.place, non_blocking=True)
+
+    def keep(self, array):
+        return self._kept((id(array),), array, lambda: as_tensor(array).to(self.place))
+
+    def _kept(self, key, owner, make):
+        """Return what was kept under a key, or make it, for as long as a pass takes.
+
+        It is all there when it is first returned: threads need not wait for each other.
+        """
+        with self._lock:
+            if key not in self._constants:
+                self._constants[key] = owner, make()
+            return self._constants[key][1]
+
+    def queries(self, queries, rows):
+        if isinstance(queries, np.ndarray | DeviceArray):
+            rows = getattr(queries, "tensor", queries)[rows]
+            return (self.put(rows) if isinstance(rows, np.ndarray) else rows).double()
+        return queries.on(self, rows)
 
     def block(self, points, cols, dtype):
-        """Return the augmented points, kept on a GPU for the next block of queries."""
-        key = (id(points), cols.start, cols.stop, np.dtype(dtype).str)
-        if key in self._blocks:
-            return self._blocks[key]
-        if points.on_gpu:
-            return self._on_gpu(points, cols, dtype)
-        block = self.put(points.block(cols, dtype))
-        if self._keep:
-            self._blocks[key] = block
-        return block
+        if points.kept_in(dtype):
+            return self._of_points(points, "augmented", cols)
+        return points.block_of(self._of_points(points, "exact", cols), cols, dtype)
 
-    def _on_gpu(self, points, cols, dtype):
-        if dtype == points.dtype:
-            return points.augmented.tensor[cols]
-        return augment_on_gpu(points.exact.tensor[cols].double(), points.center)
+    def exact(self, points, rows):
+        return self._of_points(points, "exact", rows)
+
+    def weights(self, points, cols, dtype):
+        dtype = getattr(torch, np.dtype(dtype).name)
+        if points.weights is None:
+            return torch.ones(cols.stop - cols.start, dtype=dtype, device=self.place)
+        return self.keep(points.weights)[cols].to(dtype)
+
+    def _of_points(self, points, name, rows):
+        """Return rows of an array of the points, from the host if that keeps them."""
+        array = getattr(points, name)
+        if isinstance(array, DeviceArray):
+            return array.tensor[rows]
+        if self.on_gpu and self._keeps:
+            make = functools.partial(_on_gpu, points, name, self.place)
+            return self._kept((id(points), name), points, make)[rows]
+        return self.put(array[rows if isinstance(rows, slice) else to_host(rows)])
 
     def product(self, queries, block):
         """Return ``queries @ block.T``, without the shortcuts of tensor cores."""
-        return torch.matmul(self.put(queries), block.T)
+        padded = _with_padding(queries), _with_padding(block)
+        if padded[0].shape[1] == padded[1].shape[1]:
+            queries, block = padded
+        return torch.matmul(queries, block.T)
 
-    def shrink(self) -> None:
-        """Take smaller tiles, one at a time, and keep no points: memory ran out."""
-        self.tile_rows, self.tile_cols = self.tile_rows // 2, self.tile_cols // 2
-        self._most_tasks = 1
-        self._blocks, self._keep = {}, False
-        torch.cuda.empty_cache()
+    def squared_distances(self, queries, points, cols):
+        y = self.exact(points, cols).double()
+        exactly = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(queries, y, compute_mode=exactly).square()
 
     def scratch(self, like):
         return torch.empty_like(like)
 
+    def shrink(self) -> None:
+        """Take smaller tiles, one at a time, and keep no points: memory ran out."""
+        self.tile_rows, self.tile_size = self.tile_rows // 2, self.tile_size // 4
+        self.block_size //= 2
+        self._most_tasks, self._callers_stream = 1, None
+        self._keeps = False
+        self._constants.clear()
+        _points_on_gpu.clear()
+        torch.cuda.empty_cache()
+
+    def visit(self, reduction, queries, points, cols, check):
+        """Return the state of a reduction, on the host; see the top of this module."""
+        if queries.dtype in self._blurred:  # most rows would be visited again
+            return self._sharper(reduction, queries, points, cols, check)
+        visit = QuickVisit(reduction, queries, points, self)
+        state = _map_state(to_host, visit.state(cols, check))
+        rows = visit.doubtful_rows()
+        if len(rows):
+            if len(rows) > MOST_AGAIN * len(queries.exact):
+                self._blurred.add(queries.dtype)
+            again, seen = queries.subset(rows), lambda amount: check(0)
+            sharper = self._sharper(reduction, again, points, cols, seen)
+            for array, new in zip(state, sharper, strict=True):
+                array[rows] = new
+        return state
+
+    def _sharper(self, reduction, queries, points, cols, check):
+        """Return what `visit` does, in float64 if that is fast, or with tiles mended."""
+        if queries.dtype == np.float32 and self.fast_float64:
+            wide = queries.in_float64(points)
+            return self.visit(reduction, wide, points, cols, check)
+        state = visit_tiles(reduction, queries, points, cols, self, check)
+        return _map_state(to_host, state)
+
+
+class QuickVisit:
+    """A block of queries, visited as if all squared distances were sharp.
+
+    Nothing is read before the end: the device need not wait for the host.
+    """
+
+    def __init__(self, reduction, queries, points, device):
+        self.reduction, self.queries, self.points = reduction, queries, points
+        self.device = device
+        self.doubtful = ~in_range(queries.exact).all(1)
+        self.nearest_sq = torch.full_like(queries.sq_norms, torch.inf)
+        self.products = BareProducts(reduction, queries, points, device)
+        self.n_products = 0
+        if device.tracks is None:
+            device.tracks = bool(self._suspects(tracked=False).any())
+        self.tracks = device.tracks
+
+    def state(self, cols, check):
+        """Return the state of the reduction over the points ``cols``, on the device."""
+        n_rows = len(self.queries.exact)
+        state = self.device.start(self.reduction, n_rows)
+        for i, some in enumerate(
+            tile_ranges(cols, self.queries, self.points, self.device)
+        ):
+            check(n_rows * (some.stop - some.start))
+            enough = i > 0 and self.products.prepare(state, exactly=self.tracks)
+            state = (self._from_product if enough else self._from_tile)(state, some)
+        return state
+
+    def _from_tile(self, state, cols):
+        tile = (self.points.tile_class or Tile)(
+            self.queries, self.points, cols, self.device
+        )
+        tile.mends = False
+        self.nearest_sq = torch.minimum(self.nearest_sq, tile.nearest_sq)
+        tile.transform(self.reduction)
+        state = self.reduction.update(state, tile)
+        if tile.doubtful is not None:
+            self.doubtful |= tile.doubtful
+        return state
+
+    def _from_product(self, state, cols):
+        product, scratch, weights = self.products.product(cols)
+        self.n_products += 1
+        if self.tracks:
+            self._track(product)
+            factor = self.products.factor
+            product *= factor if np.isscalar(factor) else column(factor, product)
+        state, out_of_range = self.reduction.update_from_product(
+            state, product, scratch, weights
+        )
+        self.doubtful |= out_of_range
+        return state
+
+    def _track(self, product):
+        """Keep the nearest squared distances up to date."""
+        products = self.products
+        largest = products.left_out < 0.0
+        extreme = (torch.amax if largest else torch.amin)(product, 1).double()
+        nearest_sq = products.reference - extreme / products.rate
+        self.nearest_sq = torch.fmin(self.nearest_sq, nearest_sq)
+
+    def doubtful_rows(self):
+        """Return the rows in which an error would be felt, on the host."""
+        tracked = self.tracks or not self.n_products
+        suspects = self._suspects(tracked)
+        if suspects.any() and not tracked:
+            self.device.tracks = True
+        elif suspects.any():
+            suspects = self._suspects(tracked, self.queries.rounding)
+        return np.flatnonzero(suspects | to_host(self.doubtful))
+
+    def _suspects(self, tracked, rounding=None):
+        """Return the rows in which the bound says so, by default at worst."""
+        queries, rounding = self.queries, rounding or self.queries.worst_rounding
+        if tracked:
+            nearest_sq, every = to_host(self.nearest_sq), slice(None)
+            delta = error_at(
+                self.reduction,
+                queries,
+                self.points,
+                every,
+                nearest_sq,
+                rounding=rounding,
+                more_sq=self._more_sq(),
+            )
+        else:
+            nearest_sq = np.zeros_like(queries.sq_norms_on_host)
+            delta = error_bound(
+                queries.sq_norms_on_host, rounding, self.points, queries.dtype
+            )
+        return self.reduction.suspect_rows(nearest_sq, delta)
+
+    def _more_sq(self):
+        """Return what is rounded in a relative product and not in a squared distance.
+
+        That is ``reference - |x|^2`` in place of ``|x|^2``.
+        """
+        if not self.n_products:
+            return 0.0
+        products, sq_norms = self.products, self.queries.sq_norms
+        extra = abs(products.reference - sq_norms) - sq_norms
+        return np.maximum(to_host(extra), 0.0)
+
+
+# What there is on a GPU of the points of the last pass, for the next one.
+_points_on_gpu: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _on_gpu(points, name, place):
+    """Return an array of points on a GPU, where it stays until others come."""
+    with _lock:
+        if points not in _points_on_gpu:
+            _points_on_gpu.clear()
+        kept = _points_on_gpu.setdefault(points, {})
+        if (name, place) not in kept:
+            kept[name, place] = _uploaded(points, name, place, kept)
+        return kept[name, place]
+
+
+def _uploaded(points, name, place, kept):
+    """Return an array of points on a GPU, in aligned rows."""
+    array = getattr(points, name)
+    if name == "exact" and np.shares_memory(array[:1], points.augmented[:1]):
+        if ("augmented", place) not in kept:
+            kept["augmented", place] = _uploaded(points, "augmented", place, kept)
+        return kept["augmented", place][:, :-2]
+    there = torch.empty(0, device=place)
+    tensor = aligned_rows(there, *array.shape, array.dtype)
+    for rows in row_batches(*array.shape, GPU_BLOCK_SIZE):
+        tensor[rows] = as_tensor(array[rows]).to(place)
+    return tensor
+
+
+def capability(place: Any) -> tuple[int, int]:
+    """Return the compute capability of a GPU."""
+    return torch.cuda.get_device_capability(place)
+
+
+def free_memory(place: Any) -> int:
+    """Return the bytes that are free on a GPU."""
+    return torch.cuda.mem_get_info(place)[0]
+
+
+def _map_state(function, state):
+    """Return a state with a function of each of its arrays."""
+    arrays = map(function, state)
+    return state._make(arrays) if hasattr(state, "_make") else tuple(arrays)
+
+
+def _with_padding(rows):
+    """Return rows of a product with the zeros that they are padded by."""
+    width = rows.stride(0)
+    if rows.shape[1] < width <= rows.shape[1] + 3:
+        return torch.as_strided(rows, (len(rows), width), (width, 1))
+    return rows
+
+
+class _Settings:
+    """What torch is set to while a pass runs.
+
+    The precision of products belongs to the process: with several passes at once the
+    first to come sets it, and the last to leave sets it back. A number of threads belongs
+    to the thread that asks for it.
+    """
+
+    def __init__(self):
+        self._lock, self._n_passes = threading.Lock(), 0
+        self._before: list = []
+
+    @contextlib.contextmanager
+    def __call__(self, n_threads):
+        """Give torch a number of threads, and let products be in full precision."""
+        n_threads_before = torch.get_num_threads()
+        with self._lock:
+            if not self._n_passes:
+                self._before = _precisions()
+                _set_precisions(
+                    ["ieee" if _BY_BACKEND else "highest"] * len(_OF_PRODUCTS)
+                )
+            self._n_passes += 1
+        try:
+            torch.set_num_threads(n_threads)
+            yield
+        finally:
+            torch.set_num_threads(n_threads_before)
+            with self._lock:
+                self._n_passes -= 1
+                if not self._n_passes:
+                    _set_precisions(self._before)
+
+
+settings = _Settings()
+# Since torch 2.9 each backend has a precision; users may have set either kind, and torch
+# refuses to read the older one where they differ.
+_BY_BACKEND = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+_OF_PRODUCTS: tuple = (
+    (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    if _BY_BACKEND
+    else (torch,)
+)
+
+
+def _precisions():
+    """Return the precisions of float32 products."""
+    if _BY_BACKEND:
+        return [backend.fp32_precision for backend in _OF_PRODUCTS]
+    return [torch.get_float32_matmul_precision()]
+
+
+def _set_precisions(precisions):
+    for backend, precision in zip(_OF_PRODUCTS, precisions, strict=True):
+        if _BY_BACKEND:
+            backend.fp32_precision = precision
+        else:
+            torch.set_float32_matmul_precision(precision)
+
 
 def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
-    device = TorchDevice("cuda" if torch.cuda.is_available() else "cpu")
-    if points.on_gpu:
-        device = TorchDevice(points.exact.tensor.device)
-    with _settings(openmp_threads(n_threads_for(options.n_jobs))):
-        while True:
-            try:
-                visit_tiles(device, reduction, queries, points, options, leave_out, out)
-                return
-            except torch.OutOfMemoryError:
-                if device.tile_rows < 2 * SMALLEST_ROWS:
-                    raise
-                device.shrink()
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    device = TorchDevice(points.exact.tensor.device if points.on_gpu else place)
+    args = device, reduction, queries, points, options, leave_out, out
+    with settings(openmp_threads(n_threads_for(options.n_jobs))):
+        while not _visited(*args):
+            # here, where nothing holds the tiles of the pass that failed
+            device.shrink()
 
 
-@contextlib.contextmanager
-def _settings(n_threads):
-    """Set the threads of torch, and products in full precision, while a pass runs."""
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(n_threads)
-    torch.set_float32_matmul_precision("highest")
+def _visited(device, *args):
+    """Return whether a pass came to its end, and did not run out of memory."""
     try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.set_float32_matmul_precision(before[1])
+        visit_blocks(device, *args)
+    except RuntimeError as error:
+        if not _no_memory(error) or device.tile_rows < 2 * SMALLEST_ROWS:
+            raise
+        return False
+    return True
+
+
+def _no_memory(error):
+    """Return whether an error says that a GPU has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)

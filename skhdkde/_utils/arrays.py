@@ -2,7 +2,7 @@
 
 Kernels and reductions work in place on tiles, which are numpy arrays or torch tensors.
 Kernels also take lazy tensors, which are formulas over all pairs. Small arrays, one
-number or a few for each query, are always numpy's.
+number or a few for each query, are numpy's, or beside the tile that they go with.
 
 With scikit-learn's ``array_api_dispatch``, X may be an array of another library. Where it
 is on the host it is used in place, as a numpy array. A torch tensor on a GPU stays there,
@@ -22,7 +22,7 @@ from sklearn.utils._array_api import (
     get_namespace_and_device,
 )
 
-from skhdkde._utils.typing import AnyTile, FloatArray, IntArray
+from skhdkde._utils.typing import AnyTile, FloatArray
 
 # Elements of a block made on the fly (8 MiB of float64), and of one on a GPU.
 BLOCK_SIZE = 2**20
@@ -70,10 +70,9 @@ def column(values: FloatArray, tile: AnyTile) -> AnyTile:
     """Return values, one a row, as a column of the tile's dtype, where the tile is."""
     if isinstance(tile, np.ndarray):
         return values[:, None].astype(tile.dtype, copy=False)
-    xp = namespace(tile)
-    if xp is _lazy_functions:
+    if namespace(tile) is _lazy_functions:
         return _lazy(values[:, None], tile, axis=0)
-    return xp.as_tensor(values[:, None], dtype=tile.dtype, device=tile.device)
+    return in_dtype_of(tile, beside(values, tile)[:, None])
 
 
 def _lazy(values, tile, axis):
@@ -82,27 +81,93 @@ def _lazy(values, tile, axis):
     return type(tile)(beside(values.astype(tile.dtype), other), axis=axis)
 
 
-def beside(values: np.ndarray, other: AnyTile) -> AnyTile:
-    """Return ``values`` as an array of the library of ``other``, where that is."""
-    if isinstance(other, np.ndarray):
+def beside(values: AnyTile, other: AnyTile) -> AnyTile:
+    """Return ``values`` as an array of the library of ``other``, where that is.
+
+    Those that are on a device already stay there. A GPU need not be idle for it.
+    """
+    if isinstance(other, np.ndarray) or not isinstance(values, np.ndarray):
         return values
-    return sys.modules["torch"].as_tensor(values, device=other.device)
+    return as_tensor(values).to(other.device, non_blocking=True)
 
 
-def finite_or_zero(values: FloatArray) -> FloatArray:
+def as_tensor(array: np.ndarray) -> AnyTile:
+    """Return an array as a tensor of torch, on the host; in place if torch can do so."""
+    swapped, forward = not array.dtype.isnative, all(s >= 0 for s in array.strides)
+    if swapped or not forward or not array.flags.writeable:
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return sys.modules["torch"].from_numpy(array)
+
+
+def widened(array: AnyTile) -> AnyTile:
+    """Return an array in float64, where it is."""
+    if isinstance(array, np.ndarray):
+        return array.astype(np.float64, copy=False)
+    return array.double()
+
+
+def in_dtype_of(tile: AnyTile, array: AnyTile) -> AnyTile:
+    """Return an array in the dtype of a tile."""
+    if isinstance(array, np.ndarray):
+        return array.astype(tile.dtype, copy=False)
+    return array.to(tile.dtype)
+
+
+def finite_or_zero(values: AnyTile) -> AnyTile:
     """Return the values with 0 in place of infinities."""
-    return np.where(np.isinf(values), 0.0, values)
+    xp = namespace(values)
+    return xp.where(xp.isinf(values), 0.0, values)
 
 
-def smallest(sq: AnyTile, k: int, limit: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return the smallest entries of each row of a tile, and their columns, on the host.
+def sorted_rows(array: AnyTile) -> AnyTile:
+    """Return an array with each row ascending."""
+    return np.sort(array, axis=1) if namespace(array) is np else array.sort(1).values
+
+
+def running_max(array: AnyTile) -> AnyTile:
+    """Return the largest entry of each row so far."""
+    if namespace(array) is np:
+        return np.maximum.accumulate(array, axis=1)
+    return array.cummax(1).values
+
+
+def kth_smallest(array: AnyTile, k: int) -> AnyTile:
+    """Return the ``k``-th smallest entry of each row, from ``k = 1`` on."""
+    if namespace(array) is np:
+        return np.partition(array, k - 1, axis=1)[:, k - 1]
+    return array.kthvalue(k, 1).values
+
+
+def first_by_row(keys: AnyTile, k: int, *others: AnyTile) -> tuple:
+    """Return the ``k`` smallest keys of each row, ascending, and what goes with them.
+
+    Of equal ones the first comes first.
+    """
+    xp = namespace(keys)
+    if xp is np:
+        order = np.argsort(keys, axis=1, kind="stable")[:, :k]
+        return tuple(np.take_along_axis(array, order, 1) for array in (keys, *others))
+    order = xp.argsort(keys, dim=1, stable=True)[:, :k]
+    return tuple(xp.take_along_dim(array, order, 1) for array in (keys, *others))
+
+
+def subtract_at(array: AnyTile, rows: AnyTile, values: AnyTile) -> None:
+    """Subtract ``values`` from ``rows`` of an array, which may be named repeatedly."""
+    if namespace(array) is np:
+        np.subtract.at(array, rows, values)
+    else:
+        array.index_put_((rows,), -values, accumulate=True)
+
+
+def smallest(sq: AnyTile, k: int, limit: AnyTile) -> tuple[AnyTile, AnyTile]:
+    """Return the smallest entries of each row of a tile, and their columns.
 
     ``k`` are wanted: there may be more, and fewer where there are not so many up to
     ``limit``, of shape (n_rows,). Rows are padded with infinities in column 0.
     """
     if not isinstance(sq, np.ndarray):
         found = sq.topk(min(k, sq.shape[1]), dim=1, largest=False, sorted=False)
-        return to_host(found.values), to_host(found.indices)
+        return found.values, found.indices
     limit = limit[:, None]
     if np.isinf(limit).any() and k < sq.shape[1]:
         limit = np.minimum(limit, np.partition(sq, k - 1, axis=1)[:, k - 1 : k])

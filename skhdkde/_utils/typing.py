@@ -24,17 +24,49 @@ class Device(Protocol):
     tile_rows: int
     tile_cols: int
     block_size: int  # entries of a block of queries, or of points to convert, at most
+    longest_walk: int  # terms of an inner product before a new block of them starts
+    splits_points: bool  # whether tasks are for some of the points where queries are few
 
     def n_tasks(self, n_threads: int) -> int:
         """Return how many tasks to run at once."""
 
+    def working(self) -> Any:
+        """Return a context in which a thread works on tasks."""
+
+    def cols_for(self, n_rows: int) -> int:
+        """Return how many points a tile of so many queries has at most."""
+
+    def visit(self, reduction: Any, queries: Any, points: Any, cols: slice, check: Any):
+        """Return the state, on the host, of a reduction over queries and points.
+
+        ``check`` is called before each tile.
+        """
+
+    def start(self, reduction: Any, n_rows: int) -> tuple:
+        """Return the state of no points, on the device."""
+
     def put(self, array: np.ndarray) -> AnyTile:
         """Return a small array from the host on the device."""
+
+    def keep(self, array: np.ndarray) -> AnyTile:
+        """Return an array on the device, which stays there for the next call."""
+
+    def queries(self, queries: Any, rows: slice) -> AnyTile:
+        """Return some of the queries in scaled units, float64, on the device."""
 
     def block(self, points: Any, cols: slice, dtype: DTypeLike) -> AnyTile:
         """Return the augmented points ``cols`` in ``dtype`` on the device."""
 
-    def product(self, queries: FloatArray, block: AnyTile) -> AnyTile:
+    def weights(self, points: Any, cols: slice, dtype: DTypeLike) -> AnyTile:
+        """Return the weights of the points ``cols`` in ``dtype`` on the device."""
+
+    def exact(self, points: Any, rows: Any) -> AnyTile:
+        """Return some points, as they were given, on the device, as ``rows`` are."""
+
+    def squared_distances(self, queries: AnyTile, points: Any, cols: slice) -> AnyTile:
+        """Return squared distances from differences, in float64."""
+
+    def product(self, queries: AnyTile, block: AnyTile) -> AnyTile:
         """Return ``queries @ block.T``; the next product may overwrite it."""
 
     def scratch(self, like: AnyTile) -> AnyTile:
