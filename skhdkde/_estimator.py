@@ -25,7 +25,7 @@ from skhdkde._density import (
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
-from skhdkde._pairwise import ComputeOptions
+from skhdkde._pairwise import ComputeOptions, Plan
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
 from skhdkde._utils.random import seed_beside
@@ -203,7 +203,8 @@ class HighDimKernelDensity(BaseKernelDensity):
           use, which takes seconds for each number of features
         - "torch": tiles of matrix products by torch, on the GPU if there is one
         - "auto": numpy, unless there is a CUDA GPU and one of the others is installed:
-          then keops up to 16 features, torch above
+          then whichever should be fastest, by what the GPU and the host can do, which is
+          measured once. Where that is not known: keops up to 16 features, torch above
 
     n_jobs : int, default=None
         Number of threads. None means as many as the BLAS would use, which is all cores
@@ -255,7 +256,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         Columns that were taken as discrete; constant ones are not among them.
 
     backend_ : {"numpy", "keops", "torch"}
-        The backend in use.
+        The backend in use when it was fitted.
 
     bandwidth_search_ : BandwidthSearch or None
         For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
@@ -379,7 +380,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         approximate = self.algorithm != "exact"
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
-        options = self._options(X.shape[1], on_gpu, approximate)
+        search = isinstance(self.bandwidth, str)
+        fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
+        options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
         fitted.backend_ = options.backend
         weights = check_weights(sample_weight, X)
         X, weights, row_numbers = fitted._weighted_points(X, weights)
@@ -687,7 +690,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         self._check_fitted()
         approximate = self._approximation is not None
-        return self._options(self.n_features_in_, self._density.on_gpu, approximate)
+        plan = replace(self._plan, at_once=True)
+        return self._options(self.n_features_in_, self._density.on_gpu, approximate, plan)
 
     def _check_fitted(self):
         """Raise an error if the estimator is not fitted, or its parameters are wrong."""
@@ -704,7 +708,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         listed = (np.asarray(v).tolist() if array else v for v, array in pairs)
         return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
-    def _options(self, n_features, on_gpu, approximate):
+    def _options(self, n_features, on_gpu, approximate, plan):
         """Return how pairs are visited; approximations need a backend with tiles."""
         options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
-        return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate)
+        return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate, plan=plan)

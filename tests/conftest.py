@@ -25,6 +25,11 @@ if not os.environ.get("KEOPS_CACHE_FOLDER"):
     os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="skhdkde-keops-")
     atexit.register(shutil.rmtree, os.environ["KEOPS_CACHE_FOLDER"], ignore_errors=True)
 
+# What devices can do is measured in each run.
+if not os.environ.get("SKHDKDE_CACHE_FOLDER"):
+    os.environ["SKHDKDE_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="skhdkde-cache-")
+    atexit.register(shutil.rmtree, os.environ["SKHDKDE_CACHE_FOLDER"], ignore_errors=True)
+
 # How long an example takes says nothing on a machine that does other work.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")

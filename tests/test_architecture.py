@@ -34,7 +34,7 @@ OPTIONAL = {
     "pandas": {"_utils.frames"},
     "pykeops": {"_pairwise.keops_runtime"},
     "torch": {
-        "_pairwise.points",
+        "_pairwise.device_table",
         "_pairwise.torch_backend",
         "_pairwise.triton_kernels",
     },

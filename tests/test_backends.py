@@ -5,13 +5,14 @@ import pickle
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import backends, torch_backend
+from skhdkde._pairwise import backend_choice, torch_backend
 from skhdkde._pairwise.torch_backend import SMALLEST_ROWS
 
 DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
@@ -21,9 +22,22 @@ DATA = np.random.default_rng(0).normal(size=(2, 300, 8))
 def machine(monkeypatch):
     """A function that makes this machine look like another one to the package."""
 
-    def machine(gpu=True, installed=("keops", "torch"), compiler=True, torch="2.9.0"):
-        monkeypatch.setattr(backends, "_has_cuda_gpu", lambda: gpu)
-        monkeypatch.setattr(backends, "_installed", lambda name: name in installed)
+    def machine(
+        gpu=True,
+        installed=("keops", "torch"),
+        compiler=True,
+        torch="2.9.0",
+        libraries=("cuda", "nvrtc"),
+    ):
+        backend_choice._library_found.cache_clear()
+        backend_choice._warn_of_keops_on_cpu.cache_clear()
+        config = types.SimpleNamespace(gpu_available=len(libraries) == 2)
+        if "pykeops.config" in sys.modules:
+            monkeypatch.setitem(sys.modules, "pykeops.config", config)
+        find = {name: f"lib{name}.so" for name in libraries}.get
+        monkeypatch.setattr(backend_choice, "find_library", find)
+        monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: gpu)
+        monkeypatch.setattr(backend_choice, "_installed", lambda name: name in installed)
         found = "/usr/bin/g++" if compiler else None
         monkeypatch.setattr("shutil.which", lambda name: found)
         monkeypatch.setattr("importlib.metadata.version", lambda name: torch)
@@ -31,10 +45,9 @@ def machine(monkeypatch):
     return machine
 
 
-def choice(n_features, **parameters):
-    """Return the backend that an estimator uses."""
-    kde = HighDimKernelDensity(bandwidth=1.0, **parameters)
-    return kde.fit(np.zeros((3, n_features))).backend_
+def choice(n_features, backend="auto"):
+    """Return the backend that is used where no device has been measured."""
+    return backend_choice.resolve_backend(backend, n_features)
 
 
 def test_auto_without_a_gpu_is_numpy(machine):
@@ -65,6 +78,46 @@ def test_auto_takes_what_can_use_the_gpu(machine):
     assert choice(10) == "torch"
     machine(compiler=False, torch="2.9.0+cpu")
     assert choice(10) == "numpy"
+    for libraries in (), ("cuda",), ("nvrtc",):
+        machine(libraries=libraries)
+        assert choice(10) == "torch"
+        machine(libraries=libraries, installed=("keops",))
+        assert choice(10) == "numpy"
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_keops_decides_what_it_uses(machine, monkeypatch, imported):
+    """Once it is imported; before, the libraries that it looks for do."""
+    machine()
+    monkeypatch.delitem(sys.modules, "pykeops.config", raising=False)
+    assert choice(10) == "keops"
+    if imported:
+        config = types.SimpleNamespace(gpu_available=False)
+        monkeypatch.setitem(sys.modules, "pykeops.config", config)
+        assert choice(10) == "torch"
+
+
+def test_more_features_than_keops_has_room_for(machine):
+    machine(installed=("keops",))
+    assert [choice(d) for d in (6138, 6139)] == ["keops", "numpy"]
+
+
+def test_keops_on_the_cpu_beside_a_gpu_is_told_once(machine, recwarn):
+    pytest.importorskip("pykeops")
+    machine(libraries=("cuda",))
+    for _ in range(2):
+        assert choice(10, backend="keops") == "keops"
+    (warning,) = recwarn
+    text = str(warning.message)
+    assert "on the CPU although there is a GPU" in text
+    assert "libnvrtc" in text
+    assert "libcuda" not in text
+    assert "backend='torch'" in text
+    machine(gpu=False, libraries=())
+    choice(10, backend="keops")
+    machine()
+    choice(10, backend="keops")
+    assert len(recwarn) == 1
 
 
 @pytest.mark.parametrize(
@@ -174,9 +227,10 @@ def test_several_tasks_at_once_as_on_a_gpu(monkeypatch, dtype, failures):
     assert_allclose(kde.score_samples(X[:20]), few, **tolerance)
 
 
-def test_pickles_move_between_machines(machine, tmp_path):
+def test_pickles_move_between_machines(machine, monkeypatch, tmp_path):
     """An estimator fitted by torch or KeOps loads, and "auto" scores, without them."""
     machine(installed=("torch",))
+    monkeypatch.setattr(backend_choice, "SHORT", 0.0)
     pytest.importorskip("torch")
     kde = HighDimKernelDensity(bandwidth=1.0).fit(DATA[0])
     assert kde.backend_ == "torch"
@@ -186,8 +240,8 @@ def test_pickles_move_between_machines(machine, tmp_path):
     code = f"""
 import pickle, pathlib
 import numpy as np
-from skhdkde._pairwise import backends
-backends._installed = lambda name: False
+from skhdkde._pairwise import backend_choice
+backend_choice._installed = lambda name: False
 kde = pickle.loads(pathlib.Path({str(path)!r}).read_bytes())
 print(float(kde.score_samples(np.zeros((1, 8)))[0]))
 """

@@ -12,6 +12,7 @@ import sklearn
 from numpy.testing import assert_allclose
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
+from skhdkde._pairwise import device_table, keops_runtime
 
 
 def has_gpu():
@@ -104,11 +105,50 @@ def test_the_sphere_as_on_the_cpu(backend, options, d, dtype):
     assert_allclose(0.4 * found, 0.4 * expected, atol=10 * ATOL[dtype], rtol=1e-5)
 
 
+def test_keops_uses_the_gpu():
+    """Without libnvrtc it would compute on the CPU, and all tests of it would pass."""
+    pytest.importorskip("pykeops")
+    assert keops_runtime.uses_gpu()
+
+
+@pytest.mark.parametrize("backend", ["torch", "keops"])
+@pytest.mark.parametrize("n_queries", [5, 20_000])
+def test_few_and_many_queries(backend, n_queries):
+    """Of which KeOps makes sums in another way, and both relative to a sample."""
+    X, Y, h = data(6, np.float32, n=40_000, m=n_queries)
+    kde = HighDimKernelDensity(bandwidth=h, backend=backend).fit(Y)
+    found, expected = kde.score_samples(X)[:5], oracles.log_density(X[:5], Y, h)
+    assert_allclose(found, expected, atol=1e-4, rtol=5e-7)
+
+
 def test_auto_uses_the_gpu():
-    many = data(17)[1]
-    assert HighDimKernelDensity(bandwidth=1.0).fit(many).backend_ == "torch"
-    few = data(16)[1]
-    assert HighDimKernelDensity(bandwidth=1.0).fit(few).backend_ == "keops"
+    """For many points; it does not need to for few."""
+    few, many = data(200)[1], data(200, np.float32, n=50_000)[1]
+    assert HighDimKernelDensity(bandwidth=1.0).fit(few).backend_ == "numpy"
+    kde = HighDimKernelDensity(bandwidth=5.0).fit(many)
+    kde.score_samples(many[:100])  # measures
+    limits = device_table.gpu_limits(measure=False)
+    print(limits)
+    assert limits is not None
+    fitted = HighDimKernelDensity(bandwidth=5.0).fit(many)
+    assert fitted.backend_ == "torch"
+    assert 1e12 < 2 * 1026 / limits.product["float32"][-1] < 1e15
+    low = data(2, np.float32, n=200_000)[1]
+    assert HighDimKernelDensity(bandwidth=0.1).fit(low).backend_ in ("torch", "keops")
+
+
+def test_the_current_gpu_of_torch_stays():
+    import torch
+
+    X, Y, h = data(5)
+    before, stream = torch.cuda.current_device(), torch.cuda.Stream()
+    expected = HighDimKernelDensity(bandwidth=h, backend="numpy").fit(Y).score_samples(X)
+    with sklearn.config_context(array_api_dispatch=True), torch.cuda.stream(stream):
+        points = torch.as_tensor(Y).cuda()
+        kde = HighDimKernelDensity(bandwidth=h, backend="keops").fit(points)
+        found = kde.score_samples(torch.as_tensor(X).cuda())
+    assert_allclose(found.cpu().numpy(), expected, atol=1e-8)
+    assert torch.cuda.current_device() == before
 
 
 def test_tensors_stay_on_the_gpu(tmp_path):

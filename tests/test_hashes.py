@@ -5,12 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from structured_oracle import weighted_ledoit_wolf
 
 from skhdkde._density import shrink
+from skhdkde._pairwise import TrainingPoints, distinct_rows, sorting_keys
+from skhdkde._utils import arrays, hashing
+from skhdkde._utils.arrays import DeviceArray
 from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.moments import Moments, Scatter
 from skhdkde._utils.random import lowest, sampling_ranks
@@ -28,6 +31,47 @@ def test_equal_rows_have_equal_hashes_wherever_they_are(dtype):
     assert_array_equal(row_hashes(some), hashes[3:2000:2])
 
 
+def as_on_a_gpu(X):
+    return DeviceArray(pytest.importorskip("torch").as_tensor(X))
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([1, 7, 16, 2**20]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(derandomize=True, max_examples=40)
+def test_which_rows_are_equal(n, d, dtype, block_size, seed):
+    """In blocks of any size, in any order, as numpy's arrays and as tensors."""
+    rng = np.random.default_rng(seed)
+    entries = np.array([0.0, -0.0, 1.0, -1.0, 0.1, 1e-30, 255.0]).astype(dtype)
+    X = rng.choice(entries, size=(n, d))
+    order = rng.permutation(n)
+    expected = np.unique(X, axis=0, return_inverse=True)[1].ravel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "SMALL_BLOCK_SIZE", block_size)
+        patch.setattr(arrays, "GPU_BLOCK_SIZE", block_size)
+        found, on_gpu = row_hashes(X[order]), row_hashes(as_on_a_gpu(X))
+    hashes = row_hashes(X)
+    assert_array_equal(hashes[:, None] == hashes, expected[:, None] == expected)
+    assert_array_equal(found, hashes[order])
+    assert_array_equal(on_gpu, hashes)
+
+
+def test_duplicates_are_the_same_on_a_gpu(tensors_as_on_a_gpu):
+    """Where sums of floats would differ with the block that a row is in."""
+    X = np.random.default_rng(0).normal(size=(300, 33))
+    X[200:] = X[rows := np.arange(0, 200, 2)]
+    points, on_gpu = TrainingPoints(X), TrainingPoints(as_on_a_gpu(X))
+    assert on_gpu.on_gpu
+    assert_array_equal(sorting_keys(on_gpu), sorting_keys(points))
+    for first, group in map(distinct_rows, (points, on_gpu)):
+        assert_array_equal(first, np.arange(200))
+        assert_array_equal(group[200:], rows)
+
+
 def test_both_zeros_are_one():
     assert len(np.unique(row_hashes(np.array([[0.0, 1.0], [-0.0, 1.0]])))) == 1
 
@@ -40,6 +84,7 @@ def test_both_zeros_are_one():
         np.random.default_rng(0).integers(0, 2, size=(2000, 64)) * 255.0,
         np.eye(1500),
         1.0 + np.finfo(float).eps * np.arange(10_000.0)[:, None],
+        np.random.default_rng(0).integers(0, 2, size=(20_000, 30)) * 1.0,
     ],
 )
 def test_different_rows_have_different_hashes(X):

@@ -4,13 +4,16 @@ To compile one takes some seconds: a default run has a first few of each kind. `
 --backends keops`` runs the whole suite, in more dimensions.
 """
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import types
 
 import joblib
 import numpy as np
@@ -21,7 +24,12 @@ from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 
 from skhdkde import HighDimKernelDensity, select_bandwidth
-from skhdkde._pairwise import keops_runtime
+from skhdkde._pairwise import (
+    TrainingPoints,
+    backend_choice,
+    keops_backend,
+    keops_runtime,
+)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -421,3 +429,243 @@ def test_blocks_of_dask():
         log_density = kde.fit(da.from_array(Y, chunks=(50, 3))).score_samples(X)
     assert kde.backend_ == "keops"
     assert_allclose(log_density, oracles.log_density(X, Y, h), atol=1e-8)
+
+
+def evenly(rng):
+    return rng.standard_normal((20, 3)), rng.standard_normal((2000, 3)), 0.5
+
+
+def far_from_the_sample(rng):
+    """By hundreds of nats nearer to points that are not in the sample."""
+    Y = rng.standard_normal((2000, 3))
+    return Y[1:400:20] + 1e-3, Y, 0.01
+
+
+def some_out_of_range(rng):
+    Y = rng.standard_normal((2000, 3))
+    X = 1.2 * rng.standard_normal((20, 3))
+    X[:3] *= 1e16
+    return X, Y, 0.08
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Names of the reductions over all points, of which a sample is 1 in 125."""
+    names = []
+
+    def run(values, name, **options):
+        of_all = all(len(variable) != 16 for variable in values.variables)
+        names.extend([name] * of_all)
+        return keops_runtime.run(values, name, **options)
+
+    monkeypatch.setattr(keops_backend, "SAMPLE_SIZE", 16)
+    monkeypatch.setattr(keops_backend, "SAMPLE_FROM", 2000)
+    monkeypatch.setattr(keops_backend, "run", run)
+    return names
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("case", [evenly, far_from_the_sample, some_out_of_range])
+def test_sums_relative_to_a_sample(passes, case, dtype):
+    """One pass over all points; another for rows that the sample does not serve."""
+    X, Y, h = case(np.random.default_rng(0))
+    X, Y = X.astype(dtype), Y.astype(dtype)
+    kde = fitted(Y, h)
+    tolerance = {"atol": ATOL[dtype], "rtol": RTOL[dtype]}
+    assert_allclose(kde.score_samples(X), oracles.log_density(X, Y, h), **tolerance)
+    assert case is not evenly or passes == ["sum"]
+    assert case is evenly or "min" in passes
+    expected, rtol = h * oracles.gradient(X, Y, h), max(RTOL[dtype], 1e-12)
+    found = h * kde.log_density_gradient(X)
+    assert_allclose(found, expected, rtol=rtol, atol=ATOL[dtype])
+
+
+def test_leave_one_out_relative_to_a_sample(passes):
+    """The points of the sample are left out of it themselves."""
+    _, Y, _ = evenly(np.random.default_rng(0))
+    assert np.isfinite(fitted(Y, 0.5).score_samples(None)).all()
+    assert passes == ["sum"]
+    h = 0.003  # values underflow beside that of a point at itself
+    found = fitted(Y, h).score_samples(None)
+    expected = oracles.log_density(Y, Y, h, leave_out=np.arange(len(Y)))
+    assert_allclose(found, expected, atol=1e-8)
+
+
+def test_sums_of_blocks_are_as_precise_as_is_stated():
+    """Blocks of 192, in float32, then float64: at most 1.2e-5 of a sum of one sign."""
+    rng = np.random.default_rng(0)
+    tiny = np.full(192, 0.99 * 2.0**-24)  # each is lost beside the first of its block
+    tiny[0] = 1.0
+    terms = [np.exp(-rng.exponential(3.0, 192_000)), np.full(192_000, 0.1)]
+    for values in *terms, np.tile(tiny, 1000):
+        values = values.astype(np.float32)
+        blocks = np.cumsum(values.reshape(-1, 192), axis=1)[:, -1].astype(np.float64)
+        expected = values.astype(np.longdouble).sum()
+        error = float(abs(np.log(np.float32(blocks.sum()) / expected)))
+        assert error < 1.2e-5
+    assert error > 1e-5  # the last is the worst case
+
+
+def test_how_sums_are_made_on_a_gpu(monkeypatch):
+    options = keops_runtime.sum_options
+    in_float64 = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
+    assert options(9, 10**6, 3, 1) == in_float64
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    by_blocks = {"dtype_acc": "float64", "sum_scheme": "block_sum"}
+    assert options(10**5, 10**6, 3, 1) == by_blocks
+    assert options(9, 10**6, 3, 1) == {**by_blocks, "backend": "GPU_2D"}
+    # nothing to share, partial sums beyond memory, a grid that is too high
+    assert options(9, 100, 3, 1) == by_blocks
+    assert options(2**13, 10**6, 3, 32) == by_blocks
+    assert options(9, 10**6, 6000, 1) == by_blocks
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
+)
+def test_sums_as_on_a_gpu(monkeypatch, dtype):
+    """By blocks; those of gradients, which cancel, in float64 for each pair."""
+    schemes = []
+
+    def run(values, name, **options):
+        schemes.append((name, options.get("sum_scheme")))
+        options.pop("backend", None)  # there is none on the CPU
+        return keops_runtime.run(values, name, **options)
+
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    monkeypatch.setattr(keops_backend, "run", run)
+    X, Y, h = data(3, dtype)
+    kde = fitted(Y, h)
+    error = np.abs(kde.score_samples(X) - oracles.log_density(X, Y, h))
+    assert error.max() < (1e-5 if dtype == np.float32 else 1e-12)
+    kde.log_density_gradient(X)
+    of_gradient = "block_sum" if dtype == np.float64 else "direct_sum"
+    assert [s for name, s in schemes if name == "sum"] == ["block_sum", of_gradient]
+
+
+@pytest.fixture
+def formulas(monkeypatch):
+    """Numbers of a point in each formula, none of which is compiled or run."""
+    found = []
+
+    def run(values, name, n_threads, **options):
+        formula = getattr(values, name)(axis=1, call=False, **options)
+        variables = set(re.findall(r"Var\((\d+),(\d+),1\)", str(formula.formula)))
+        found.append(sum(int(size) for _, size in variables))
+        n_rows = next(len(v) for v in values.variables if v.ndim == 2)
+        shape = n_rows, options.get("K", values.ndim)
+        ones = np.ones(shape, dtype=values.dtype)
+        return (ones, np.zeros(shape)) if "arg" in name else ones
+
+    monkeypatch.setattr(keops_backend, "run", run)
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    monkeypatch.setattr(keops_backend, "uses_gpu", lambda: True)
+    return found
+
+
+def test_points_that_just_fit_into_the_shared_memory_of_a_gpu(formulas):
+    """Beyond, KeOps divides by the number that fit, which is none."""
+    Y = data(3)[1]
+    for options in {}, {**STRUCTURE, "preserve_variance": False, "bandwidth": "kl"}:
+        kde = HighDimKernelDensity(backend="keops", **options).fit(Y)
+        for X in Y[:2], None:
+            kde.score_samples(X)
+            kde.diagnose(X)
+        kde.log_density_gradient(Y[:2])
+    numbers_beside = max(formulas) - 3
+    assert numbers_beside >= 5  # a weight, two of local scales, two digits
+    assert (keops_backend.KEOPS_AT_MOST + numbers_beside) * 8 <= 48 * 2**10
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_features_that_do_not_fit_are_refused(formulas, refused):
+    Y = np.random.default_rng(0).standard_normal((5, 6138 + refused))
+    kde = fitted(Y, 80.0)
+    for call in kde.score_samples, kde.log_density_gradient, kde.diagnose:
+        expected = contextlib.nullcontext()
+        if refused:
+            match = "at most 6138 features, got n_features=6139: use backend='torch'"
+            expected = pytest.raises(ValueError, match=match)
+        with expected:
+            call(Y[:2])
+
+
+def pretended_gpu(torch, events, monkeypatch):
+    """Return a GPU of torch that is not there, and note what is asked of it."""
+    device, stream = torch.device("cuda:1"), types.SimpleNamespace()
+
+    @contextlib.contextmanager
+    def current(device):
+        events.append(device)
+        yield
+        events.append("as before")
+
+    stream.synchronize = lambda: events.append("torch is done")
+    monkeypatch.setattr(torch.cuda, "current_stream", {device: stream}.get)
+    monkeypatch.setattr(
+        torch.cuda, "synchronize", lambda device: events.append("KeOps is done")
+    )
+    monkeypatch.setattr(torch.cuda, "device", current)
+    return device
+
+
+def test_keops_and_torch_wait_for_each_other(monkeypatch, tensors_as_on_a_gpu):
+    """On the GPU of the tensors, which is named and is not left current."""
+    torch = pytest.importorskip("torch")
+    events, X, Y, h = [], *data(3)
+    device = pretended_gpu(torch, events, monkeypatch)
+
+    def call(formula, *args, device_id=-1, **options):
+        events.append(f"KeOps on {device_id}")
+        return original(formula, *args, **options)
+
+    with sklearn.config_context(array_api_dispatch=True):
+        kde = fitted(torch.as_tensor(Y), h)
+        expected = kde.score_samples(X)
+        from pykeops.torch import Genred
+
+        original = Genred.__call__
+        monkeypatch.setattr(Genred, "__call__", call)
+        monkeypatch.setattr(keops_runtime, "_device", lambda values: device)
+        found = kde.score_samples(X)
+    assert_allclose(found, expected, rtol=1e-12)
+    pass_events = [device, "torch is done", "KeOps on 1", "KeOps is done", "as before"]
+    assert len(events) >= 5
+    assert events == pass_events * (len(events) // 5)
+
+
+@pytest.mark.parametrize("initialized", [False, True])
+def test_arrays_of_the_host_go_to_the_current_gpu_of_torch(monkeypatch, initialized):
+    """If it uses one: KeOps would leave its own choice current."""
+    torch = pytest.importorskip("torch")
+    values = types.SimpleNamespace(variables=(np.ones((2, 3)), torch.ones(2, 3)))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert keops_runtime._device(values) is None  # KeOps uses no GPU
+    monkeypatch.setattr(keops_runtime, "uses_gpu", lambda: True)
+    expected = torch.device("cuda:1") if initialized else None
+    assert keops_runtime._device(values) == expected
+
+
+def test_a_gpu_that_keops_could_not_use_is_told_by_a_pass(monkeypatch):
+    """Also where "auto" took it for what libraries are there."""
+    X, Y, h = data(3)
+    kde = fitted(Y, h)
+    backend_choice._warn_of_keops_on_cpu.cache_clear()
+    monkeypatch.setattr(backend_choice, "_has_cuda_gpu", lambda: True)
+    monkeypatch.setattr(backend_choice, "_best_backend", lambda *args: "keops")
+    kde.set_params(backend="auto")
+    with pytest.warns(UserWarning, match="on the CPU although there is a GPU"):
+        kde.score_samples(X)
+
+
+def test_tensors_on_a_gpu_that_keops_does_not_use(monkeypatch):
+    """They go to the host: KeOps would read addresses of the GPU there."""
+    torch = pytest.importorskip("torch")
+    tensor = types.SimpleNamespace(is_cuda=True, cpu=lambda: torch.as_tensor(Y))
+    _, Y, _ = data(3)
+    points = TrainingPoints(Y)
+    monkeypatch.setattr(points, "contiguous", lambda dtype: tensor)
+    source = keops_backend._Source(points, Y.dtype)
+    assert source.lazy.__name__ == "pykeops.numpy"
+    assert_allclose(source.exact, Y)

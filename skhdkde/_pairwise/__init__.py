@@ -21,7 +21,8 @@ Log densities of float64 data are precise to 1e-8 nats, those of float32 data to
 to the rounding of the result where that is more: the ``tol`` of a reduction.
 
 ================  ======================================================================
-backends       options of a pass, the choice of a backend, the loop over tiles
+backends       options of a pass, the loop over tiles; `backend_choice`, which backend,
+               by `pass_times` and by what `device_table` has measured
 torch_backend  tiles by torch
 triton_kernels  log sums on a GPU, fused, by Triton
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
@@ -39,7 +40,8 @@ device is a class with the methods of ``Device`` in ``_utils/typing``, and a fil
 ``<name>_backend`` with ``visit_pairs``, whose name is added to ``BACKENDS``.
 """
 
-from skhdkde._pairwise.backends import BACKENDS, ComputeOptions, reduce_pairs
+from skhdkde._pairwise.backend_choice import BACKENDS, Plan
+from skhdkde._pairwise.backends import ComputeOptions, reduce_pairs
 from skhdkde._pairwise.kernel_grid import KernelGridSums, KernelSetting
 from skhdkde._pairwise.log_sums import log_sums, relative_values
 from skhdkde._pairwise.matrix_points import MatrixPoints

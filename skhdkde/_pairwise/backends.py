@@ -1,4 +1,4 @@
-"""The one entry to passes over pairs, the choice of a backend, and the loop over tiles.
+"""The one entry to passes over pairs, and the loop over tiles.
 
 ``reduce_pairs`` applies a reduction to all pairs of a query and a training point. The
 backends "numpy" and "torch" visit pairs tile by tile, by ``visit_pairs``; they differ in
@@ -11,11 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import importlib.metadata
-import importlib.util
-import os
-import pathlib
-import shutil
 import threading
 from itertools import pairwise
 from typing import Self
@@ -23,6 +18,7 @@ from typing import Self
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from skhdkde._pairwise.backend_choice import Plan, resolve_backend
 from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
@@ -30,11 +26,6 @@ from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
-BACKENDS = ("auto", "numpy", "keops", "torch")
-INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
-# On a GPU: KeOps keeps a query in registers, which pays up to about so many features;
-# beyond, matrix products are faster. benchmarks/gpu.py has the table.
-KEOPS_UP_TO = 16
 # Bandwidths below which exponents are not finite in float32.
 SMALLEST_BANDWIDTH = 1e-15
 # Relative to the largest; smaller ones, times a kernel value, underflow in float32.
@@ -50,9 +41,13 @@ class ComputeOptions:
     verbose: int = 0  # whether to show a progress bar
     label: str | None = None  # what the progress bar calls the pass
 
-    def resolved(self, n_features: int, *, on_gpu=False, tiles=False) -> Self:
+    def resolved(
+        self, n_features: int, *, on_gpu=False, tiles=False, plan: Plan | None = None
+    ) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
-        backend = resolve_backend(self.backend, n_features, on_gpu, tiles=tiles)
+        if plan is not None:
+            plan = dataclasses.replace(plan, n_threads=n_threads_for(self.n_jobs))
+        backend = resolve_backend(self.backend, n_features, on_gpu, tiles, plan)
         return dataclasses.replace(self, backend=backend)
 
     def labelled(self, label: str) -> Self:
@@ -62,39 +57,6 @@ class ComputeOptions:
     def quiet(self) -> Self:
         """Return the options without a progress bar."""
         return dataclasses.replace(self, verbose=0)
-
-
-def resolve_backend(backend: str, n_features: int, on_gpu=False, tiles=False) -> str:
-    """Return the backend to use, where users asked for one of ``BACKENDS``.
-
-    ``on_gpu`` says whether the data are a tensor on a GPU, and ``tiles`` whether pairs
-    must be visited tile by tile. A backend that is asked for by name must be installed.
-    """
-    if backend == "auto":
-        return _best_backend(n_features, on_gpu, tiles)
-    if tiles and backend == "keops":
-        raise ValueError(
-            "backend='keops' visits all pairs: it works with algorithm='exact' only; "
-            "'numpy' and 'torch' work with all."
-        )
-    if backend != "numpy" and not _installed(backend):
-        module, requirement = INSTALL[backend]
-        raise ImportError(
-            f"backend={backend!r} needs {module}, which is not installed: "
-            f"pip install '{requirement}'. backend='numpy' needs nothing."
-        )
-    return backend
-
-
-def _best_backend(n_features, on_gpu, tiles):
-    """Return the backend that is fastest for data of ``n_features`` on this machine."""
-    if not (on_gpu or _has_cuda_gpu()):
-        return "numpy"
-    order = ("keops", "torch") if n_features <= KEOPS_UP_TO else ("torch", "keops")
-    usable = {name: _usable_on_gpu(name) for name in order}
-    usable["keops"] &= not tiles
-    usable["torch"] |= on_gpu
-    return next((name for name in order if usable[name]), "numpy")
 
 
 def reduce_pairs(
@@ -132,28 +94,6 @@ def reduce_pairs(
         visit = importlib.import_module(name).visit_pairs
     visit(reduction, queries, points, options, leave_out, out)
     return out
-
-
-def _installed(backend):
-    return importlib.util.find_spec(INSTALL[backend][0]) is not None
-
-
-def _usable_on_gpu(backend):
-    """Return whether a backend, which is not imported, can use a GPU here."""
-    if not _installed(backend):
-        return False
-    if backend == "torch":
-        return "+cpu" not in importlib.metadata.version("torch")
-    compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
-    return any(shutil.which(name) for name in compilers)
-
-
-def _has_cuda_gpu():
-    """Return whether a CUDA GPU is visible, without initialising it."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
-        return False
-    on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
-    return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
 
 
 def visit_pairs(device: Device, reduction, queries, points, options, leave_out, out):

@@ -2,7 +2,8 @@
 
 A tile has to be reduced as it comes; here a formula may pass over all pairs more than
 once. So each reduction gets its *final* state: first the nearest points, then the sums
-relative to them. Kernels are the same code as for tiles.
+relative to them. Kernels are the same code as for tiles. Where a sum may be relative to
+any value near the largest, the nearest of a sample of points is enough.
 
 Distances come from differences of the coordinates, in float32 or float64 with sums
 accumulated in float64; nothing cancels. Queries that float32 is not sharp enough for
@@ -10,15 +11,25 @@ are computed again in float64. Bandwidths are parameters of the formulas: a new 
 compiles nothing.
 """
 
+import copy
 import functools
 
 import numpy as np
 
+from skhdkde._pairwise.backend_choice import KEOPS_AT_MOST, check_keops_uses_gpu
 from skhdkde._pairwise.backends import working_dtype
-from skhdkde._pairwise.keops_runtime import lazy_tensors, rows_at_once, run
+from skhdkde._pairwise.keops_runtime import (
+    DIRECT_SUMS,
+    lazy_tensors,
+    rows_at_once,
+    run,
+    sum_options,
+    uses_gpu,
+)
 from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.log_sums import relative_values
 from skhdkde._pairwise.reductions import (
+    LARGEST_SUM,
     Gradient,
     KSmallest,
     LogSumExp,
@@ -38,10 +49,20 @@ INDEX_BASE = 2**20
 MOST_POINTS_IN_FLOAT32 = 1.6e7
 # Bandwidths per pass: each number of them is a formula of its own.
 GRID_LENGTHS = (1, 8, 32)
+# Points in the sample whose nearest a sum is relative to, and points from which on a
+# pass over the sample is much shorter than one over all.
+SAMPLE_SIZE, SAMPLE_FROM = 2048, 2**14
 
 
 def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by KeOps."""
+    if points.shape[1] > KEOPS_AT_MOST and uses_gpu():
+        raise ValueError(
+            f"backend='keops' keeps points in the shared memory of a GPU, which holds "
+            f"at most {KEOPS_AT_MOST} features, got n_features={points.shape[1]}: use "
+            "backend='torch', which is faster with so many, or 'numpy'."
+        )
+    check_keops_uses_gpu()  # which only KeOps itself knows for sure
     dtype = working_dtype(reduction, queries, points)
     if points.shape[0] > MOST_POINTS_IN_FLOAT32:
         dtype = np.dtype(np.float64)
@@ -67,19 +88,48 @@ class _Visit:
         result = np.empty((len(exact), self.reduction.width))
         todo = np.arange(len(exact))
         for dtype in self.dtypes:
-            left = None if leave_out is None else leave_out[todo]
-            pairs = _Pairs(exact[todo], self._source(dtype), left, self.n_threads)
-            blurred = np.zeros(len(todo), dtype=bool)
-            if dtype == np.float32:
-                blurred = _blurred(self.reduction, pairs.nearest_sq, self.points.shape[1])
-            keep = np.flatnonzero(~blurred)
-            if len(keep):
-                state = _state(self.reduction, pairs.subset(keep))
-                result[todo[keep]] = self.reduction.finish(state)
-            todo = todo[blurred]
-            if not len(todo):
-                break
+            for of_sample in (True, False) if self._sample_is_enough() else (False,):
+                left = None if leave_out is None else leave_out[todo]
+                pairs = _Pairs(exact[todo], self._source(dtype), left, self.n_threads)
+                if of_sample:
+                    pairs = pairs.relative_to_sample()
+                done, found = self._results(pairs)
+                result[todo[done]] = found
+                todo = np.delete(todo, done)
+                if not len(todo):
+                    return result
         return result
+
+    def _sample_is_enough(self):
+        """Return whether sums may be relative to the nearest points of a sample.
+
+        Logs of values must be multiples of the squared distance: to change what they are
+        relative to is a factor then, which costs no digits, and a bound on the nearest
+        distance from above is enough to tell whether rounding may be felt.
+        """
+        if not isinstance(self.reduction, LogSumExp | Gradient):
+            return False
+        kernel = self.reduction.kernel
+        squares = kernel.affine and kernel.growth == 2
+        return squares and self.points.shape[0] >= SAMPLE_FROM
+
+    def _results(self, pairs):
+        """Return the rows of ``pairs`` that are sharp and in range, and their results."""
+        blurred = np.zeros(len(pairs.queries), dtype=bool)
+        if pairs.source.dtype == np.float32:
+            blurred = _blurred(self.reduction, pairs.nearest_sq, self.points.shape[1])
+        elif pairs.of_sample:
+            blurred = np.isinf(pairs.nearest_sq)
+        keep = np.flatnonzero(~blurred)
+        if not len(keep):
+            return keep, np.empty((0, self.reduction.width))
+        state = _state(self.reduction, pairs.subset(keep))
+        if not pairs.of_sample:
+            return keep, self.reduction.finish(state)
+        # a point may be so much nearer than the sample that a sum is out of range
+        largest = LARGEST_SUM[pairs.source.dtype.name]
+        fine = (np.abs(np.hstack(state[1:])) <= largest).all(axis=1)
+        return keep[fine], self.reduction.finish(tuple(array[fine] for array in state))
 
 
 def _blurred(reduction, nearest_sq, n_features):
@@ -99,13 +149,30 @@ def _blurred(reduction, nearest_sq, n_features):
 
 
 class _Source:
-    """All training points in one dtype, as KeOps wants them: contiguous."""
+    """Training points in one dtype, as KeOps wants them: contiguous."""
 
     def __init__(self, points, dtype):
         self.points, self.dtype = points, dtype
-        self.lazy = lazy_tensors(of_torch=points.on_gpu)
         self.exact = points.contiguous(dtype)
+        if getattr(self.exact, "is_cuda", False) and not uses_gpu():
+            self.exact = to_host(self.exact)  # which KeOps would not know to do
+        self.lazy = lazy_tensors(of_torch=not isinstance(self.exact, np.ndarray))
         self.weights = points.weight_block(slice(0, len(self.exact)), dtype)
+        self.sq_factor, self.sq_offset = points.sq_factor, points.sq_offset
+        self.numbers = np.arange(len(self.exact))
+
+    @functools.cached_property
+    def sample(self):
+        """Every so many-th of the points."""
+        sample, some = copy.copy(self), slice(None, None, len(self.exact) // SAMPLE_SIZE)
+        exact = self.exact[some]
+        on_host = isinstance(exact, np.ndarray)
+        sample.exact = np.ascontiguousarray(exact) if on_host else exact.contiguous()
+        sample.weights, sample.numbers = self.weights[some], self.numbers[some]
+        if self.sq_factor is not None:
+            sample.sq_factor = self.sq_factor[some]
+            sample.sq_offset = self.sq_offset[some]
+        return sample
 
     def over_queries(self, values):
         """Return a lazy tensor over queries, of an array from the host."""
@@ -124,38 +191,48 @@ class _Source:
 class _Pairs:
     """Lazy tensors over some queries and all training points."""
 
-    def __init__(self, exact, source, leave_out, n_threads, nearest_sq=None):
+    def __init__(self, exact, source, leave_out, n_threads):
         self.queries = exact
         self.source, self.leave_out, self.n_threads = source, leave_out, n_threads
-        self._nearest_sq, self.masked = nearest_sq, MASKED[source.dtype]
+        self.masked = MASKED[source.dtype]
+        self.of_sample = False  # whether nearest_sq are those of a sample of points
         self.x, self.y = source.over_queries(self.queries), source.lazy.Vj(source.exact)
         self.sq, self.sq_factor = self.x.sqdist(self.y), None
-        if source.points.sq_factor is not None:
-            self.sq_factor = source.over_points(source.points.sq_factor[:, None])
-            sq_offset = source.over_points(source.points.sq_offset[:, None])
+        if source.sq_factor is not None:
+            self.sq_factor = source.over_points(source.sq_factor[:, None])
+            sq_offset = source.over_points(source.sq_offset[:, None])
             self.sq = self.sq * self.sq_factor + sq_offset
         self.weights = source.over_points(source.weights[:, None])
         self.other = None  # negative for one's own, where that is left out
         if leave_out is not None:
             i = source.over_queries(_digits(leave_out))
-            j = source.over_points(_digits(np.arange(len(source.exact))))
+            j = source.over_points(_digits(source.numbers))
             self.other = i.sqdist(j) - 0.5
 
-    @property
+    @functools.cached_property
     def nearest_sq(self):
         """Smallest squared distances, float64, infinite where there are no points."""
-        if self._nearest_sq is None:
-            sq = self.run(self.of_others(self.sq, self.masked), "min")[:, 0]
-            self._nearest_sq = self._distances(sq)
-        return self._nearest_sq
+        sq = self.run(self.of_others(self.sq, self.masked), "min")[:, 0]
+        return self._distances(sq)
+
+    def relative_to_sample(self):
+        """Return the pairs with the nearest of a sample of points for the nearest."""
+        pairs = copy.copy(self)
+        sample = self.source.sample
+        of_sample = _Pairs(self.queries, sample, self.leave_out, self.n_threads)
+        pairs.nearest_sq, pairs.of_sample = of_sample.nearest_sq, True
+        return pairs
 
     def subset(self, rows):
         """Return the pairs of some of the queries."""
         if len(rows) == len(self.queries):
             return self
         left = None if self.leave_out is None else self.leave_out[rows]
-        nearest_sq = self.nearest_sq[rows]
-        return _Pairs(self.queries[rows], self.source, left, self.n_threads, nearest_sq)
+        pairs = _Pairs(self.queries[rows], self.source, left, self.n_threads)
+        pairs.of_sample = self.of_sample
+        if "nearest_sq" in vars(self):
+            pairs.nearest_sq = self.nearest_sq[rows]
+        return pairs
 
     def of_others(self, values, instead):
         """Return the values, and ``instead`` for points that are left out."""
@@ -170,9 +247,15 @@ class _Pairs:
         sq = np.pad(self._distances(sq), padding, constant_values=np.inf)
         return sq, np.pad(cols.astype(int), padding)
 
-    def sum(self, values):
-        """Return the sum of each row, without the point that is left out; float64."""
-        options = {"dtype_acc": "float64", "sum_scheme": "direct_sum"}
+    def sum(self, values, signed=False):
+        """Return the sum of each row, without the point that is left out; float64.
+
+        Terms of a sum that are ``signed`` may cancel.
+        """
+        n_points, n_features = self.source.exact.shape
+        options = sum_options(len(self.queries), n_points, n_features, values.ndim)
+        if signed and self.source.dtype == np.float32:
+            options = DIRECT_SUMS
         return self.run(self.of_others(values, 0.0), "sum", **options).astype(np.float64)
 
     def weight_sums(self):
@@ -267,7 +350,7 @@ def _(reduction: Gradient, pairs):
         apart = pairs.sq - number(reduction.indistinct_sq, pairs.sq)
         slopes = apart.ifelse(slopes, 0.0)
     steps = slopes * (pairs.y - pairs.x)
-    sums = pairs.sum((values * pairs.weights).concat(steps))
+    sums = pairs.sum((values * pairs.weights).concat(steps), signed=True)
     return lowest, sums[:, :1], sums[:, 1:]
 
 

@@ -38,6 +38,7 @@ from skhdkde._utils.arrays import (
     to_host,
     widened,
 )
+from skhdkde._utils.hashing import row_hashes
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray, Rows
 
@@ -307,14 +308,6 @@ class TrainingPoints:
     def centered(self, rows: Rows) -> FloatArray:
         """Return the points ``rows``, centred."""
         return self.augmented[rows][:, :-2]
-
-    def project(self, direction: FloatArray) -> FloatArray:
-        """Return inner products with ``direction``, which are equal for equal points."""
-        if not self.on_gpu:
-            return np.einsum("ij,j->i", self.exact, direction, dtype=np.float64)
-        direction = beside(direction, self.exact.tensor)
-        products = [to_host((y * direction).sum(1)) for y, _ in self.exact.blocks()]
-        return np.concatenate(products)
 
     def in_data_units(self, rows: Rows) -> FloatArray:
         """Return the points ``rows`` as they were given."""
@@ -647,9 +640,9 @@ def indistinct_sq(largest_norm: float, dtype: np.dtype) -> float:
     return (8.0 * np.finfo(dtype).eps * largest_norm) ** 2
 
 
-def sorting_keys(points: TrainingPoints) -> FloatArray:
+def sorting_keys(points: TrainingPoints) -> IntArray:
     """Return a number for each point, equal for duplicates, whatever their order."""
-    return points.project(np.cos(np.arange(points.shape[1]) + 1.0))
+    return row_hashes(points.exact)
 
 
 def distinct_rows(points: TrainingPoints) -> tuple[IntArray, IntArray]:

@@ -14,7 +14,7 @@ from skhdkde._density import (
     warn_of_constant_features,
 )
 from skhdkde._kernels import KERNELS, restricted
-from skhdkde._pairwise import BACKENDS, ComputeOptions, TrainingPoints
+from skhdkde._pairwise import BACKENDS, ComputeOptions, Plan, TrainingPoints
 from skhdkde._selection.rules import (
     N_BANDWIDTHS,
     N_QUERIES,
@@ -182,7 +182,9 @@ def select_bandwidth(
         X = np.asarray(X)
         check_unit_rows(X)
     options = ComputeOptions(backend, n_jobs, verbose).resolved(
-        X.shape[1], on_gpu=not isinstance(X, np.ndarray)
+        X.shape[1],
+        on_gpu=not isinstance(X, np.ndarray),
+        plan=Plan(len(X), X.dtype, search=True),
     )
     weights = check_weights(sample_weight, X)
     if not isinstance(bandwidths, Integral):
