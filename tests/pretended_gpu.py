@@ -7,6 +7,7 @@ either way, and numbers that the host reads. Passes over tiles are counted too.
 
 import contextlib
 import dataclasses
+import types
 
 import numpy as np
 import torch
@@ -172,6 +173,8 @@ def pretended_gpu(monkeypatch, free_memory=2**34, capability=(9, 0)):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    stream = types.SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda place: stream)
     monkeypatch.setattr(torch_backend, "free_memory", lambda place: free_memory)
     # no fused kernels: Triton would ask a driver
     monkeypatch.setattr(torch_backend.TorchDevice, "fused", lambda device, dtype: None)

@@ -36,6 +36,8 @@ OPTIONAL = {
     "torch": {
         "_pairwise.device_table",
         "_pairwise.torch_backend",
+        "_pairwise.torch_settings",
+        "_pairwise.torch_visit",
         "_pairwise.triton_kernels",
     },
     "tqdm": {"_distributed.dask_graph", "_selection.plan", "_utils.threads"},

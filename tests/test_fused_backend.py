@@ -29,6 +29,7 @@ from skhdkde._kernels import make_kernel
 warnings.simplefilter("error")
 torch_backend.ON_CPU = (32, 32 * 50, 2**20, 1)  # several tiles and blocks
 torch_backend.SMALLEST_ROWS = 16
+torch_backend.FUSED_FROM = 0
 used = set()
 for name in ("direct_sums", "tile_sums"):
     def watched(*args, kernel=getattr(triton_kernels, name), name=name, **options):

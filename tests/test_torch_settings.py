@@ -12,11 +12,11 @@ from skhdkde import HighDimKernelDensity
 
 torch = pytest.importorskip("torch")
 
-from skhdkde._pairwise import torch_backend  # noqa: E402
+from skhdkde._pairwise import torch_backend, torch_settings  # noqa: E402
 
 RNG = np.random.default_rng(0)
 Y, X = (RNG.standard_normal((n, 20)).astype(np.float32) for n in (500, 60))
-BY_BACKEND = hasattr(torch.backends.mkldnn.matmul, "fp32_precision")
+BY_BACKEND = torch_settings.BY_BACKEND
 
 
 def scored(dtype=np.float32, **options):
@@ -34,10 +34,13 @@ def precision():
 @pytest.fixture
 def restored():
     """Puts precisions back after a test that sets them."""
-    before, by_backend = torch.get_float32_matmul_precision(), torch_backend._precisions()
+    before, by_backend = (
+        torch.get_float32_matmul_precision(),
+        torch_settings.precision.get(),
+    )
     yield
     torch.set_float32_matmul_precision(before)
-    torch_backend._set_precisions(by_backend)
+    torch_settings.precision.set(by_backend)
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_passes_at_once_restore_what_was_set(restored, monkeypatch):
         return matmul(*args)
 
     second = threading.Thread(target=lambda: scored(backend="torch"))
-    with torch_backend.settings(1):  # the first pass
+    with torch_settings.settings(1):  # the first pass
         monkeypatch.setattr(torch, "matmul", spy)
         second.start()
         inside.wait(timeout=60.0)

@@ -17,7 +17,7 @@ from skhdkde._density.whitened_points import WhitenedPoints
 from skhdkde._density.whitening import Whitened, Whitening
 from skhdkde._kernels import Projected
 from skhdkde._pairwise import ProjectedGridSums, ProjectedPoints
-from skhdkde._utils.arrays import row_batches, tangent, unit_rows
+from skhdkde._utils.arrays import namespace, row_batches, tangent, unit_rows
 
 
 class ProjectedWhitening(Whitening):
@@ -56,13 +56,14 @@ class ProjectedWhitening(Whitening):
             **more,
         )
 
-    def with_norms(self, X):
-        """Return ``x L`` of each row, and their norms as a column."""
-        Z = super().apply(X)
-        return Z, np.sqrt(np.einsum("ij,ij->i", Z, Z))[:, None]
+    def with_norms(self, X, keep=None):
+        """Return ``x L`` of each row, and their norms as a column, where X is."""
+        Z = super().apply(X, keep)
+        xp = namespace(Z)
+        return Z, xp.sqrt(xp.einsum("ij,ij->i", Z, Z))[:, None]
 
-    def apply(self, X):
-        Z, norms = self.with_norms(X)
+    def apply(self, X, keep=None):
+        Z, norms = self.with_norms(X, keep)
         Z *= self.radius / norms
         return Z
 

@@ -36,7 +36,7 @@ class MatrixTile(Tile):
         return self._distances[0]
 
     @property
-    def nearest_sq(self) -> FloatArray:  # type: ignore[override]
+    def nearest_sq(self) -> FloatArray:
         """The smallest of each row."""
         return self._distances[1]
 

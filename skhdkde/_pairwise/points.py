@@ -76,12 +76,14 @@ class Queries:
 
     def on(self, device: Device, which: slice) -> AnyTile:
         """Return some of the queries where a device has its tiles."""
+        return self._scaled(self._rows_on(device, which), device.keep)
+
+    def _rows_on(self, device, which):
+        """Return rows of X where a device has its tiles."""
         X, rows = getattr(self.X, "tensor", self.X), self._in_X(which)
         if isinstance(X, np.ndarray):
-            X = device.put(X[rows])
-        else:
-            X = X[rows if isinstance(rows, slice) else device.put(rows)]
-        return self._scaled(X, device.keep)
+            return device.put(X[rows])
+        return X[rows if isinstance(rows, slice) else device.put(rows)]
 
     def _in_X(self, which):
         return which if isinstance(self.rows, slice) else self.rows[which]
@@ -203,14 +205,17 @@ class TrainingPoints:
             block[:, -2] += beside(self.sq_offset[cols], block)
         return block
 
-    def scaled_sq(self, sq: AnyTile, cols: Any, keep: Any) -> AnyTile:
+    def scaled_sq(self, sq: AnyTile, cols: Any, keep: Any = None) -> AnyTile:
         """Return what the squared distances ``sq`` to the points ``cols`` stand for.
 
-        ``keep`` is that of the device on which they are.
+        ``keep`` is that of the device on which they are, if not the host.
         """
-        if self.sq_factor is None or self.sq_offset is None:
+        sq_factor, sq_offset = self.sq_factor, self.sq_offset
+        if sq_factor is None or sq_offset is None:
             return sq
-        return sq * keep(self.sq_factor)[cols] + keep(self.sq_offset)[cols]
+        if keep is not None:
+            sq_factor, sq_offset = keep(sq_factor), keep(sq_offset)
+        return sq * sq_factor[cols] + sq_offset[cols]
 
     def reach(self, reduction: Any, nearest_sq: FloatArray) -> FloatArray:
         """Return squared distances beyond which no pair matters, by row."""
@@ -606,7 +611,8 @@ def like_rows(rows: AnyTile) -> AnyTile:
     """Return an uninitialised array like some augmented rows."""
     if isinstance(rows, np.ndarray):
         return np.empty_like(rows)
-    return aligned_rows(rows, *rows.shape, str(rows.dtype).removeprefix("torch."))
+    n_rows, n_columns = rows.shape
+    return aligned_rows(rows, n_rows, n_columns, str(rows.dtype).removeprefix("torch."))
 
 
 def _augment(exact, center, out):

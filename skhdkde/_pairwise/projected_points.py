@@ -18,7 +18,14 @@ from skhdkde._pairwise.kernel_grid import KernelGridSums
 from skhdkde._pairwise.points import Queries, TrainingPoints
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.tiles import Tile, smallest_by_row
-from skhdkde._utils.arrays import BLOCK_SIZE, beside, column, namespace, row_batches
+from skhdkde._utils.arrays import (
+    BLOCK_SIZE,
+    beside,
+    column,
+    namespace,
+    row_batches,
+    to_host,
+)
 from skhdkde._utils.typing import AnyTile, Device, FloatArray, Rows
 
 # Elements of a tile that are worked on at once, to stay in the cache; fewer would cost
@@ -164,13 +171,19 @@ class ProjectedQueries(Queries):
             self._made = self[:]
 
     def on(self, device: Device, which: slice) -> AnyTile:
-        return device.put(self[which])
+        if self._made is not None:
+            return device.put(self._made[which])
+        return self._projected(self._rows_on(device, which), which, device.keep)
 
     def __getitem__(self, which) -> FloatArray:
         if self._made is not None:
             return self._made[which]
-        Z, norms = self.projection.with_norms(self.X[which])
-        self.norms[which] = norms[:, 0]
+        return self._projected(self.X[which], which)
+
+    def _projected(self, X, which, keep=None):
+        """Return rows of X on the sphere, in scaled units, where they are."""
+        Z, norms = self.projection.with_norms(X, keep)
+        self.norms[which] = to_host(norms[:, 0])
         Z *= self.projection.radius * self.scale / norms
         return Z
 

@@ -138,7 +138,8 @@ class Tile:
         if len(rows) and self.queries.dtype != wide:
             exact = self.queries.exact[rows]
             queries, total = self.points.query_block(exact, wide), 0.0
-            for cols in row_batches(*self._block.shape, self.device.block_size):
+            n_points, n_columns = self._block.shape
+            for cols in row_batches(n_points, n_columns, self.device.block_size):
                 block = self.device.block(self.points, self._moved(cols), wide)
                 own = widened(slopes[:, cols][rows])
                 total = total + _differences_by_product(own, queries, block)

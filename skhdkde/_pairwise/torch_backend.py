@@ -7,7 +7,6 @@ a bound says that an error would be felt are visited again, and mended on the GP
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import os
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from skhdkde._pairwise.backends import tile_ranges, visit_tiles
 from skhdkde._pairwise.backends import visit_pairs as visit_blocks
-from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, aligned_rows, in_range
-from skhdkde._pairwise.reductions import LogSumExp
-from skhdkde._pairwise.tiles import BareProducts, Tile, error_at, error_bound
+from skhdkde._pairwise.backends import visit_tiles
+from skhdkde._pairwise.points import LONGEST_WALK, NO_BLOCKS, aligned_rows
+from skhdkde._pairwise.torch_settings import settings
+from skhdkde._pairwise.torch_visit import QuickVisit
 from skhdkde._utils.arrays import (
     GPU_BLOCK_SIZE,
     DeviceArray,
@@ -40,10 +39,11 @@ from skhdkde._utils.typing import Device
 ON_GPU = (2**16, 2**25, 2**23, 3)
 # On the CPU a tile stays in the shared cache, and torch's own threads work on each.
 ON_CPU = (1024, 2**21, 2**20, 1)
-# States of tiles that are added at once.
-MOST_PARTS = 16
 # Share of the memory that is free on a GPU that a tile may take, in all tasks together.
 TILE_SHARE = 1 / 8
+# Pairs of a pass from which on fused kernels are used: to compile one takes a second or
+# two, the first time on a machine, and plain torch does so many pairs in a tenth of one.
+FUSED_FROM = 2**34
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
 # Where more rows than this share of a block are visited again, the next blocks are at
@@ -68,9 +68,11 @@ class TorchDevice(Device):
             most = TILE_SHARE * free_memory(self.place) / 8 / self._most_tasks
             self.tile_size = min(self.tile_size, max(int(most), SMALLEST_ROWS**2))
         self.fast_float64 = self.on_gpu and capability(self.place) in FAST_FLOAT64
-        # dtypes in which most rows are not sharp enough; whether nearest points are known
+        # dtypes in which most rows are not sharp enough, and in which nearest points are
+        # looked for
         self._blurred: set[np.dtype] = set()
-        self.tracks: bool | None = None
+        self.tracks: dict[np.dtype, bool] = {}
+        self.n_pairs = 0
         self._keeps = True
         self._constants: dict[int, tuple] = {}
         self._lock, self._streams = threading.Lock(), threading.local()
@@ -119,6 +121,8 @@ class TorchDevice(Device):
         with self._lock:
             if key not in self._constants:
                 self._constants[key] = owner, make()
+                if self.on_gpu:
+                    torch.cuda.current_stream(self.place).synchronize()
             return self._constants[key][1]
 
     def queries(self, queries, rows):
@@ -168,7 +172,8 @@ class TorchDevice(Device):
 
     def fused(self, dtype):
         """Return the module of fused kernels, or None where there are none that work."""
-        if not self.on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if not (self.on_gpu or interpreted) or self.n_pairs < FUSED_FROM:
             return None
         fused = importlib.import_module("skhdkde._pairwise.triton_kernels")
         return fused if fused.usable(self.place, dtype) else None
@@ -177,17 +182,9 @@ class TorchDevice(Device):
         """Return the centred points with their features apart, for fused kernels."""
         fused = importlib.import_module("skhdkde._pairwise.triton_kernels")
 
-        def arrange():
-            arranged = fused.arranged(self._of_points(points, "augmented", slice(None)))
-            self._finish()
-            return arranged
-
+        augmented = self._of_points(points, "augmented", slice(None))
+        arrange = functools.partial(fused.arranged, augmented)
         return self._kept((id(points), "apart"), points, arrange)
-
-    def _finish(self):
-        """Wait for what was begun, so that other threads can use it."""
-        if self.on_gpu and self._callers_stream is not None:
-            torch.cuda.current_stream(self.place).synchronize()
 
     def shrink(self) -> None:
         """Take smaller tiles, one at a time, and keep no points: memory ran out."""
@@ -224,134 +221,6 @@ class TorchDevice(Device):
         return _map_state(to_host, state)
 
 
-class QuickVisit:
-    """A block of queries, visited as if all squared distances were sharp.
-
-    Nothing is read before the end: the device need not wait for the host.
-    """
-
-    def __init__(self, reduction, queries, points, device):
-        self.reduction, self.queries, self.points = reduction, queries, points
-        self.device = device
-        self.doubtful = ~in_range(queries.exact).all(1)
-        self.nearest_sq = torch.full_like(queries.sq_norms, torch.inf)
-        self.products = BareProducts(reduction, queries, points, device)
-        self.n_products, self.fused, self.parts = 0, None, []
-        if device.fused(queries.augmented.dtype) is not None:
-            self.fused = fused_sums(reduction, queries, points, device)
-        if device.tracks is None and self.fused is None:
-            device.tracks = bool(self._suspects(tracked=False).any())
-        self.tracks = device.tracks or self.fused is not None
-
-    def state(self, cols, check):
-        """Return the state of the reduction over the points ``cols``, on the device."""
-        n_rows = len(self.queries.exact)
-        if self.fused is not None and self.fused.without_tiles:
-            check(n_rows * (cols.stop - cols.start))
-            self.nearest_sq, sums = self.fused.direct(cols)
-            return self.nearest_sq, sums
-        state = self.device.start(self.reduction, n_rows)
-        for i, some in enumerate(
-            tile_ranges(cols, self.queries, self.points, self.device)
-        ):
-            check(n_rows * (some.stop - some.start))
-            enough = i > 0 and self.products.prepare(state, exactly=bool(self.tracks))
-            state = (self._from_product if enough else self._from_tile)(state, some)
-        return self._with_parts(state) if self.parts else state
-
-    def _from_tile(self, state, cols):
-        tile = (self.points.tile_class or Tile)(
-            self.queries, self.points, cols, self.device
-        )
-        tile.mends = False
-        self.nearest_sq = torch.minimum(self.nearest_sq, tile.nearest_sq)
-        tile.transform(self.reduction)
-        state = self.reduction.update(state, tile)
-        if tile.doubtful is not None:
-            self.doubtful |= tile.doubtful
-        return state
-
-    def _from_product(self, state, cols):
-        product, scratch, weights = self.products.product(cols)
-        self.n_products += 1
-        if self.tracks:
-            self.parts.append(self._about(product, scratch, weights))
-            return self._with_parts(state) if len(self.parts) == MOST_PARTS else state
-        state, out_of_range = self.reduction.update_from_product(
-            state, product, scratch, weights
-        )
-        self.doubtful |= out_of_range
-        return state
-
-    def _about(self, product, scratch, weights):
-        """Return the state of a tile of products."""
-        products, factor = self.products, self.products.factor
-        if self.fused is None:
-            largest = products.left_out < 0.0
-            extreme = (torch.amax if largest else torch.amin)(product, 1).double()
-        else:
-            sums, extreme = self.fused.of_product(product, weights, products.rate)
-        nearest_sq = products.reference - extreme / products.rate
-        if self.fused is None:
-            args = product, extreme, nearest_sq, factor, scratch, weights
-            sums = self.reduction.sums_about(*args)
-        return nearest_sq, sums
-
-    def _with_parts(self, state):
-        """Return the state with the states of tiles of products added, all at once.
-
-        The device would have to wait for many small steps otherwise.
-        """
-        parts = [state, *self.parts]
-        nearest_sq, sums = (torch.stack(both) for both in zip(*parts, strict=True))
-        self.parts = []
-        self.nearest_sq = torch.minimum(self.nearest_sq, nearest_sq.amin(0))
-        self.doubtful |= ~sums.isfinite().all(2).all(0)
-        return self.reduction.merged(nearest_sq, sums)
-
-    def doubtful_rows(self):
-        """Return the rows in which an error would be felt, on the host."""
-        tracked = self.tracks or not self.n_products
-        suspects = self._suspects(tracked)
-        if suspects.any() and not tracked:
-            self.device.tracks = True
-        elif suspects.any():
-            suspects = self._suspects(tracked, self.queries.rounding)
-        return np.flatnonzero(suspects | to_host(self.doubtful))
-
-    def _suspects(self, tracked, rounding=None):
-        """Return the rows in which the bound says so, by default at worst."""
-        queries, rounding = self.queries, rounding or self.queries.worst_rounding
-        if tracked:
-            nearest_sq, every = to_host(self.nearest_sq), slice(None)
-            delta = error_at(
-                self.reduction,
-                queries,
-                self.points,
-                every,
-                nearest_sq,
-                rounding=rounding,
-                more_sq=self._more_sq(),
-            )
-        else:
-            nearest_sq = np.zeros_like(queries.sq_norms_on_host)
-            delta = error_bound(
-                queries.sq_norms_on_host, rounding, self.points, queries.dtype
-            )
-        return self.reduction.suspect_rows(nearest_sq, delta)
-
-    def _more_sq(self):
-        """Return what is rounded in a relative product and not in a squared distance.
-
-        That is ``reference - |x|^2`` in place of ``|x|^2``.
-        """
-        if not self.n_products:
-            return 0.0
-        products, sq_norms = self.products, self.queries.sq_norms
-        extra = abs(products.reference - sq_norms) - sq_norms
-        return np.maximum(to_host(extra), 0.0)
-
-
 # What there is on a GPU of the points of the last pass, for the next one.
 _points_on_gpu: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -376,8 +245,9 @@ def _uploaded(points, name, place, kept):
             kept["augmented", place] = _uploaded(points, "augmented", place, kept)
         return kept["augmented", place][:, :-2]
     there = torch.empty(0, device=place)
-    tensor = aligned_rows(there, *array.shape, array.dtype)
-    for rows in row_batches(*array.shape, GPU_BLOCK_SIZE):
+    n_rows, n_columns = array.shape
+    tensor = aligned_rows(there, n_rows, n_columns, array.dtype)
+    for rows in row_batches(n_rows, n_columns, GPU_BLOCK_SIZE):
         tensor[rows] = as_tensor(array[rows]).to(place)
     return tensor
 
@@ -390,62 +260,6 @@ def capability(place: Any) -> tuple[int, int]:
 def free_memory(place: Any) -> int:
     """Return the bytes that are free on a GPU."""
     return torch.cuda.mem_get_info(place)[0]
-
-
-def fused_sums(reduction, queries, points, device):
-    """Return what makes the sums of a reduction by fused kernels, or None."""
-    plain = points.tile_class is None and points.kept_in(queries.dtype)
-    if not plain or not isinstance(reduction, LogSumExp):
-        return None
-    fused = device.fused(queries.augmented.dtype)
-    profile = fused.Profile.of(reduction.kernel, reduction.bandwidths)
-    if profile is None:
-        return None
-    return FusedSums(fused, profile, queries, points, device)
-
-
-class FusedSums:
-    """Sums of a block of queries by fused kernels.
-
-    ``without_tiles`` is whether there are so few features that no tile is stored.
-    """
-
-    def __init__(self, fused, profile, queries, points, device):
-        self.kernels, self.profile = fused, profile
-        self.queries, self.points, self.device = queries, points, device
-        few = points.shape[1] <= fused.LARGEST_FEATURES
-        left_out = queries.leave_out
-        self.without_tiles = few and (left_out is None or left_out.ndim == 1)
-
-    def direct(self, cols):
-        """Return nearest squared distances and sums over the points ``cols``."""
-        queries, apart, left_out = self.queries, self.device.apart(self.points), None
-        if queries.leave_out is not None:
-            left_out = self.device.put(np.maximum(queries.leave_out - cols.start, -1))
-        return self.kernels.direct_sums(
-            queries.augmented[:, :-2] * -0.5,
-            queries.augmented[:, -1],
-            apart[cols, :-2],
-            apart[cols, -2],
-            self.device.weights(self.points, cols, queries.dtype),
-            self.profile,
-            left_out,
-        )
-
-    def of_product(self, product, weights, rate):
-        """Return sums relative to the extremes of the rows of a tile, and these.
-
-        The tile has products ``rate (reference - sq)``.
-        """
-        if self.profile.exponent:  # relative to the extreme the rate does not matter
-            sums, extreme = self.kernels.tile_sums(
-                product, weights, self.profile.exponent
-            )
-            return sums[:, None], extreme.double()
-        rates = tuple(own / float(rate) for own in self.profile.rates)
-        profile = dataclasses.replace(self.profile, rates=rates)
-        sums, extreme = self.kernels.tile_sums(product, weights, profile=profile)
-        return sums, extreme.double()
 
 
 def _map_state(function, state):
@@ -462,70 +276,11 @@ def _with_padding(rows):
     return rows
 
 
-class _Settings:
-    """What torch is set to while a pass runs.
-
-    The precision of products belongs to the process: with several passes at once the
-    first to come sets it, and the last to leave sets it back. A number of threads belongs
-    to the thread that asks for it.
-    """
-
-    def __init__(self):
-        self._lock, self._n_passes = threading.Lock(), 0
-        self._before: list = []
-
-    @contextlib.contextmanager
-    def __call__(self, n_threads):
-        """Give torch a number of threads, and let products be in full precision."""
-        n_threads_before = torch.get_num_threads()
-        with self._lock:
-            if not self._n_passes:
-                self._before = _precisions()
-                _set_precisions(
-                    ["ieee" if _BY_BACKEND else "highest"] * len(_OF_PRODUCTS)
-                )
-            self._n_passes += 1
-        try:
-            torch.set_num_threads(n_threads)
-            yield
-        finally:
-            torch.set_num_threads(n_threads_before)
-            with self._lock:
-                self._n_passes -= 1
-                if not self._n_passes:
-                    _set_precisions(self._before)
-
-
-settings = _Settings()
-# Since torch 2.9 each backend has a precision; users may have set either kind, and torch
-# refuses to read the older one where they differ.
-_BY_BACKEND = hasattr(torch.backends.cuda.matmul, "fp32_precision")
-_OF_PRODUCTS: tuple = (
-    (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    if _BY_BACKEND
-    else (torch,)
-)
-
-
-def _precisions():
-    """Return the precisions of float32 products."""
-    if _BY_BACKEND:
-        return [backend.fp32_precision for backend in _OF_PRODUCTS]
-    return [torch.get_float32_matmul_precision()]
-
-
-def _set_precisions(precisions):
-    for backend, precision in zip(_OF_PRODUCTS, precisions, strict=True):
-        if _BY_BACKEND:
-            backend.fp32_precision = precision
-        else:
-            torch.set_float32_matmul_precision(precision)
-
-
 def visit_pairs(reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`~skhdkde._pairwise.backends.reduce_pairs` does, by torch."""
     place = "cuda" if torch.cuda.is_available() else "cpu"
     device = TorchDevice(points.exact.tensor.device if points.on_gpu else place)
+    device.n_pairs = len(queries) * points.shape[0]
     args = device, reduction, queries, points, options, leave_out, out
     with settings(openmp_threads(n_threads_for(options.n_jobs))):
         while not _visited(*args):

@@ -22,7 +22,6 @@ class Device(Protocol):
     """Where tiles are, and how many queries and points they have at most."""
 
     tile_rows: int
-    tile_cols: int
     block_size: int  # entries of a block of queries, or of points to convert, at most
     longest_walk: int  # terms of an inner product before a new block of them starts
     splits_points: bool  # whether tasks are for some of the points where queries are few
