@@ -269,7 +269,8 @@ def largest_errors(rng, kind, moved, d, dtype, n=60):
     points = TrainingPoints(Y, center=np.zeros(d))
     queries = QueryBlock(points.as_queries(X)[:], points, None, np.dtype(dtype))
     sq = queries.augmented @ points.augmented.T
-    exact = np.stack([oracles.squared_distances(q, points.exact) for q in queries.exact])
+    all_points = points.exact.astype(np.longdouble)
+    exact = np.stack([oracles.squared_distances(q, all_points) for q in queries.exact])
     error = np.abs(sq - exact).astype(float)
     # the bound of a row is for its nearest point, and for those within reach
     bounds = [
