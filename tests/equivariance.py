@@ -519,9 +519,9 @@ def deviations(before, after, change, case):
     return list(Comparison(before, change, case).deviations(after))
 
 
-def assert_follows(make, case, change):
-    """Fail unless all results of an estimator follow a change of its data."""
-    lines = deviations(
-        outcome(make, case), outcome(make, change.case(case)), change, case
-    )
-    assert not lines, "\n".join([f"{change} of {case}:", *lines])
+def assert_follows(make, case, *changes):
+    """Fail unless all results of an estimator follow each change of its data."""
+    before = outcome(make, case)
+    for change in changes:
+        lines = deviations(before, outcome(make, change.case(case)), change, case)
+        assert not lines, "\n".join([f"{change} of {case}:", *lines])

@@ -86,20 +86,24 @@ def profile(kernel, sq, h):
 
 def squared_distances(x, Y):
     """From one query to all points, in extended precision."""
-    difference = Y.astype(np.longdouble) - x.astype(np.longdouble)
-    return np.sum(difference**2, axis=1)
+    difference = Y.astype(np.longdouble, copy=False) - x.astype(np.longdouble)
+    return np.sum(np.square(difference, out=difference), axis=1)
 
 
-def log_density(X, Y, h, kernel="gaussian", weights=None, leave_out=None):
-    """Log density by direct sums in extended precision, shape (len(X),)."""
+def log_density(X, Y, h, kernel="gaussian", weights=None, leave_out=None, sqs=None):
+    """Log density by direct sums in extended precision, shape (len(X),).
+
+    ``sqs`` are squared distances of queries and points, where they are known.
+    """
     weights = np.ones(len(Y)) if weights is None else np.asarray(weights)
-    result = []
+    Y, result = Y.astype(np.longdouble), []
     for i, x in enumerate(X):
         keep = np.ones(len(Y), dtype=bool)
         if leave_out is not None:
             keep[leave_out[i]] = False
-        sq, w = squared_distances(x, Y[keep]), weights[keep].astype(np.longdouble)
-        result.append(log_mean(kernel, sq, w, h))
+        sq = squared_distances(x, Y) if sqs is None else sqs[i]
+        w = weights[keep].astype(np.longdouble)
+        result.append(log_mean(kernel, sq[keep], w, h))
     log_norm = log_normalizer(kernel, Y.shape[1]) + Y.shape[1] * np.log(np.longdouble(h))
     return (np.array(result, dtype=np.longdouble) - log_norm).astype(np.float64)
 

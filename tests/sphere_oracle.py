@@ -4,6 +4,8 @@ All integrals are trapezoidal sums in ``u``, with the integrand at ``peak + widt
 sinh(u)``, which falls off double exponentially: right to rounding.
 """
 
+import functools
+
 import mpmath
 import numpy as np
 from oracles import PROFILES, log_mean, squared_distances
@@ -57,6 +59,7 @@ def _one_side(logf, peak, end, width, top):
     return abs(mpmath.quad(lambda y: mpmath.exp(logf(y) - top), edges))
 
 
+@functools.cache
 def log_restricted_volume(kernel, d, h, nu=None):
     """Log of the integral over the sphere of a function of the chord, by the angle."""
     with mpmath.workdps(30):

@@ -4,6 +4,8 @@ A density is given by its training points, each with a weight, a component and a
 scale, and by mean and covariance of each component.
 """
 
+import functools
+
 import mpmath
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -17,8 +19,9 @@ def variance(kernel, nu, d):
     return {"gaussian": 1.0, "exponential": d + 1.0}[kernel]
 
 
-def log_kernel(kernel, nu, sq, d):
-    """Normalised log kernel at squared distances in units of the bandwidth."""
+@functools.cache
+def log_norm(kernel, nu, d):
+    """Log of the integral of the kernel at bandwidth 1, which is 1 at distance zero."""
     with mpmath.workdps(40):
         if kernel == "gaussian":
             norm = mpmath.mpf(d) / 2 * mpmath.log(2 * mpmath.pi)
@@ -29,7 +32,12 @@ def log_kernel(kernel, nu, sq, d):
             half, total = mpmath.mpf(nu) / 2, (mpmath.mpf(nu) + d) / 2
             norm = mpmath.loggamma(half) - mpmath.loggamma(total)
             norm += mpmath.mpf(d) / 2 * mpmath.log(nu * mpmath.pi)
-        norm = np.longdouble(mpmath.nstr(norm, 25))
+        return np.longdouble(mpmath.nstr(norm, 25))
+
+
+def log_kernel(kernel, nu, sq, d):
+    """Normalised log kernel at squared distances in units of the bandwidth."""
+    norm = log_norm(kernel, nu, d)
     sq = np.asarray(sq, dtype=np.longdouble)
     if kernel == "gaussian":
         return -sq / 2 - norm
@@ -65,23 +73,25 @@ class Oracle:
 
     def terms(self, x, leave_out=None):
         """Return logs of the points' terms, up to the total weight, and gradients."""
-        d = self.Y.shape[1]
-        logs, slopes = [], []
-        for j, (y, c) in enumerate(zip(self.Y, self.labels, strict=True)):
-            mean = self.means[c]
-            z = x - mean - self.shrinkage * (y - mean)
-            scaled = self.inverses[c].astype(np.longdouble) @ z
-            scale = self.h * np.longdouble(self.local[j])
-            log_det = np.linalg.slogdet(self.covariances[c])[1]
-            log = log_kernel(self.kernel, self.nu, z @ scaled / scale**2, d)
-            log += -d * np.log(scale) - np.longdouble(log_det) / 2
-            log += np.log(np.longdouble(self.weights[j]))
-            logs.append(-np.inf if j == leave_out else log)
-            slope = 1.0
-            if self.kernel == "student":
-                slope = (self.nu + d) / (self.nu + z @ scaled / scale**2)
-            slopes.append(-slope * scaled / scale**2)
-        return np.array(logs), np.array(slopes)
+        n, d = self.Y.shape
+        sq, log_det = np.empty((2, n), dtype=np.longdouble)
+        scaled = np.empty((n, d), dtype=np.longdouble)
+        for c, inverse in self.inverses.items():
+            own, mean = self.labels == c, self.means[c]
+            z = x - mean - self.shrinkage * (self.Y[own] - mean)
+            scaled[own] = z @ inverse.astype(np.longdouble)
+            sq[own] = np.sum(z * scaled[own], axis=1)
+            log_det[own] = np.linalg.slogdet(self.covariances[c])[1]
+        scale = self.h * self.local.astype(np.longdouble)
+        sq /= scale**2
+        logs = log_kernel(self.kernel, self.nu, sq, d) - d * np.log(scale) - log_det / 2
+        logs += np.log(self.weights.astype(np.longdouble))
+        if leave_out is not None:
+            logs[leave_out] = -np.inf
+        slope = 1.0
+        if self.kernel == "student":
+            slope = (self.nu + d) / (self.nu + sq)[:, None]
+        return logs, -slope * scaled / scale[:, None] ** 2
 
     def log_density(self, X, leave_out=False):
         result = []

@@ -79,10 +79,10 @@ SETTINGS = [
 def test_kernels_structures_and_weights(params, weighted):
     """At queries and at training points, each without itself."""
     rng = np.random.default_rng(0)
-    Y, _ = make_blobs(6300, 8, centers=3, random_state=0)
+    Y, _ = make_blobs(4300, 8, centers=3, random_state=0)
     Y = Y * rng.uniform(0.5, 2.0, size=8)
     X, Y = Y[:300], Y[300:]
-    weights = rng.pareto(2.0, size=6000) + 0.05 if weighted else None
+    weights = rng.pareto(2.0, size=4000) + 0.05 if weighted else None
     weights_and = {"sample_weight": weights}
     exact = HighDimKernelDensity(random_state=0, **params).fit(Y, **weights_and)
     for algorithm in ALGORITHMS:

@@ -28,16 +28,18 @@ def leave_one_out_mean(h, sq, d, kernel="gaussian", weights=None):
     w = np.ones(n) if weights is None else np.asarray(weights, float)
     with np.errstate(divide="ignore"):
         if kernel in ("gaussian", "exponential"):
-            power = 2 if kernel == "gaussian" else 1
-            logs = -((np.sqrt(sq) / h) ** power) / power
+            logs = sq * (-0.5 / h**2) if kernel == "gaussian" else -np.sqrt(sq) / h
         else:
             logs = np.log(
                 oracles.profile(kernel, sq.astype(np.longdouble), h).astype(float)
             )
-    logs = logs + np.log(w)
+    logs = logs if weights is None else logs + np.log(w)
     np.fill_diagonal(logs, -np.inf)
+    top = np.maximum(logs.max(axis=1), -1e300)  # where none is in reach
+    with np.errstate(divide="ignore"):
+        log_sums = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
     log_norm = oracles.log_normalizer(kernel, d) + d * np.log(h)
-    each = logsumexp(logs, axis=1) - np.log(w.sum() - w) - log_norm
+    each = log_sums - np.log(w.sum() - w) - log_norm
     return np.average(each, weights=w)
 
 
@@ -94,7 +96,7 @@ def test_kl_finds_the_optimum_to_a_thousandth(name, dtype):
 @pytest.mark.parametrize("d", [1, 3, 30])
 @pytest.mark.parametrize("kernel", oracles.KERNEL_NAMES[1:])
 def test_kl_for_the_other_kernels(kernel, d):
-    X = np.random.default_rng(0).standard_normal((200, d))
+    X = np.random.default_rng(0).standard_normal((120, d))
     h, search = select_bandwidth(X, kernel=kernel, return_search=True)
     sq = cdist(X, X, "sqeuclidean")
     mine = leave_one_out_mean(h, sq, d, kernel)

@@ -1,5 +1,6 @@
 """What ``diagnose`` reports, against direct sums and in hard cases."""
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skhdkde import Diagnosis
+from skhdkde._pairwise.backends import NumpyDevice
 from skhdkde.regimes import gaussian_thresholds
 
 KERNELS = oracles.KERNEL_NAMES
@@ -39,13 +41,25 @@ def direct_shares(x, Y, h, kernel, weights):
     return terms / total if total > 0 else np.full(len(terms), np.nan)
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of a few hundred points."""
+    monkeypatch.setattr(NumpyDevice, "tile_rows", 128)
+    monkeypatch.setattr(NumpyDevice, "tile_cols", 256)
+    if importlib.util.find_spec("torch"):
+        from skhdkde._pairwise import torch_backend
+
+        monkeypatch.setattr(torch_backend, "ON_CPU", (128, 256, 2**20, 1))
+
+
+@pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("leave_one_out", [False, True])
 def test_shares(make_kde, kernel, dtype, weighted, leave_one_out):
     rng = np.random.default_rng(0)
-    n, d = 2500, 6  # more than one tile
+    n, d = 600, 6  # more than one tile
     X = (rng.normal(size=(n, d)) + 3.0).astype(dtype)
     weights = rng.exponential(size=n) if weighted else None
     w = np.ones(n) if weights is None else weights
@@ -53,7 +67,7 @@ def test_shares(make_kde, kernel, dtype, weighted, leave_one_out):
     kde = make_kde(bandwidth=h, kernel=kernel).fit(X, sample_weight=weights)
     queries = None if leave_one_out else (rng.normal(size=(30, d)) + 3.0).astype(dtype)
     found = kde.diagnose(queries)
-    rows = range(0, n, 97) if leave_one_out else range(30)
+    rows = range(0, n, 23) if leave_one_out else range(30)
     for i in rows:
         keep = np.arange(n) != i if leave_one_out else slice(None)
         x = X[i] if leave_one_out else queries[i]
