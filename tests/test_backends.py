@@ -120,6 +120,15 @@ def test_keops_on_the_cpu_beside_a_gpu_is_told_once(machine, recwarn):
     assert len(recwarn) == 1
 
 
+def test_torch_that_is_too_old(machine):
+    machine(torch="2.4.1+cu121", installed=("torch",))
+    with pytest.raises(ImportError, match=r"torch 2\.5 or later, and 2\.4\.1"):
+        HighDimKernelDensity(bandwidth=1.0, backend="torch").fit(DATA[0])
+    assert choice(1000) == "numpy"
+    machine(torch="2.10.0a0+git", installed=("torch",))
+    assert choice(1000) == "torch"
+
+
 @pytest.mark.parametrize(
     "visible, found", [("0", "torch"), ("", "numpy"), ("-1", "numpy")]
 )

@@ -22,7 +22,7 @@ from scipy.special import expit
 from skhdkde._kernels.integrals import log_integral
 from skhdkde._kernels.kernel import Gaussian, Kernel
 from skhdkde._kernels.student import SERIES_FROM, Student
-from skhdkde._utils.arrays import namespace
+from skhdkde._utils.arrays import beside, in_dtype_of, namespace
 from skhdkde._utils.typing import AnyTile, FloatArray
 
 # Error of the correction in nats in float64, and in float32; degree of a polynomial that
@@ -307,8 +307,7 @@ class Correction:
             place += np.take(table, left, mode="clip")
             return place
         table, steps = (
-            xp.as_tensor(values, dtype=share.dtype, device=share.device)
-            for values in (table, steps)
+            in_dtype_of(share, beside(values, share)) for values in (table, steps)
         )
         left = xp.clip(place.long(), None, TABLE_SIZE - 2)
         return table[left] + (place - left) * steps[left]

@@ -26,6 +26,8 @@ from skhdkde._utils.warnings import warn_user
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
 INSTALL = {"keops": ("pykeops", "pykeops"), "torch": ("torch", "skhdkde[torch]")}
+# The first that says in a class of its own that memory ran out.
+OLDEST_TORCH = "2.5"
 # On a GPU that was not measured: KeOps keeps a query in registers, which pays up to about
 # so many features; beyond, matrix products are faster. benchmarks/gpu.py has the table.
 KEOPS_UP_TO = 16
@@ -92,6 +94,12 @@ def resolve_backend(
             f"backend={backend!r} needs {module}, which is not installed: "
             f"pip install '{requirement}'. backend='numpy' needs nothing."
         )
+    if backend == "torch" and not _torch_is_recent():
+        raise ImportError(
+            f"backend='torch' needs torch {OLDEST_TORCH} or later, and "
+            f"{importlib.metadata.version('torch')} is installed: "
+            f"pip install -U torch. backend='numpy' needs nothing."
+        )
     if backend == "keops":
         check_keops_uses_gpu()
     return backend
@@ -131,12 +139,19 @@ def _installed(backend):
     return importlib.util.find_spec(INSTALL[backend][0]) is not None
 
 
+def _torch_is_recent():
+    """Return whether torch, which is installed, is no older than `OLDEST_TORCH`."""
+    numbers = importlib.metadata.version("torch").split("+")[0].split(".")
+    return [int(n) for n in numbers[:2]] >= [int(n) for n in OLDEST_TORCH.split(".")]
+
+
 def _usable_on_gpu(backend):
     """Return whether a backend, which is not imported, can use a GPU here."""
     if not _installed(backend):
         return False
     if backend == "torch":
-        return "+cpu" not in importlib.metadata.version("torch")
+        on_cpu_only = "+cpu" in importlib.metadata.version("torch")
+        return _torch_is_recent() and not on_cpu_only
     compilers = os.environ.get("CXX", "g++"), "g++", "clang++"
     return any(shutil.which(name) for name in compilers) and _keops_finds_gpu()
 

@@ -42,8 +42,8 @@ ON_CPU = (1024, 2**21, 2**20, 1)
 # Share of the memory that is free on a GPU that a tile may take, in all tasks together.
 TILE_SHARE = 1 / 8
 # Pairs of a pass from which on fused kernels are used: to compile one takes a second or
-# two, the first time on a machine, and plain torch does so many pairs in a tenth of one.
-FUSED_FROM = 2**34
+# two, the first time on a machine, and plain torch does so many pairs in half of one.
+FUSED_FROM = 2**36
 # Smallest tiles to try when memory runs out.
 SMALLEST_ROWS = 64
 # Where more rows than this share of a block are visited again, the next blocks are at
