@@ -23,7 +23,8 @@ to the rounding of the result where that is more: the ``tol`` of a reduction.
 ================  ======================================================================
 backends       options of a pass, the loop over tiles; `backend_choice`, which backend,
                by `pass_times` and by what `device_table` has measured
-torch_backend  tiles by torch
+torch_backend  tiles by torch; `torch_visit` visits blocks without waiting for what it
+               finds, `torch_settings` has what torch is set to meanwhile
 triton_kernels  log sums on a GPU, fused, by Triton
 keops_backend  a formula for each reduction; `keops_runtime` compiles and runs them,
                `keops_files` keeps what KeOps writes whole
