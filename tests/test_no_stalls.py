@@ -174,6 +174,40 @@ def test_passes_over_a_tile(gpu, set_tiles):
     assert len(passes) == 6 + 3 * 3  # four tiles, of which the first has more
 
 
+def test_passes_over_a_tile_with_fused_kernels(gpu, set_tiles, monkeypatch):
+    """The product, and one pass more, whose place plain sums take here."""
+    import types
+
+    import torch
+
+    from skhdkde._pairwise.triton_kernels import Profile
+
+    def tile_sums(product, weights, profile):
+        pretended_gpu.counts.operations.append(("fused", product.numel()))
+        logs, (rate,) = product.inner.double(), profile.rates
+        largest = logs.amax(1)
+        sums = torch.exp2((logs - largest[:, None]) * rate) @ weights.inner.double()
+        found = sums[:, None], largest.to(product.dtype)
+        return tuple(map(pretended_gpu.OnGpu, found))
+
+    fused = types.SimpleNamespace(
+        tile_sums=tile_sums, Profile=Profile, LARGEST_FEATURES=9
+    )
+    X, Y, weights = data(30, np.float32)
+    kde, other = (
+        HighDimKernelDensity(backend=backend, bandwidth=1.3, n_jobs=1).fit(
+            Y, None, weights
+        )
+        for backend in ("torch", "numpy")
+    )
+    set_tiles(N_QUERIES * 80)
+    monkeypatch.setattr(torch_backend.TorchDevice, "fused", lambda device, dtype: fused)
+    counts = gpu()
+    found = kde.score_samples(X)
+    assert counts.passes(N_QUERIES * 80)[6:] == ["aten.mm.default", "fused"] * 3
+    assert_allclose(found, other.score_samples(X), atol=1e-4)
+
+
 def test_tensors_on_both_are_refused(gpu):
     """The pretended GPU refuses what a card would refuse."""
     import torch
