@@ -38,6 +38,13 @@ SPHERE_OPTIONS = [
 ]
 
 
+def of_torch(dtype):
+    """The dtype as torch names it."""
+    import torch
+
+    return getattr(torch, np.dtype(dtype).name)
+
+
 def data(d, dtype=np.float64, n=500, m=20):
     """Queries, points, and a bandwidth."""
     rng = np.random.default_rng(d)

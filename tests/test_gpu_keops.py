@@ -51,8 +51,8 @@ def test_the_current_gpu_of_torch_stays():
     before, stream = torch.cuda.current_device(), torch.cuda.Stream()
     expected = fitted("numpy", Y, bandwidth=h).score_samples(X)
     with sklearn.config_context(array_api_dispatch=True), torch.cuda.stream(stream):
-        points = torch.as_tensor(Y).cuda()
+        points = torch.as_tensor(Y, device="cuda")
         kde = HighDimKernelDensity(bandwidth=h, backend="keops").fit(points)
-        found = kde.score_samples(torch.as_tensor(X).cuda())
+        found = kde.score_samples(torch.as_tensor(X, device="cuda"))
     assert_allclose(found.cpu().numpy(), expected, atol=1e-8)
     assert torch.cuda.current_device() == before
