@@ -77,6 +77,11 @@ def counted(patch, n_tiles, d, dtype, options, method):
     return np.array([passes, waits, *moved, launches])
 
 
+def short(number):
+    """A number in three digits, or more of those before the point."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+
+
 def rows():
     """What a tile adds, and what a block of queries has beside."""
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +95,7 @@ def rows():
                 of_block = few - TILES[0] * of_tile
                 now = *of_tile[:3], of_block[1]
                 numbers = zip(BEFORE[case], now, strict=True)
-                pairs = (f"{before:.3g} / {after:.3g}" for before, after in numbers)
+                pairs = (f"{short(before)} / {short(after)}" for before, after in numbers)
                 yield *case, *pairs, f"{of_tile[4]:.0f}"
 
 
