@@ -231,6 +231,24 @@ def test_what_is_held_out(setting):
     assert "150" in str(kde.data_report_)
 
 
+def test_held_out_of_many_features():
+    """A point that is left out is not what others are compared to.
+
+    By torch all values are made to the last digit; by numpy those that matter.
+    """
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    X = unit(rng.standard_normal((120, 400)) + 0.5)
+    options = {"covariance_type": "full", "preserve_variance": True, "bandwidth": 0.7}
+    found, expected = (
+        HighDimKernelDensity(support="sphere", backend=by, **options)
+        .fit(X)
+        .score_samples(None)
+        for by in ("numpy", "torch")
+    )
+    assert_allclose(found, expected, atol=1e-8)
+
+
 @pytest.mark.parametrize("setting", SETTINGS[::2], ids=str)
 def test_displays(setting):
     kde = on_sphere(random_state=0, **setting).fit(points(100, 4))

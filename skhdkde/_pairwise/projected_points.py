@@ -63,7 +63,8 @@ class ProjectedTile(Tile):
         Those beyond a margin above the smallest of their row may be any that are; with
         None none may.
         """
-        self.queries.exclude(self.sq, self.cols, self.points.radius**2)  # any number
+        # farther than any, so that no margin is above theirs
+        self.queries.exclude(self.sq, self.cols, self.points.farthest_sq)
         energy = self._energies(self.sq, kernel, h, shrinkage, margin)
         self.queries.exclude(energy, self.cols, np.inf)
         return energy
@@ -85,8 +86,10 @@ class ProjectedTile(Tile):
         if setting is None:
             return xp.ones_like(sq, dtype=bool)
         h, margin = setting.bandwidth_scaled, reduction.margin
-        raw = xp.where(xp.isfinite(sq), sq, self.points.radius**2)
+        there = xp.isfinite(sq)
+        raw = xp.where(there, sq, self.points.farthest_sq)
         energy = self._energies(raw, setting.kernel, h, margin=margin + 1.0)
+        energy = xp.where(there, energy, xp.inf)
         beyond = margin + beside(delta / h**2, energy)
         return energy <= (smallest_by_row(energy) + beyond)[:, None]
 
@@ -230,6 +233,8 @@ class ProjectedPoints(TrainingPoints):
         # exactly made: they may be small where norms are large
         norms = np.sqrt(np.einsum("ij,ij->i", centers, centers))
         self._lack = (self.radius - norms) * (self.radius + norms)
+        # twice (radius + |c|)^2 at least: also beyond where centres are shrunk
+        self.farthest_sq = 4.0 * (2.0 * self.radius**2 - float(self._lack.min()))
         steps = centers - self.origin
         self.sq_about_origin = np.einsum("ij,ij->i", steps, steps)
         self._along = steps @ self.origin
