@@ -492,6 +492,56 @@ class HighDimKernelDensity(BaseKernelDensity):
         options = self._compute_options()
         return like(self._held_out.log_density(options), self._like)
 
+    def density_level(self, mass: Any) -> float | np.ndarray:
+        """Log density above which lies this share of the mass.
+
+        The points with at least this log density are the *highest-density region*: of
+        all regions that hold the share, the smallest.
+
+        Parameters
+        ----------
+        mass : float or array-like of float
+            Share of the mass, or several, each between 0 and 1. 0.95 is the region that
+            leaves out the 5 % of points in the thinnest places.
+
+        Returns
+        -------
+        level : float or ndarray of the shape of ``mass``
+            In nats, to compare ``score_samples(X)`` with: a fresh point is as likely to
+            have at least this log density.
+
+        Raises
+        ------
+        ValueError
+            If a share is not between 0 and 1, or if there are too few training points to
+            hold some out.
+
+        Notes
+        -----
+        It is a quantile of `held_out_log_density_`, with the weights of the fit: the
+        largest of these that at least so much of the weight is not below. So of ``n``
+        points none has a share above ``n / (n + 1)``, and of fresh points the share in
+        the region varies by ``sqrt(mass (1 - mass) / n)`` over data sets.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skhdkde import HighDimKernelDensity
+        >>> X = np.random.default_rng(0).normal(size=(1000, 5))
+        >>> kde = HighDimKernelDensity(covariance_type="full", preserve_variance=True)
+        >>> level = kde.fit(X).density_level(0.9)
+        >>> round(level, 2)
+        -9.23
+        >>> fresh = np.random.default_rng(1).normal(size=(1000, 5))
+        >>> round(float(np.mean(kde.score_samples(fresh) >= level)), 2)
+        0.9
+        """
+        shares = np.asarray(mass, dtype=np.float64)
+        if not ((shares > 0.0) & (shares < 1.0)).all():
+            raise ValueError(f"mass must be between 0 and 1, both left out; got {mass!r}.")
+        level = self._held_out.level(shares, self._compute_options())
+        return level if shares.ndim else float(level)
+
     @property
     def data_report_(self) -> DataReport:
         """What the training points are, feature by feature and as a whole.
