@@ -53,7 +53,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     Parameters
     ----------
-    bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
+    bandwidth : float or {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, \
+            default="kl"
         The bandwidth, or the rule that chooses it. "kl" compares a random sample of the
         training points to all of them, in a few passes over the blocks.
 
@@ -108,7 +109,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Whether to show progress, except of what is computed later.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest", and the folds, by positions of rows.
+        Draws the queries for "kl", "nearest" and "clt", and the folds, by positions of rows.
         :meth:`sample` has its own.
 
     Attributes

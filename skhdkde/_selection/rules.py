@@ -218,7 +218,7 @@ class LeaveOneOut:
         return nearest
 
     def _neighbors_sq(self, rows, tol, dtype, k=1):
-        """Return squared distances of points to others, ascending; the first k at least."""
+        """Return squared distances to others, ascending, of at least the k nearest."""
         return self._reduce(KSmallest(k, tol, dtype), rows)
 
     def nearest_rule(self):
