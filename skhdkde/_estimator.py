@@ -222,9 +222,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         for each, too.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl", "nearest" and "clt" on more than 4096 points, the folds, the
-        start of mixtures, and the samples that `algorithm` sums over. Pass an int for the
-        same estimate each time. What is drawn are positions of rows: in another order
+        Draws the queries for "kl", "nearest" and "clt" on more than 4096 points, the
+        folds, the start of mixtures, and the samples that `algorithm` sums over. Pass an
+        int for the same estimate each time. What is drawn are positions of rows: in another order
         the same rows are another draw. :meth:`sample` has its own.
 
     Attributes
@@ -541,9 +541,7 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         shares = np.asarray(mass, dtype=np.float64)
         if not ((shares > 0.0) & (shares < 1.0)).all():
-            raise ValueError(
-                f"mass must be between 0 and 1, both left out; got {mass!r}."
-            )
+            raise ValueError(f"mass must be above 0 and below 1, got {mass!r}.")
         level = self._held_out.level(shares, self._compute_options())
         return level if shares.ndim else float(level)
 

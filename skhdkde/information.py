@@ -384,9 +384,10 @@ def mutual_information(
     The densities of the groups are fits with what was chosen for all features: type of
     covariance, maps, kernel. For "full" and "diag" they have its bandwidth, too. Then
     they are the marginal densities of the joint one, up to its shrinkage, and what
-    kernels blur is blurred in all of them alike: for independent features biases cancel,
-    for others in part. What remains is towards zero in nearly all cases, since the
-    joint density is the harder one.
+    kernels blur is blurred in all of them alike: that bias cancels for independent
+    features, for others in part. What remains is nearly always towards smaller values,
+    since the joint density, of more features, is the harder one; of independent features
+    the result may be below zero.
 
     Rows must be independent draws: of time series, with neighbours alike, the standard
     error is too small.

@@ -159,8 +159,8 @@ def select_bandwidth(
     Notes
     -----
     Exact duplicates of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
-    "kl", "nearest" and "clt" treat duplicates as one point with their total weight, which is
-    left out, and warn. So do they with near-duplicates: up to 4 points so near a point
+    "kl", "nearest" and "clt" treat duplicates as one point with their total weight,
+    which is left out, and warn. So do they with near-duplicates: up to 4 points so near a point
     that its next neighbours are at least 100 times as far, where there are more of them
     than a continuous law has by chance.
 
@@ -181,7 +181,7 @@ def select_bandwidth(
     >>> round(select_bandwidth(X, rule="silverman"), 3)
     0.84
     >>> round(select_bandwidth(X, rule="clt"), 3)
-    2.105
+    2.103
     """
     check_n_jobs(n_jobs)
     X = local(check_points(X))
