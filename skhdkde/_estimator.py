@@ -224,8 +224,8 @@ class HighDimKernelDensity(BaseKernelDensity):
     random_state : int, RandomState instance or None, default=None
         Draws the queries for "kl", "nearest" and "clt" on more than 4096 points, the
         folds, the start of mixtures, and the samples that `algorithm` sums over. Pass an
-        int for the same estimate each time. What is drawn are positions of rows: in another order
-        the same rows are another draw. :meth:`sample` has its own.
+        int for the same estimate each time. What is drawn are positions of rows: in
+        another order the same rows are another draw. :meth:`sample` has its own.
 
     Attributes
     ----------

@@ -160,9 +160,9 @@ def select_bandwidth(
     -----
     Exact duplicates of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
     "kl", "nearest" and "clt" treat duplicates as one point with their total weight,
-    which is left out, and warn. So do they with near-duplicates: up to 4 points so near a point
-    that its next neighbours are at least 100 times as far, where there are more of them
-    than a continuous law has by chance.
+    which is left out, and warn. So do they with near-duplicates: up to 4 points so
+    near a point that its next neighbours are at least 100 times as far, where there are
+    more of them than a continuous law has by chance.
 
     References
     ----------
