@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import norm
@@ -34,6 +34,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _get_feature_names
 
+from skhdkde._base import Rule
 from skhdkde._data import columns_wanted
 from skhdkde._estimator import HighDimKernelDensity
 from skhdkde._maps import resolve_maps
@@ -240,7 +241,7 @@ def entropy(p: Any, *, estimator: Any = None) -> InformationEstimate:
 
     See Also
     --------
-    kl_scorer : Minus the same with fresh points, as a scorer.
+    skhdkde.kl_scorer : Minus the same with fresh points, as a scorer.
     scipy.stats.differential_entropy : For a single feature, from spacings.
 
     Notes
@@ -296,7 +297,7 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     See Also
     --------
     two_sample_test : Whether two samples differ at all.
-    make_kl_scorer : Divergence of an estimate from a known law.
+    skhdkde.make_kl_scorer : Divergence of an estimate from a known law.
 
     Notes
     -----
@@ -435,8 +436,8 @@ def two_sample_test(
     Y: Any,
     *,
     n_permutations: int = N_PERMUTATIONS,
-    covariance_type: str = "full",
-    bandwidth: float | str = "clt",
+    covariance_type: Literal["full", "diag", "spherical"] = "full",
+    bandwidth: float | Rule = "clt",
     random_state: Any = None,
 ) -> TwoSampleTest:
     """Test whether two samples are of one law, and find where they differ.
