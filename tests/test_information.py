@@ -118,8 +118,6 @@ def test_independent_features():
     wide = HighDimKernelDensity(
         covariance_type="full", bandwidth=0.6, preserve_variance=True, random_state=0
     )
-    blurred = kl_divergence(X, Y, estimator=wide)  # of one law
-    assert abs(blurred.value) < 4.0 * blurred.standard_error + 0.02
     lost = entropy(X, estimator=wide).value - entropy(X, estimator=FULL).value
     assert lost > 0.1
     assert abs(mutual_information(X, Y, estimator=wide).value) < 0.04
