@@ -262,7 +262,7 @@ def entropy(p: Any, *, estimator: Any = None) -> InformationEstimate:
     ... )
     >>> entropy(X, estimator=kde)
     <InformationEstimate: 7.076 +- 0.049 nats>
-    >>> round(2.5 * (1 + np.log(2 * np.pi)), 3)  # the truth
+    >>> round(2.5 * float(1 + np.log(2 * np.pi)), 3)  # the truth
     7.095
     """
     fitted = _fitted(p, estimator, "p")
@@ -406,7 +406,7 @@ def mutual_information(
     ... )
     >>> mutual_information(X, Y, estimator=kde)
     <InformationEstimate: 0.677 +- 0.023 nats>
-    >>> round(-1.5 * np.log(1 - 0.6**2), 3)  # the truth
+    >>> round(-1.5 * float(np.log(1 - 0.6**2)), 3)  # the truth
     0.669
 
     Between groups of features of a table:

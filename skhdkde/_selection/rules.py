@@ -246,7 +246,7 @@ class LeaveOneOut:
                 f"{parameter}='clt' needs at least {fewest} distinct points of positive "
                 f"weight in X for kernel={self.kernel.name!r}; got {n_visible + 1}."
             )
-        return min(found, self.largest_bandwidth)
+        return float(min(found, self.largest_bandwidth))
 
     @property
     def largest_bandwidth(self):
