@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.covariance import ShrunkCovariance
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _get_feature_names
@@ -384,7 +385,8 @@ def mutual_information(
     -----
     The densities of the groups are fits with what was chosen for all features: type of
     covariance, maps, kernel. For "full" and "diag" they have its bandwidth, too. Then
-    they are the marginal densities of the joint one, up to its shrinkage, and what
+    they are the marginal densities of the joint one, also in how its covariance is
+    shrunk (that of Ledoit and Wolf, of points without weights), and what
     kernels blur is blurred in all of them alike: that bias cancels for independent
     features, for others in part. What remains is nearly always towards smaller values,
     since the joint density, of more features, is the harder one; of independent features
@@ -708,7 +710,34 @@ def _marginal(joint, columns):
         own.degrees_of_freedom = joint.degrees_of_freedom_
     if own.covariance_type in ("diag", "full") and own.adaptive is False:
         own.bandwidth = joint.bandwidth_
+        if own.covariance_type == "full" and own.covariance_estimator is None:
+            own.covariance_estimator = _shrunk_alike(joint._density)
     return own
+
+
+def _shrunk_alike(density):
+    """Return a covariance estimator that shrinks as that of a density did.
+
+    Without it the groups of features would be shrunk as suits each of them. None where
+    points have weights, with which scikit-learn's estimators do not work as well.
+    """
+    of_one = density.members[0].density if density.choices[0].maps else density
+    (whitened,) = of_one.whitened
+    if whitened.weights is not None:
+        return None
+    root = np.linalg.inv(whitened.whitening.linear)
+    shrunk, sample = root.T @ root, root.T @ np.cov(whitened.Z.T, bias=True) @ root
+    apart = ~np.eye(len(root), dtype=bool)
+    shrunk, sample = (_correlations(C)[apart] for C in (shrunk, sample))
+    squares = np.sum(sample**2)
+    share = 1.0 - np.sum(shrunk * sample) / squares if squares > 0.0 else 0.0
+    return ShrunkCovariance(shrinkage=float(np.clip(share, 0.0, 1.0)))
+
+
+def _correlations(covariance):
+    """Return the correlation matrix."""
+    scale = np.sqrt(np.diag(covariance))
+    return covariance / np.outer(scale, scale)
 
 
 def _one_map(maps):

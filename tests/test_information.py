@@ -5,11 +5,12 @@ import oracles
 import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.distance import cdist
-from scipy.stats import kstest
+from scipy.stats import kstest, multivariate_normal
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import HighDimKernelDensity, information
 from skhdkde.information import (
     InformationEstimate,
     entropy,
@@ -338,3 +339,20 @@ def test_differences_are_found():
     swapped = two_sample_test(Y, X, random_state=0)
     assert swapped.statistic == pytest.approx(found.statistic)
     assert_allclose(swapped.log_ratio_X, -found.log_ratio_Y, atol=1e-9)
+
+
+def test_groups_have_the_marginal_densities_of_the_joint_one():
+    """Of one kernel at the mean: its covariance is shrunk as that of all features."""
+    X, Y = normal_pairs(60, 3, 0.9)
+    both = np.hstack([X, Y]) * np.geomspace(1.0, 100.0, 6)
+    joint = clone(FULL).set_params(bandwidth=1.0).fit(both)
+    own = information._marginal(joint, np.arange(3)).fit(both[:, :3])
+    x = both[:5, :3] + 0.1
+    # integrate the joint density over the other features, which are normal
+    drawn = joint.sample(400_000, random_state=0)
+    assert own.bandwidth_ == joint.bandwidth_
+    covariance = np.cov(drawn[:, :3].T)
+    law = multivariate_normal(both[:, :3].mean(axis=0), covariance)
+    assert_allclose(own.score_samples(x), law.logpdf(x), atol=0.05)
+    plain = clone(FULL).set_params(bandwidth=1.0).fit(both[:, :3])
+    assert np.abs(plain.score_samples(x) - law.logpdf(x)).max() > 0.05
