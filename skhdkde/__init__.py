@@ -1,5 +1,6 @@
 """Kernel density estimation in high dimension, in scikit-learn's manner."""
 
+import skhdkde.information as information
 import skhdkde.regimes as regimes
 from skhdkde._data import DataReport
 from skhdkde._diagnosis import Diagnosis
@@ -17,6 +18,7 @@ __all__ = [
     "Diagnosis",
     "HighDimKernelDensity",
     "RegimeDisplay",
+    "information",
     "kl_scorer",
     "make_kl_scorer",
     "regimes",

@@ -17,7 +17,7 @@ from skhdkde._pairwise import BACKENDS
 from skhdkde._selection import RULES
 from skhdkde._utils.hints import about_unknown, explained, hinting
 
-Rule = Literal["kl", "nearest", "gaussian", "scott", "silverman"]
+Rule = Literal["kl", "nearest", "clt", "gaussian", "scott", "silverman"]
 KernelName = Literal[
     "gaussian", "student", "exponential", "tophat", "epanechnikov", "linear", "cosine"
 ]

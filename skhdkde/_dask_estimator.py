@@ -53,7 +53,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     Parameters
     ----------
-    bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
+    bandwidth : float or {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, \
+            default="kl"
         The bandwidth, or the rule that chooses it. "kl" compares a random sample of the
         training points to all of them, in a few passes over the blocks.
 
@@ -108,8 +109,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Whether to show progress, except of what is computed later.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest", and the folds, by positions of rows.
-        :meth:`sample` has its own.
+        Draws the queries for "kl", "nearest" and "clt", and the folds, by positions of
+        rows. :meth:`sample` has its own.
 
     Attributes
     ----------
@@ -118,8 +119,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
         that ``bandwidth_search_`` states is an estimate above 65,536 points. There are
-        no ``held_out_log_density_`` and no ``data_report_``, and ``approximation_`` is
-        None.
+        no ``held_out_log_density_`` and no ``data_report_``, hence no ``density_level``,
+        and ``approximation_`` is None.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

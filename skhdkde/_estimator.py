@@ -57,7 +57,8 @@ class HighDimKernelDensity(BaseKernelDensity):
 
     Parameters
     ----------
-    bandwidth : float or {"kl", "nearest", "gaussian", "scott", "silverman"}, default="kl"
+    bandwidth : float or {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, \
+            default="kl"
         The bandwidth, or the rule that chooses it. It is in the units of the data; or,
         for a `covariance_type` other than "spherical", in whitened units, in which
         that covariance is the identity. The rules are those of :func:`select_bandwidth`;
@@ -221,10 +222,10 @@ class HighDimKernelDensity(BaseKernelDensity):
         for each, too.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl" and "nearest" on more than 4096 points, the folds, the
-        start of mixtures, and the samples that `algorithm` sums over. Pass an int for the
-        same estimate each time. What is drawn are positions of rows: in another order
-        the same rows are another draw. :meth:`sample` has its own.
+        Draws the queries for "kl", "nearest" and "clt" on more than 4096 points, the
+        folds, the start of mixtures, and the samples that `algorithm` sums over. Pass an
+        int for the same estimate each time. What is drawn are positions of rows: in
+        another order the same rows are another draw. :meth:`sample` has its own.
 
     Attributes
     ----------
@@ -492,6 +493,58 @@ class HighDimKernelDensity(BaseKernelDensity):
         options = self._compute_options()
         return like(self._held_out.log_density(options), self._like)
 
+    def density_level(self, mass: Any) -> float | np.ndarray:
+        """Log density above which lies this share of the mass.
+
+        The points with at least this log density are the *highest-density region*: of
+        all regions that hold the share, the smallest.
+
+        Parameters
+        ----------
+        mass : float or array-like of float
+            Share of the mass, or several, each between 0 and 1. 0.95 is the region that
+            leaves out the 5 % of points in the thinnest places.
+
+        Returns
+        -------
+        level : float or ndarray of the shape of ``mass``
+            In nats, to compare ``score_samples(X)`` with: a fresh point is as likely to
+            have at least this log density.
+
+        Raises
+        ------
+        ValueError
+            If a share is not between 0 and 1, or if there are too few training points to
+            hold some out.
+
+        Notes
+        -----
+        It is a quantile of `held_out_log_density_`, with the weights of the fit: the
+        largest of these that at least so much of the weight is not below. So of ``n``
+        points none has a share above ``n / (n + 1)``, and of fresh points the share in
+        the region varies by ``sqrt(mass (1 - mass) / n)`` over data sets.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skhdkde import HighDimKernelDensity
+        >>> X = np.random.default_rng(0).normal(size=(1000, 5))
+        >>> kde = HighDimKernelDensity(
+        ...     covariance_type="full", preserve_variance=True, random_state=0
+        ... )
+        >>> level = kde.fit(X).density_level(0.9)
+        >>> round(level, 2)
+        -9.22
+        >>> fresh = np.random.default_rng(1).normal(size=(1000, 5))
+        >>> round(float(np.mean(kde.score_samples(fresh) >= level)), 2)
+        0.89
+        """
+        shares = np.asarray(mass, dtype=np.float64)
+        if not ((shares > 0.0) & (shares < 1.0)).all():
+            raise ValueError(f"mass must be above 0 and below 1, got {mass!r}.")
+        level = self._held_out.level(shares, self._compute_options())
+        return level if shares.ndim else float(level)
+
     @property
     def data_report_(self) -> DataReport:
         """What the training points are, feature by feature and as a whole.
@@ -569,6 +622,12 @@ class HighDimKernelDensity(BaseKernelDensity):
         return Diagnosis.from_columns(
             log_density, columns, self.bandwidth_, self.kernel_, report
         )
+
+    def _held_out_rows(self):
+        """Return the points of positive weight, held-out log densities, and weights."""
+        scores, weights = self._held_out.of_weight(self._compute_options())
+        X = self._density.given(np.arange(self._density.n_points))
+        return X, scores, weights
 
     def _log_density(self, X, options):
         """Return log densities, and what was used for each query."""

@@ -19,7 +19,7 @@ from skhdkde import HighDimKernelDensity, select_bandwidth
 from skhdkde._selection import curve
 from skhdkde.regimes import gaussian_thresholds
 
-RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
+RULES = ("kl", "nearest", "clt", "gaussian", "scott", "silverman")
 
 
 def leave_one_out_mean(h, sq, d, kernel="gaussian", weights=None):

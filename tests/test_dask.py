@@ -74,6 +74,7 @@ def test_any_blocks_give_the_sums_of_the_definition(cuts, query_cuts, weighted, 
 CASES = [
     {},
     {"bandwidth": "nearest"},
+    {"bandwidth": "clt"},
     {"bandwidth": "gaussian"},
     {"bandwidth": "scott"},
     {"bandwidth": "silverman", "covariance_type": "diag"},

@@ -53,6 +53,7 @@ AT_A_BANDWIDTH = [
 SEARCHED = [
     {},
     {"bandwidth": "nearest"},
+    {"bandwidth": "clt"},
     {"bandwidth": "nearest", "covariance_type": "diag"},
     {"kernel": "exponential"},
     {"kernel": "epanechnikov"},

@@ -69,7 +69,7 @@ PARAMETERS = [(call, name) for call, (_, names) in CALLS.items() for name in nam
 
 def test_parameters_are_found():
     assert len(PARAMETERS) == 25
-    assert CALLS["HighDimKernelDensity"][1]["bandwidth"][0] == "gaussian"
+    assert CALLS["HighDimKernelDensity"][1]["bandwidth"][0] == "clt"
 
 
 def check_hint(call, name, meant, written):

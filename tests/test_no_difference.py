@@ -364,7 +364,9 @@ def test_units_of_single_features(parameters, seed, weighted):
         np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott", "silverman"])
+@pytest.mark.parametrize(
+    "rule", ["kl", "nearest", "clt", "gaussian", "scott", "silverman"]
+)
 @examples(5)
 @given(source=st.data())
 def test_rules_are_those_of_the_function(rule, source):

@@ -73,9 +73,9 @@ def test_rows_of_nearly_unit_norm():
 @pytest.mark.parametrize(
     "parameters, said",
     [
-        ({"bandwidth": "scott"}, "'kl', 'nearest' or a number"),
-        ({"bandwidth": "silverman"}, "'kl', 'nearest' or a number"),
-        ({"bandwidth": "gaussian"}, "'kl', 'nearest' or a number"),
+        ({"bandwidth": "scott"}, "'kl', 'nearest', 'clt' or a number"),
+        ({"bandwidth": "silverman"}, "'kl', 'nearest', 'clt' or a number"),
+        ({"bandwidth": "gaussian"}, "'kl', 'nearest', 'clt' or a number"),
         ({"covariance_type": "full", "algorithm": "neighbors"}, "algorithm='exact'"),
         ({"covariance_type": "full", "algorithm": "sampling"}, "algorithm='exact'"),
         ({"preserve_variance": True, "algorithm": "auto"}, "algorithm='exact'"),
@@ -323,7 +323,7 @@ def test_select_bandwidth(rule, kernel, weighted):
 def test_select_bandwidth_refuses():
     X = points(80, 6)
     for rule in ("gaussian", "scott", "silverman"):
-        with pytest.raises(ValueError, match=f"{rule}.*'nearest' or a number"):
+        with pytest.raises(ValueError, match=f"{rule}.*'clt' or a number"):
             select_bandwidth(X, rule=rule, support="sphere")
     X[7] *= 2.0
     weights = np.ones(80)

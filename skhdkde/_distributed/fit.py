@@ -322,12 +322,12 @@ class BlockLeaveOneOut(LeaveOneOut):
     def row_numbers(self, which):
         return self.blocks.row_numbers(self.index[which])
 
-    def _neighbors_sq(self, rows, tol, dtype):
+    def _neighbors_sq(self, rows, tol, dtype, k=1):
         # in the one pass that there is for the nearest point
-        reduction = KSmallest(N_NEIGHBORS, tol, dtype)
+        reduction = KSmallest(max(k, N_NEIGHBORS), tol, dtype)
         neighbors_sq = self._reduce(reduction, rows)
         if dtype == np.float64 or neighbors_sq.min() > SMALLEST_FLOAT32:
-            distances = np.sqrt(neighbors_sq)
+            distances = np.sqrt(neighbors_sq[:, :N_NEIGHBORS])
             warn_of_near_duplicates(distances, self.points.scale, self.rule)
         return neighbors_sq
 

@@ -28,7 +28,14 @@ from skhdkde._kernels.bessel import (
     mean_cosine,
     one_minus_mean_cosine,
 )
-from skhdkde._kernels.compact import SHARP_CURVE, Cosine, Epanechnikov, Linear, Tophat
+from skhdkde._kernels.compact import (
+    N_FOR_CLT,
+    SHARP_CURVE,
+    Cosine,
+    Epanechnikov,
+    Linear,
+    Tophat,
+)
 from skhdkde._kernels.kernel import Exponential, Gaussian, Kernel
 from skhdkde._kernels.on_sphere import (
     SphereCosine,

@@ -18,9 +18,11 @@ from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection.cross_validation import fold_fallback
 from skhdkde._selection.duplicates import merge_duplicates, standardized
+from skhdkde._utils.arrays import weighted_quantile
 from skhdkde._utils.random import sampling_ranks, seed_beside
 from skhdkde._utils.typing import FloatArray
 from skhdkde._utils.validation import interleaved
+from skhdkde._utils.warnings import warn_user
 
 N_FOLDS = 20
 FEWEST_POINTS = 3
@@ -55,6 +57,40 @@ class HeldOutScores:
         if self._made is None:
             self._made = self._scores(options)
         return self._made
+
+    def of_weight(self, options):
+        """Return log densities of the points of positive weight, and their weights."""
+        scores = self.log_density(options)
+        if self.weightless is not None:
+            scores = scores[~self.weightless[0]]
+        return scores.astype(np.float64), self.density.weights()
+
+    def level(self, mass, options):
+        """Return the log density above which lies a share ``mass`` of the points.
+
+        ``mass`` is a number or an array.
+
+        Raises
+        ------
+        ValueError
+            If there is a single point, which nothing is held out from.
+        """
+        if self.density.n_points < 2:
+            raise ValueError(
+                "density_level needs at least two training points of positive weight, to "
+                "score each by others; got 1. Fit to more, or take a quantile of "
+                "score_samples at points that the fit has not seen."
+            )
+        scores, weights = self.of_weight(options)
+        level = -weighted_quantile(-scores, weights, mass)
+        if np.isneginf(level).any():
+            warn_user(
+                f"density_level is -inf for mass={np.max(mass):.6g}: no kernel of the "
+                f"others reaches {np.mean(np.isneginf(scores)):.3g} of the training "
+                "points, so that such a region is all of space. Pass a larger bandwidth, "
+                "or kernel='gaussian'."
+            )
+        return level
 
     def _scores(self, options):
         """Return log densities, of points without weight too."""

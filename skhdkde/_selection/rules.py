@@ -1,4 +1,4 @@
-"""Bandwidth rules, and the leave-one-out log density that two of them are made of."""
+"""Bandwidth rules, and the leave-one-out queries that three of them are made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from skhdkde._density import covariance_spectrum
+from skhdkde._diagnosis import N_NEIGHBORS, local_laws
+from skhdkde._kernels import N_FOR_CLT
 from skhdkde._pairwise import (
     KSmallest,
     LogSumExp,
@@ -18,18 +20,22 @@ from skhdkde._pairwise import (
 from skhdkde._selection.curve import FarPoints, search_bandwidth
 from skhdkde._selection.duplicates import merge_duplicates
 from skhdkde._selection.search_result import BandwidthSearch
+from skhdkde._utils.arrays import weighted_quantile
 from skhdkde._utils.random import lowest, sampling_ranks, seed_from
 from skhdkde._utils.warnings import warn_user
 from skhdkde.regimes import gaussian_thresholds
 
-RULES = ("kl", "nearest", "gaussian", "scott", "silverman")
-REFERENCE_RULES = RULES[2:]  # from moments; the others compare points
+RULES = ("kl", "nearest", "clt", "gaussian", "scott", "silverman")
+REFERENCE_RULES = RULES[3:]  # from moments; the others compare points
 OF_SPACE = (
-    "{} is for points in space; with support='sphere' pass 'kl', 'nearest' or a number."
+    "{} is for points in space; with support='sphere' pass 'kl', 'nearest', 'clt' or a "
+    "number."
 )
 N_BANDWIDTHS = 32
 N_QUERIES = 4096
 N_PILOT = 64
+# Share of the points at which error bars of textbooks hold, by "clt".
+IN_CLT = 0.95
 # Below this many features a pass costs no more in float64, and the optimum is so
 # flat that float32 would not find it to three digits.
 FLOAT64_BELOW = 16
@@ -93,6 +99,8 @@ def queried_bandwidth(queries, rule, parameter, bandwidths, distinct):
     distinct.warn(rule, parameter)
     if rule == "nearest":
         return Choice(queries.nearest_rule() / queries.points.scale)
+    if rule == "clt":
+        return Choice(queries.clt_rule(parameter) / queries.points.scale)
     search, best_is_at_end, far = search_bandwidth(queries, bandwidths, n_duplicates)
     if best_is_at_end:
         warn_user(
@@ -199,20 +207,46 @@ class LeaveOneOut:
 
     def nearest_sq(self, rows):
         """Return squared distances of the points ``rows`` to the nearest other point."""
+        return self._near_sq(rows, 1)[:, 0]
+
+    def _near_sq(self, rows, k):
+        """Return squared distances of the points ``rows`` to the k nearest others."""
         for dtype in dict.fromkeys((self.dtype, np.dtype(np.float64))):
-            nearest = self._neighbors_sq(rows, NEAREST_TOL[dtype], dtype)[:, 0]
-            if nearest.min() > SMALLEST_FLOAT32:
+            nearest = self._neighbors_sq(rows, NEAREST_TOL[dtype], dtype, k)[:, :k]
+            if nearest[:, 0].min() > SMALLEST_FLOAT32:
                 break
         return nearest
 
-    def _neighbors_sq(self, rows, tol, dtype):
-        """Return squared distances of points to others, ascending; the first at least."""
-        return self._reduce(KSmallest(1, tol, dtype), rows)
+    def _neighbors_sq(self, rows, tol, dtype, k=1):
+        """Return squared distances to others, ascending, of at least the k nearest."""
+        return self._reduce(KSmallest(k, tol, dtype), rows)
 
     def nearest_rule(self):
         """Return the bandwidth of "nearest", in scaled units."""
         mean = np.average(self.nearest_sq(self.rows), weights=self.weights)
         return self.kernel.bandwidth_at(mean, self.points.shape[1])
+
+    def clt_rule(self, parameter):
+        """Return the bandwidth of "clt", in scaled units.
+
+        The local laws of :mod:`skhdkde._diagnosis` say where the tail index is 2.
+        """
+        n_visible = self.points.shape[0] - 1
+        k = min(N_NEIGHBORS + 1, n_visible)
+        rank = min(N_NEIGHBORS, n_visible // 2)
+        h = np.full(len(self.rows), np.inf)
+        if rank > 0:
+            nearest_sq = self._near_sq(self.rows, k)
+            for rows, law in local_laws(nearest_sq, n_visible, rank):
+                h[rows] = self.kernel.thresholds(law, nearest_sq[rows])[1]
+        found = weighted_quantile(h, self.weights, IN_CLT)
+        if not np.isfinite(found):
+            fewest = N_FOR_CLT + 1 if self.kernel.compact else 3
+            raise ValueError(
+                f"{parameter}='clt' needs at least {fewest} distinct points of positive "
+                f"weight in X for kernel={self.kernel.name!r}; got {n_visible + 1}."
+            )
+        return float(min(found, self.largest_bandwidth))
 
     @property
     def largest_bandwidth(self):

@@ -27,6 +27,8 @@ from skhdkde._utils.typing import AnyTile, FloatArray
 # Elements of a block made on the fly (8 MiB of float64), and of one on a GPU.
 BLOCK_SIZE = 2**20
 GPU_BLOCK_SIZE = 2**24
+# Relative, of a sum of weights.
+ROUNDING = 1e-12
 
 # The functions of numpy that kernels use, for lazy tensors of KeOps. These cannot be
 # changed in place: ``out`` is ignored, and the result is to be used.
@@ -213,6 +215,16 @@ def weighted_mean(values: FloatArray, weights: FloatArray) -> tuple:
     with np.errstate(invalid="ignore"):
         variance = np.sum((shares * (values - mean)) ** 2, axis=0)
     return mean, np.sqrt(variance)
+
+
+def weighted_quantile(values: FloatArray, weights: FloatArray, levels: Any) -> FloatArray:
+    """Return the least values that shares ``levels`` of the weight are not above."""
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    # a share that is the level up to rounding is enough
+    wanted = np.asarray(levels) * cumulative[-1] * (1.0 - ROUNDING)
+    place = np.searchsorted(cumulative, wanted, side="left")
+    return values[order][np.minimum(place, len(values) - 1)]
 
 
 class DeviceArray:
