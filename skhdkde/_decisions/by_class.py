@@ -3,22 +3,24 @@
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from skhdkde._utils.warnings import warn_user
 
 
-@contextlib.contextmanager
-def one_warning_of_each_kind() -> Iterator[Callable]:
-    """Yield a context for each class, given its name; then warn once of each kind.
+class ClassWarnings:
+    """Warnings of all classes, of which users get one of each kind.
 
-    Warnings that are the same up to their first number are of one kind.
+    Those that are the same up to their first number are of one kind.
     """
-    found: dict = {}
+
+    def __init__(self):
+        self._found = {}
 
     @contextlib.contextmanager
-    def of_class(name: Any) -> Iterator[None]:
+    def of_class(self, name: Any) -> Iterator[None]:
+        """Keep the warnings of what is done for a class, and name it in errors."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -29,10 +31,11 @@ def one_warning_of_each_kind() -> Iterator[Callable]:
         for warning in caught:
             text = str(warning.message)
             kind = warning.category, re.split(r"\d", text, maxsplit=1)[0]
-            found.setdefault(kind, []).append((name, text))
+            self._found.setdefault(kind, []).append((name, text))
 
-    yield of_class
-    for (category, _), each in found.items():
-        name, text = each[0]
-        more = f" So in {len(each)} classes." if len(each) > 1 else ""
-        warn_user(f"In class {name!r}: {text}{more}", category)
+    def warn(self) -> None:
+        """Warn once of each kind."""
+        for (category, _), each in self._found.items():
+            name, text = each[0]
+            more = f" So in {len(each)} classes." if len(each) > 1 else ""
+            warn_user(f"In class {name!r}: {text}{more}", category)

@@ -9,11 +9,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from skhdkde._decisions.by_class import one_warning_of_each_kind
+from skhdkde._decisions.by_class import ClassWarnings
 from skhdkde._decisions.p_values import Reference
 from skhdkde._decisions.temperature import best_temperature
 from skhdkde._decisions.training_rows import (
@@ -170,11 +171,11 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         fitted.priors_ = fitted._checked_priors(np.bincount(label, weights))
         fitted._check_reject_label()
         fitted._members = fitted._rows_of_classes(checked, label, weights)
-        with one_warning_of_each_kind() as of_class:
-            fitted.estimators_ = []
-            for k, name in enumerate(fitted.classes_.tolist()):
-                with of_class(name):
-                    fitted.estimators_.append(fitted._density(X, checked, k))
+        fitted.estimators_, collected = [], ClassWarnings()
+        for k, name in enumerate(fitted.classes_.tolist()):
+            with collected.of_class(name):
+                fitted.estimators_.append(fitted._density(X, checked, k))
+        collected.warn()
         fitted._references = {}
         fitted._warn_of_few_rows()
         fitted.temperature_ = fitted._temperature(X, checked)
@@ -399,8 +400,9 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
 
 def _checked_labels(y, n_samples):
     """Return the classes, and the index of each row among them."""
-    check_classification_targets(y)
     y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
     if len(y) != n_samples:
         raise ValueError(f"y has {len(y)} labels for {n_samples} rows of X.")
     return np.unique(y, return_inverse=True)
