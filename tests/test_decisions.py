@@ -226,7 +226,9 @@ def test_columns_are_known_by_name(X):
     assert detector.feature_names_in_.tolist() == [*"abcdn"]
     scores = detector.score_samples(frame[::-1])
     assert_array_equal(scores, detector.held_out_log_density_[::-1])
-    with pytest.warns(UserWarning, match=r"1 constant feature of 6: column 5 \('e'\)"):
+    with pytest.warns(
+        UserWarning, match=r"In 190 rows .*1 constant feature of 6: column 5 \('e'\)"
+    ):
         DensityOutlierDetector().fit(frame.assign(e=1.0))
     label = np.arange(200) % 2
     classifier = DensityClassifier(density).fit(frame, label)
@@ -374,5 +376,5 @@ def test_classes_warn_once_of_each_kind():
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == 1
     assert texts[0].startswith("In class 0: X has 2 constant features")
-    assert texts[0].endswith("So in 2 classes.")
+    assert texts[0].endswith("So in 2 cases.")
     assert caught[0].filename == __file__

@@ -11,10 +11,10 @@
 ================  ======================================================================
 outlier_detector  `DensityOutlierDetector`
 classifier        `DensityClassifier`
-by_class          errors and warnings of its fits, which name the class
 p_values          `Reference`
 trimming          `central_rows`
 temperature       `best_temperature`
+relayed_warnings  errors and warnings of fits to some of the rows
 training_rows     `DistinctRows`, by which training rows are known again
 ================  ======================================================================
 """

@@ -14,8 +14,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from skhdkde._decisions.by_class import ClassWarnings
 from skhdkde._decisions.p_values import Reference
+from skhdkde._decisions.relayed_warnings import RelayedWarnings
 from skhdkde._decisions.temperature import best_temperature
 from skhdkde._decisions.training_rows import (
     DistinctRows,
@@ -171,9 +171,9 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         fitted.priors_ = fitted._checked_priors(np.bincount(label, weights))
         fitted._check_reject_label()
         fitted._members = fitted._rows_of_classes(checked, label, weights)
-        fitted.estimators_, collected = [], ClassWarnings()
+        fitted.estimators_, collected = [], RelayedWarnings()
         for k, name in enumerate(fitted.classes_.tolist()):
-            with collected.of_class(name):
+            with collected.of(f"In class {name!r}"):
                 fitted.estimators_.append(fitted._density(X, checked, k))
         collected.warn()
         fitted._references = {}

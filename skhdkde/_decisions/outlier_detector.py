@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -15,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._decisions.p_values import Reference
+from skhdkde._decisions.relayed_warnings import RelayedWarnings
 from skhdkde._decisions.training_rows import (
     DistinctRows,
     checked_weights,
@@ -33,7 +33,7 @@ from skhdkde._utils.warnings import warn_user
 LEVEL, TRIM = 0.05, 0.05
 # Tails of the default density; its bandwidth, relative to the best in likelihood, which
 # is too small for ranks; and the largest with preserved variance.
-DEGREES_OF_FREEDOM, SMOOTHING = 4, 1.5
+DEGREES_OF_FREEDOM, SMOOTHING = 4, 2.0
 LARGEST_BANDWIDTH = 0.999 * (1.0 - 2.0 / DEGREES_OF_FREEDOM) ** 0.5
 
 
@@ -49,12 +49,10 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     ----------
     estimator : HighDimKernelDensity, default=None
         What estimates the density; it is cloned. None is one with
-        ``covariance_type="diag"``, ``preserve_variance=True``, ``kernel="student"``,
+        ``covariance_type="full"``, ``preserve_variance=True``, ``kernel="student"``,
         ``degrees_of_freedom=4``, ``discrete_features="auto"``, ``random_state=0`` and
-        1.5 times the bandwidth of "kl", up to the largest: the bandwidth that is best
-        in likelihood makes log densities too noisy for ranks. It was best of a few on
-        real tables. Where anomalies break correlations of features, and there are
-        several times more rows than features, take ``covariance_type="full"``.
+        twice the bandwidth of "kl", up to the largest: the bandwidth that is best in
+        likelihood makes log densities too noisy to rank by.
 
     contamination : "auto" or float, default="auto"
         What :meth:`predict` flags, unless it is told a rate of false discoveries. A
@@ -67,7 +65,9 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Share of the training rows, below 0.5, that the density is fitted without: those
         that are farthest out, in units of a covariance matrix of the others. Anomalies
         among the training rows that are alike would have kernels of their own. "auto" is
-        0.05; 0 is for training rows that are known to be clean.
+        0.05. Rows that were trimmed are in the reference of p-values all the same, with
+        low log densities, so that few p-values are below the share: set 0 if the
+        training rows are clean and small p-values or `fdr` matter.
 
     Attributes
     ----------
@@ -184,10 +184,10 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         kept = central_rows(checked[found.rows], found.weights, share)
         own = None if found.weights is None else found.weights[kept]
         central = take(X, checked, found.rows[kept])
-        if self.estimator is None:
-            fitted.estimator_ = default_density(central, own)
-        else:
-            fitted.estimator_ = clone(self.estimator).fit(central, sample_weight=own)
+        relayed = RelayedWarnings()
+        with relayed.of(f"In {np.sum(kept)} rows that were not trimmed"):
+            fitted.estimator_ = fitted_density(self.estimator, central, own)
+        relayed.warn()
         held_out = held_out_scores(fitted.estimator_, X, checked, found, kept)
         scores, totals = found.by_hash(held_out)
         fitted._hashes, fitted._known_scores = found.hashes, scores
@@ -304,21 +304,20 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return np.where(adjusted <= fdr, -1, 1)
 
 
-def default_density(X, sample_weight=None):
-    """Return the density that stands behind None, fitted."""
+def fitted_density(estimator, X, sample_weight):
+    """Return an estimator fitted to X; for None the default of the detector."""
+    if estimator is not None:
+        return clone(estimator).fit(X, sample_weight=sample_weight)
     density = HighDimKernelDensity(
-        covariance_type="diag",
+        covariance_type="full",
         preserve_variance=True,
         kernel="student",
         degrees_of_freedom=DEGREES_OF_FREEDOM,
         discrete_features="auto",
         random_state=0,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the second fit says the same
-        best = clone(density).fit(X, sample_weight=sample_weight).bandwidth_
-    density.set_params(bandwidth=min(SMOOTHING * best, LARGEST_BANDWIDTH))
-    return density.fit(X, sample_weight=sample_weight)
+    ).fit(X, sample_weight=sample_weight)
+    bandwidth = min(SMOOTHING * density.bandwidth_, LARGEST_BANDWIDTH)
+    return density.set_params(bandwidth=bandwidth).fit(X, sample_weight=sample_weight)
 
 
 def held_out_scores(estimator, X, checked, found, kept):
