@@ -13,6 +13,8 @@ from scipy.stats import kstest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDensity
@@ -215,6 +217,19 @@ def test_a_rate_that_flags_nothing_is_warned_of():
         assert (detector.predict([[99.0, 99.0]], fdr=0.05) == 1).all()
 
 
+def test_a_density_of_zero_at_many_rows_is_warned_of():
+    density = HighDimKernelDensity(bandwidth=0.5, kernel="tophat")
+    with pytest.warns(UserWarning, match=r"\d% of the distinct .* flags no row"):
+        detector = DensityOutlierDetector(density).fit(correlated(100, 6, 0))
+    assert_array_equal(detector.decision_function([[99.0] * 6]), [0.0])
+
+
+def test_a_pipeline_passes_the_rate_on(X):
+    model = make_pipeline(StandardScaler(), cheap(trim=0)).fit(X)
+    assert_array_equal(model.predict([[9.0] * 4, [0.0] * 4], fdr=0.1), [-1, 1])
+    assert not hasattr(model[-1], "set_predict_request")
+
+
 # Input.
 
 
@@ -227,7 +242,8 @@ def test_columns_are_known_by_name(X):
     scores = detector.score_samples(frame[::-1])
     assert_array_equal(scores, detector.held_out_log_density_[::-1])
     with pytest.warns(
-        UserWarning, match=r"In 190 rows .*1 constant feature of 6: column 5 \('e'\)"
+        UserWarning,
+        match=r"Fitted to 190 of 200 rows: .*1 constant feature of 6: column 5 \('e'\)",
     ):
         DensityOutlierDetector().fit(frame.assign(e=1.0))
     label = np.arange(200) % 2

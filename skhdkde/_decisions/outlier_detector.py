@@ -182,21 +182,27 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         found = DistinctRows.of(checked, weights, merge=not separate)
         share = TRIM if self.trim == "auto" else self.trim
         kept = central_rows(checked[found.rows], found.weights, share)
-        own = None if found.weights is None else found.weights[kept]
-        central = take(X, checked, found.rows[kept])
-        relayed = RelayedWarnings()
-        with relayed.of(f"In {np.sum(kept)} rows that were not trimmed"):
-            fitted.estimator_ = fitted_density(self.estimator, central, own)
-        relayed.warn()
-        held_out = held_out_scores(fitted.estimator_, X, checked, found, kept)
-        scores, totals = found.by_hash(held_out)
-        fitted._hashes, fitted._known_scores = found.hashes, scores
-        fitted._reference = Reference(scores, totals, found.effective_number)
-        fitted.offset_ = fitted._threshold()
+        fitted._learn(X, checked, found, kept)
         fitted.trimmed_ = found.positive[~kept[found.place]]
         fitted.held_out_log_density_ = fitted.score_samples(X)
         self.__dict__ = fitted.__dict__
         return self
+
+    def _learn(self, X, checked, found, kept):
+        """Fit the density to the rows that are kept; find what scores usual rows have."""
+        own = None if found.weights is None else found.weights[kept]
+        central = take(X, checked, found.rows[kept])
+        relayed = RelayedWarnings()
+        with relayed.of(f"Fitted to {kept.sum()} of {len(kept)} rows"):
+            self.estimator_ = fitted_density(self.estimator, central, own)
+        relayed.warn()
+        held_out = held_out_scores(self.estimator_, X, checked, found, kept)
+        scores, totals = found.by_hash(held_out)
+        self._hashes, self._known_scores = found.hashes, scores
+        self._reference = Reference(scores, totals, found.effective_number)
+        self.offset_ = self._threshold()
+        if np.isneginf(self.offset_):
+            warn_of_no_density(scores)
 
     def _threshold(self):
         """Return the log density below which rows are flagged."""
@@ -302,6 +308,15 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
             )
         adjusted = false_discovery_control(self.p_values(X))
         return np.where(adjusted <= fdr, -1, 1)
+
+
+def warn_of_no_density(scores):
+    """Warn that so many training rows have no density that no row can be flagged."""
+    warn_user(
+        f"{np.isneginf(scores).mean():.0%} of the distinct training rows have a held-out "
+        "density of zero, so that predict flags no row: set estimator to one with a "
+        "larger bandwidth, or with a kernel without an end, such as 'student'."
+    )
 
 
 def fitted_density(estimator, X, sample_weight):
