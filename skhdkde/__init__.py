@@ -3,6 +3,7 @@
 import skhdkde.information as information
 import skhdkde.regimes as regimes
 from skhdkde._data import DataReport
+from skhdkde._decisions import DensityClassifier, DensityOutlierDetector
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._displays import BandwidthDisplay, RegimeDisplay
 from skhdkde._estimator import HighDimKernelDensity
@@ -15,6 +16,8 @@ __all__ = [
     "BandwidthDisplay",
     "BandwidthSearch",
     "DataReport",
+    "DensityClassifier",
+    "DensityOutlierDetector",
     "Diagnosis",
     "HighDimKernelDensity",
     "RegimeDisplay",

@@ -71,6 +71,8 @@ def test_collection_is_complete():
         "skhdkde.BandwidthDisplay",
         "skhdkde.BandwidthSearch",
         "skhdkde.DataReport",
+        "skhdkde.DensityClassifier",
+        "skhdkde.DensityOutlierDetector",
         "skhdkde.Diagnosis",
         "skhdkde.HighDimKernelDensity",
         "skhdkde.RegimeDisplay",

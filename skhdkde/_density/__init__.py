@@ -46,6 +46,7 @@ from skhdkde._density.covariance import (
     full_whitening,
     scatter_spectrum,
     shrink,
+    shrunk_covariance,
     standardizing,
 )
 from skhdkde._density.density import (
