@@ -25,6 +25,7 @@ from skhdkde._density import (
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
+from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
@@ -42,7 +43,7 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
-class HighDimKernelDensity(BaseKernelDensity):
+class HighDimKernelDensity(FeatureSets, BaseKernelDensity):
     """Kernel density estimate for data with many features.
 
     The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
@@ -375,8 +376,10 @@ class HighDimKernelDensity(BaseKernelDensity):
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
-        X = check_data(fitted, X, reset=True)
+        X = check_data(fitted, X, reset=True, missing=self._knows_parts)
         fitted._like, X = prototype(X), local(X)
+        weights = check_weights(sample_weight, X)
+        X = fitted._completed(X, weights)
         approximate = self.algorithm != "exact"
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
@@ -384,7 +387,6 @@ class HighDimKernelDensity(BaseKernelDensity):
         fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
         options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
         fitted.backend_ = options.backend
-        weights = check_weights(sample_weight, X)
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
@@ -522,7 +524,7 @@ class HighDimKernelDensity(BaseKernelDensity):
             Natural logarithm of the density, in nats; -inf where no training point is in
             reach of a compact kernel, or a feature is outside the limits of its map.
         """
-        log_density, used = self._at(X, self._log_density)
+        log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
             self.approximation_ = Report(used, self._approximation.tol)
             self.approximation_.warn(self._approximation.algorithm)
@@ -561,13 +563,14 @@ class HighDimKernelDensity(BaseKernelDensity):
         of the same kernel value in the whitened units of the point that contributes
         most.
         """
-        log_density, columns = self._at(X, self._diagnosis)
+        log_density, columns, n_missing = self._at(X, HighDimKernelDensity._diagnosis)
         report = None
         if self._approximation is not None:
-            log_density, used = self._at(X, self._log_density)
+            log_density, used = self._at(X, HighDimKernelDensity._log_density)
             report = Report(used, self._approximation.tol)
+        n_missing = n_missing if n_missing.any() else None
         return Diagnosis.from_columns(
-            log_density, columns, self.bandwidth_, self.kernel_, report
+            log_density, columns, self.bandwidth_, self.kernel_, report, n_missing
         )
 
     def _log_density(self, X, options):
@@ -582,21 +585,24 @@ class HighDimKernelDensity(BaseKernelDensity):
         return near.log_density(log_density), used
 
     def _diagnosis(self, X, options):
-        """Return log densities over all points, and the columns of a diagnosis."""
+        """Return log densities over all points, columns of a diagnosis, n_missing."""
         near = in_range(X, self._density)
         log_density, columns = self._density.diagnose(near.X, options)
-        return near.log_density(log_density), near.diagnosis(columns)
+        n_here = 0 if X is None else X.shape[1]
+        n_missing = 0 if X is None else self.n_features_in_ - n_here
+        n_missing = np.full(len(log_density), n_missing)
+        return near.log_density(log_density), near.diagnosis(columns), n_missing
 
     def _at(self, X, method):
-        """Return log densities and columns of a method, at X or at training points."""
+        """Return what a method gives, at X or at training points."""
         options = self._compute_options()
         if X is not None:
-            return method(local(check_data(self, X, reset=False)), options)
-        left_out = method(None, options)
+            return self._by_patterns(self._queries(X), method, options)
+        left_out = method(self, None, options)
         if self._weightless is None:
             return left_out
         zero, X = self._weightless
-        return interleaved(zero, left_out, method(X, options))
+        return interleaved(zero, left_out, method(self, X, options))
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Total log density of the points.
@@ -635,10 +641,12 @@ class HighDimKernelDensity(BaseKernelDensity):
             kink (exponential and linear at a training point) that point adds nothing.
         """
         options = self._compute_options()
-        checked = check_data(self, X, reset=False)
-        near = in_range(local(checked), self._density)
-        gradient = near.gradient(self._density.gradient(near.X, options))
-        return like(gradient, checked)
+        return like(self._gradient_by_patterns(self._queries(X), options), X)
+
+    def _gradient(self, X, options):
+        """Return gradients at queries without missing values."""
+        near = in_range(X, self._density)
+        return near.gradient(self._density.gradient(near.X, options))
 
     def sample(
         self,
@@ -674,6 +682,7 @@ class HighDimKernelDensity(BaseKernelDensity):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        tags.input_tags.allow_nan = self._knows_parts
         return tags
 
     def __dir__(self):

@@ -14,6 +14,10 @@ discrete_features  values on lattices, spread over their cells: dequantisation
 =================  =====================================================================
 """
 
-from skhdkde._data.discrete_features import find_discrete_features, step_of_all
+from skhdkde._data.discrete_features import (
+    columns_wanted,
+    find_discrete_features,
+    step_of_all,
+)
 from skhdkde._data.report import DataReport
 from skhdkde._data.table import Table

@@ -49,6 +49,10 @@ class FeatureMaps:
             shown.append(f"and {len(self.maps) - SHOWN} more")
         return f"FeatureMaps({', '.join(shown)})"
 
+    def of(self, features: Sequence[int] | np.ndarray) -> FeatureMaps:
+        """Return the maps of some of the features, in this order."""
+        return FeatureMaps([self.maps[k] for k in features])
+
     def apply(self, X: FloatArray) -> FloatArray:
         """Return mapped points, of the dtype of X.
 
@@ -288,29 +292,33 @@ def excepting(spec: Any, columns: Any, n_features: int) -> Any:
     return tuple(None if k in columns else spec for k in range(n_features))
 
 
-def column_of(key: Any, n_features: int, names: Any) -> int:
-    """Return the column of a feature, which is given by index or by name."""
+def column_of(key: Any, n_features: int, names: Any, where: str = "feature_maps") -> int:
+    """Return the column of a feature, which is given by index or by name.
+
+    ``where`` is the parameter that it is given in, for messages.
+    """
     if isinstance(key, str):
         if names is None:
             raise ValueError(
-                f"feature_maps has {key!r}, but features of X have no names: pass a data "
+                f"{where} has {key!r}, but features of X have no names: pass a data "
                 f"frame, or indices from 0 to {n_features - 1}."
             )
         found = [k for k, name in enumerate(names) if name == key]
         if not found:
             known = ", ".join(repr(str(name)) for name in list(names)[:SHOWN])
             raise ValueError(
-                f"feature_maps has {key!r}, which X has not; its features are {known}"
+                f"{where} has {key!r}, which X has not; its features are {known}"
                 f"{', ...' if len(names) > SHOWN else ''}."
             )
         return found[0]
     if isinstance(key, bool | np.bool_) or not isinstance(key, Integral):
+        as_keys = " as keys" if where == "feature_maps" else ""
         raise TypeError(
-            f"feature_maps must have indices or names of features as keys, got {key!r}."
+            f"{where} must have indices or names of features{as_keys}, got {key!r}."
         )
     if not -n_features <= int(key) < n_features:
         raise ValueError(
-            f"feature_maps has index {key}, but X has features 0 to {n_features - 1}."
+            f"{where} has index {key}, but X has features 0 to {n_features - 1}."
         )
     return int(key) % n_features
 
