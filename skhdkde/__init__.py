@@ -5,6 +5,7 @@ from skhdkde._data import DataReport
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._displays import BandwidthDisplay, RegimeDisplay
 from skhdkde._estimator import HighDimKernelDensity
+from skhdkde._imputer import DensityImputer
 from skhdkde._scorers import kl_scorer, make_kl_scorer
 from skhdkde._selection import BandwidthSearch, select_bandwidth
 
@@ -14,6 +15,7 @@ __all__ = [
     "BandwidthDisplay",
     "BandwidthSearch",
     "DataReport",
+    "DensityImputer",
     "Diagnosis",
     "HighDimKernelDensity",
     "RegimeDisplay",

@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report
-from skhdkde._base import BaseKernelDensity
 from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import (
     UnitSphere,
@@ -43,7 +42,7 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
-class HighDimKernelDensity(FeatureSets, BaseKernelDensity):
+class HighDimKernelDensity(FeatureSets):
     """Kernel density estimate for data with many features.
 
     The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
@@ -588,10 +587,9 @@ class HighDimKernelDensity(FeatureSets, BaseKernelDensity):
         """Return log densities over all points, columns of a diagnosis, n_missing."""
         near = in_range(X, self._density)
         log_density, columns = self._density.diagnose(near.X, options)
-        n_here = 0 if X is None else X.shape[1]
-        n_missing = 0 if X is None else self.n_features_in_ - n_here
-        n_missing = np.full(len(log_density), n_missing)
-        return near.log_density(log_density), near.diagnosis(columns), n_missing
+        n_missing = 0 if X is None else self.n_features_in_ - X.shape[1]
+        missing = np.full(len(log_density), n_missing)
+        return near.log_density(log_density), near.diagnosis(columns), missing
 
     def _at(self, X, method):
         """Return what a method gives, at X or at training points."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import warnings
 from typing import Any, Self
@@ -12,6 +13,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ExactSums
+from skhdkde._base import BaseKernelDensity
 from skhdkde._data import Table, columns_wanted
 from skhdkde._density import (
     Structure,
@@ -44,8 +46,17 @@ NO_HELD_OUT = (
 )
 
 
-class FeatureSets:
+class FeatureSets(BaseKernelDensity):
     """Methods of an estimator that take some of its features."""
+
+    _density: Any
+    _approximation: Any
+    _discrete: Any  # DiscreteFeatures, or None
+    _weightless: Any  # which training points have no weight, and these; or None
+    _incomplete: Any  # which training points were incomplete, and all as given; or None
+    _table: Any
+    _held_out: Any
+    _validated: Any
 
     def marginal(self, features: Any) -> Self:
         """Return the marginal density of some features.
@@ -163,7 +174,7 @@ class FeatureSets:
         Notes
         -----
         A row that was incomplete in the training points is filled in by the others.
-        Under `feature_maps` a mean is over 24 equally likely places of each kernel,
+        Under `feature_maps` a mean is over 16 equally likely places of each kernel,
         which is finite where the mean may not be.
         """
         self._check_parts("impute")
@@ -178,6 +189,18 @@ class FeatureSets:
             rounded = np.stack([self._discrete.rounded(one) for one in found])
             found = np.where(np.isnan(values), rounded, found)
         return like(found, X)
+
+    @abc.abstractmethod
+    def _check_fitted(self):
+        """Raise an error if the estimator is not fitted, or its parameters are wrong."""
+
+    @abc.abstractmethod
+    def _parameters(self):
+        """Return the parameters as they are now."""
+
+    @abc.abstractmethod
+    def _gradient(self, X, options):
+        """Return gradients at queries without missing values."""
 
     @property
     def _knows_parts(self):
@@ -232,12 +255,13 @@ class FeatureSets:
         """
         if not has_missing(X):
             return method(self, X, options)
-        X, results = np.asarray(X), None
+        X = np.asarray(X)
+        results: list[np.ndarray] = []
         for rows, missing in patterns(X):
             columns = np.flatnonzero(~missing)
             part = self._of_features(columns) if missing.any() else self
             found = method(part, X[np.ix_(rows, columns)], options)
-            if results is None:
+            if not results:
                 results = [np.empty((len(X), *a.shape[1:]), a.dtype) for a in found]
             for result, own in zip(results, found, strict=True):
                 result[rows] = own
@@ -359,7 +383,7 @@ def complete_rows(estimator, X, weights):
         X[rows], used = drawn, np.arange(len(X))
     share = missing.mean()
     warn_user(
-        f"X has NaN in {len(rows)} of {len(X)} rows ({share:.1%} of all values): a fit to "
+        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values: a fit to "
         f"the {len(complete)} complete rows, then one to all, drew what is missing given "
         "what is there, and X with these draws was fitted. If rows with missing values "
         "are unlike others in more than what they have, so is the estimate. "
@@ -377,7 +401,7 @@ def _check_complete(missing, n_complete):
     shown = ", ".join(f"{k} ({counts[k]})" for k in order if counts[k])
     row, column = np.argwhere(missing)[0].tolist()
     raise ValueError(
-        f"Input X contains NaN in {len(missing) - n_complete} of {len(missing)} rows, the "
+        f"X contains NaN in {len(missing) - n_complete} of {len(missing)} rows, the "
         f"first in row {row}, column {column}: {n_complete} rows are complete, and at "
         f"least {FEWEST_COMPLETE} are needed to complete the others. Leave out features "
         f"that miss the most: columns {shown} (values missing). Or fill X in before, as "

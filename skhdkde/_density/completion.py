@@ -7,7 +7,7 @@ kernel of the density has a share, and is a kernel over what is missing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -22,7 +22,7 @@ from skhdkde._utils.arrays import slices
 # Elements of an array of pairs; shares of a kernel that are next to nothing, without and
 # with maps of features; equally likely places of a kernel of which a mean under a map is.
 PAIRS_SIZE = 2**22
-LEAST_SHARE, LEAST_SHARE_MAPPED, N_PLACES = 1e-13, 1e-6, 24
+LEAST_SHARE, LEAST_SHARE_MAPPED, N_PLACES = 1e-13, 1e-5, 16
 
 
 def patterns(X):
@@ -50,6 +50,8 @@ class Kernels:
         Over what is missing.
     maps : FeatureMaps or None
         Of the features that are missing.
+    inverse : TabulatedInverse or None
+        Of the maps of all features.
     """
 
     split: Any
@@ -59,6 +61,7 @@ class Kernels:
     kernel: Any
     bandwidth: float
     maps: Any
+    inverse: Any
 
     def drawn(self, rows, points, rng):
         """Return a draw from the kernel of each pair of a row and a point."""
@@ -80,7 +83,7 @@ class Kernels:
             means = self.split.locations(self.values[i], j)
             if self.maps is not None:
                 means = self._mapped_means(means, i, j)
-            np.add.at(out, i, shares[i, j][:, None] * means)
+            _add_by_row(out, i, shares[i, j][:, None] * means)
 
     def _mapped_means(self, locations, rows, points):
         """Return means in data units of kernels over mapped features.
@@ -94,8 +97,15 @@ class Kernels:
         deviations = deviations * (self.bandwidth * self.widening[rows, points])[:, None]
         found = np.zeros(locations.shape)
         for step in law.ppf(places):
-            found += self.maps.invert(locations + step * deviations)
+            Z = locations + step * deviations
+            found += self.inverse.invert(Z, self.split.columns_others)
         return found / N_PLACES
+
+
+def _add_by_row(out, rows, values):
+    """Add values to rows of an array, where those of a row follow each other."""
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    out[rows[first]] += np.add.reduceat(values, first, axis=0)
 
 
 def conditional_means(density, X, leave_out=None):
@@ -158,12 +168,12 @@ def _completed(density, X, n_copies, leave_out, fill):
 
 def _completed_varying(density, X, n_copies, leave_out, fill):
     """Return copies of X without missing values, where all features vary."""
-    result = np.repeat(X[None], n_copies, axis=0)
+    result, inverses = np.repeat(X[None], n_copies, axis=0), _inverses(density)
     for rows, missing in patterns(X):
         given, others = np.flatnonzero(~missing), np.flatnonzero(missing)
         if not len(others):
             continue
-        parts = _parts(density, given, others)
+        parts = _parts(density, inverses, given, others)
         n_at_once = max(1, PAIRS_SIZE // density.n_points)
         for some in slices(len(rows), n_at_once):
             own = rows[some]
@@ -181,36 +191,61 @@ def _completed_varying(density, X, n_copies, leave_out, fill):
     return result
 
 
-def _parts(density, given, others):
-    """Return log weight, maps in two sets, density and splits, for each member."""
+class Part(NamedTuple):
+    """One density of a mixture, with features in two sets."""
+
+    log_weight: float
+    density: Any
+    splits: list
+    maps_given: Any = None
+    maps_others: Any = None
+    inverse: Any = None
+
+
+def _inverses(density):
+    """Return the inverse of each member's maps as a table, None for none."""
     if not isinstance(density, MixedDensity):
-        return [(0.0, None, None, density, splits_of(density, given, others))]
+        return [None]
+    return [
+        m.maps and m.maps.tabulated_inverse(m.density.training) for m in density.members
+    ]
+
+
+def _parts(density, inverses, given, others):
+    """Return the parts of a mixture, or the one of a density that is none."""
+    if not isinstance(density, MixedDensity):
+        return [Part(0.0, density, splits_of(density, given, others))]
     found = []
-    for member in density.members:
-        maps, own = member.maps, member.density
-        both = (None, None) if maps is None else (maps.of(given), maps.of(others))
-        found.append((member.log_weight, *both, own, splits_of(own, given, others)))
+    for member, inverse in zip(density.members, inverses, strict=True):
+        maps, splits = member.maps, splits_of(member.density, given, others)
+        part = Part(member.log_weight, member.density, splits)
+        if maps is not None:
+            part = part._replace(
+                maps_given=maps.of(given), maps_others=maps.of(others), inverse=inverse
+            )
+        found.append(part)
     return found
 
 
 def _kernels(parts, n_points, values, leave_out):
     """Return the kernels of all members and components given values of some rows."""
     result = []
-    for log_weight, maps_given, maps_others, density, splits in parts:
+    for part in parts:
+        density, splits = part.density, part.splits
         mapped, log_jacobian = values, np.zeros(len(values))
-        if maps_given is not None:
-            mapped = maps_given.apply(values)
-            log_jacobian = maps_given.log_jacobian(values)
+        if part.maps_given is not None:
+            mapped = part.maps_given.apply(values)
+            log_jacobian = part.maps_given.log_jacobian(values)
         kernel, h = density.kernel, density.bandwidth
-        own = kernel_given(kernel, h, values.shape[1], splits[0].n_others)
+        own, h_own = kernel_given(kernel, h, values.shape[1], splits[0].n_others)
         found = [split.given(mapped, kernel, h) for split in splits]
         # what is left to make values of members comparable
         unit = log_density_given(density, [(np.zeros((1, 1)), None)], values.shape[1])
         for split, (logs, widening) in zip(splits, found, strict=True):
-            logs += (log_weight + log_jacobian + unit)[:, None]
+            logs += (part.log_weight + log_jacobian + unit)[:, None]
             _leave_out(logs, split.points.rows, leave_out, n_points)
-            kernels = Kernels(split, mapped, logs, widening, *own, maps_others)
-            result.append(kernels)
+            laws = own, h_own, part.maps_others, part.inverse
+            result.append(Kernels(split, mapped, logs, widening, *laws))
     return result
 
 

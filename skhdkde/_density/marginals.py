@@ -19,7 +19,6 @@ from skhdkde._density.density import (
     Structure,
     plain_density,
     structured_components,
-    structured_density,
 )
 from skhdkde._density.mixed import Member, MixedDensity
 from skhdkde._density.splits import kernel_given, kernel_of, split_of
@@ -27,7 +26,6 @@ from skhdkde._density.whitened_points import WhitenedPoints
 from skhdkde._density.whitening import Whitening
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._pairwise import TrainingPoints
-
 
 # Diagnosis of a query of which nothing is known that varies.
 CERTAIN = {
@@ -208,8 +206,9 @@ def _marginal(density, features):
         split_of(points, features, others, density.kernel, 0.0, False).marginal()
         for points in density.whitened
     ]
-    X = density.training[:, features]
-    found = structured_density(X, whitened, density.structure, kernel, density.bandwidth)
+    structure, X = density.structure, density.training[:, features]
+    components = structured_components(whitened, structure, kernel, density.bandwidth)
+    found = type(density)(components, X, whitened, structure)
     found.as_given = _columns(density.as_given, features)
     return found
 

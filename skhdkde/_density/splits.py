@@ -136,6 +136,8 @@ class Split(abc.ABC):
         logs += self.log_dets_given - self.n_given * np.log(scale)
         if weights is not None:
             logs += np.log(weights)
+        if self.points.log_weights is not None:  # they are conditional already
+            logs += self.points.log_weights
         if not np.isfinite(kernel.degrees_of_freedom):
             return logs, np.broadcast_to(scale, sq.shape)
         sq /= kernel.degrees_of_freedom * bandwidth**2
