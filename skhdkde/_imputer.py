@@ -18,6 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._estimator import HighDimKernelDensity
 
+# The density unless another is given: few settings to choose, and few rows suffice.
+DEFAULT = {"covariance_type": "full", "kernel": "student", "preserve_variance": True}
+
 
 class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill in missing values by conditional means, or by draws, from a density.
@@ -30,7 +33,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     estimator : HighDimKernelDensity, default=None
         The density, with kernel "gaussian" or "student". None is one with
-        ``covariance_type="auto"``, which compares structures on held-out rows.
+        ``covariance_type="full"``, ``kernel="student"`` and ``preserve_variance=True``.
 
     sample_posterior : bool, default=False
         Whether to draw from the conditional density, all that a row misses together,
@@ -119,9 +122,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             conditionals.
         """
         if self.estimator is None:
-            own = HighDimKernelDensity(
-                covariance_type="auto", random_state=self.random_state
-            )
+            own = HighDimKernelDensity(**DEFAULT, random_state=self.random_state)
         else:
             own = clone(self.estimator)
         with warnings.catch_warnings():

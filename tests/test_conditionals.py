@@ -195,11 +195,18 @@ def test_values_far_from_all_points():
         assert np.isfinite(conditional.sample(3, random_state=0)).all()
 
 
+FRAME = pd.DataFrame(X, columns=list("abcd"))
+
+
+@functools.cache
+def fitted_to_frame():
+    maps = {"b": "log", "d": "log"}
+    kde = HighDimKernelDensity(bandwidth=0.5, covariance_type="full", feature_maps=maps)
+    return kde.fit(FRAME)
+
+
 def test_results_are_estimators():
-    frame = pd.DataFrame(X, columns=list("abcd"))
-    kde = HighDimKernelDensity(
-        bandwidth=0.5, covariance_type="full", feature_maps={"b": "log", "d": "log"}
-    ).fit(frame)
+    kde, frame = fitted_to_frame(), FRAME
     found = kde.marginal(["d", "a"])
     assert_array_equal(found.feature_names_in_, ["d", "a"])
     assert found.n_features_in_ == 2
@@ -215,13 +222,16 @@ def test_results_are_estimators():
         assert_array_equal(same, found.score_samples(query))
     masked = kde.marginal([True, False, False, True])
     assert_array_equal(masked.feature_names_in_, ["a", "d"])
+    clone(found).fit(query.to_numpy().repeat(3, axis=0) + 0.1 * RNG.random((12, 2)))
+
+
+def test_one_after_the_other_is_both_at_once():
+    kde, frame = fitted_to_frame(), FRAME
     given = kde.conditional("b", X[0, 1])
     assert_array_equal(given.feature_names_in_, ["a", "c", "d"])
     assert given.score_samples(None).shape == (len(X),)
     again = pickle.loads(pickle.dumps(given))
     assert_array_equal(again.score_samples(None), given.score_samples(None))
-    clone(found).fit(query.to_numpy().repeat(3, axis=0) + 0.1 * RNG.random((12, 2)))
-    # one after the other is both at once
     queries = frame[["a", "c"]][:3]
     twice = given.conditional("d", X[0, 3]).score_samples(queries)
     once = kde.conditional(["d", "b"], X[0, [3, 1]]).score_samples(queries)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtri, stdtrit
 
 from skhdkde._density.marginals import log_density_given, splits_of
 from skhdkde._density.mixed import MixedDensity
@@ -78,7 +77,8 @@ class Kernels:
         shares = np.exp(self.logs - total[:, None])
         least = LEAST_SHARE if self.maps is None else LEAST_SHARE_MAPPED
         rows, points = np.nonzero(shares > least * shares.max(axis=1, keepdims=True))
-        for pairs in slices(len(rows), max(1, PAIRS_SIZE // self.split.n_others)):
+        size = self.split.n_others * (1 if self.maps is None else N_PLACES)
+        for pairs in slices(len(rows), max(1, PAIRS_SIZE // size)):
             i, j = rows[pairs], points[pairs]
             means = self.split.locations(self.values[i], j)
             if self.maps is not None:
@@ -92,14 +92,11 @@ class Kernels:
         """
         places = (np.arange(N_PLACES) + 0.5) / N_PLACES
         nu = self.kernel.degrees_of_freedom
-        law = stats.norm if np.isinf(nu) else stats.t(nu)
-        deviations = self.split.deviations(points)
-        deviations = deviations * (self.bandwidth * self.widening[rows, points])[:, None]
-        found = np.zeros(locations.shape)
-        for step in law.ppf(places):
-            Z = locations + step * deviations
-            found += self.inverse.invert(Z, self.split.columns_others)
-        return found / N_PLACES
+        steps = ndtri(places) if np.isinf(nu) else stdtrit(nu, places)
+        widths = self.bandwidth * self.widening[rows, points]
+        deviations = self.split.deviations(points) * widths[:, None]
+        Z = locations + steps[:, None, None] * deviations
+        return self.inverse.invert(Z, self.split.columns_others).mean(axis=0)
 
 
 def _add_by_row(out, rows, values):

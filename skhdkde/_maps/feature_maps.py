@@ -137,10 +137,10 @@ class TabulatedInverse:
     values: FloatArray
 
     def invert(self, Z: FloatArray, features: Any) -> FloatArray:
-        """Return the points that are mapped to Z, which has these features only."""
+        """Return points mapped to Z, of which the last axis is of these features."""
         found = np.empty(Z.shape)
         for i, k in enumerate(features):
-            found[:, i] = np.interp(Z[:, i], self.places[:, k], self.values[:, k])
+            found[..., i] = np.interp(Z[..., i], self.places[:, k], self.values[:, k])
         return found
 
 
