@@ -267,6 +267,9 @@ class HighDimKernelDensity(FeatureSets):
         Log density of each training point by fits that did not see it, in nats: what to
         hold fresh points against. Made when first asked for, in a pass over all pairs.
 
+    incomplete_rows_ : ndarray of int of shape (n_incomplete,)
+        Rows of X that had missing values, which :meth:`fit` completed by draws.
+
     data_report_ : DataReport
         What the training points are: constant and discrete features, codes for missing
         values, linear dependence, duplicates, scales. Made when first asked for.
@@ -290,6 +293,7 @@ class HighDimKernelDensity(FeatureSets):
     See Also
     --------
     select_bandwidth : The bandwidth rules as a function, with more control.
+    DensityImputer : Fills in missing values by such a density.
     kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
     skhdkde.dask.DaskHighDimKernelDensity : The same on a Dask cluster.
     sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
@@ -349,7 +353,8 @@ class HighDimKernelDensity(FeatureSets):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training points.
+            Training points. With kernels "gaussian" and "student", not on the sphere,
+            values may be missing (NaN): see the notes.
 
         y : None
             Ignored; present by convention.
@@ -368,10 +373,18 @@ class HighDimKernelDensity(FeatureSets):
         Raises
         ------
         ValueError
-            If X or the weights are not as described, or if a bandwidth rule is asked for
-            and X has fewer than two distinct points.
+            If X or the weights are not as described, if a bandwidth rule is asked for
+            and X has fewer than two distinct points, or if values are missing and fewer
+            than 10 rows are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
+
+        Notes
+        -----
+        Where training points have missing values the complete rows are fitted first.
+        What the others miss is drawn from the conditional density given what they have;
+        then again from a fit to all rows, each without itself; and that is fitted: three
+        fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
@@ -510,9 +523,11 @@ class HighDimKernelDensity(FeatureSets):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Points. None stands for the training points, each without itself but not
-            without its duplicates: the leave-one-out log density. Training points passed
-            as X count themselves, and score far too high. Where a point has a share in a
+            Points. A missing value (NaN) is integrated over, with kernels "gaussian" and
+            "student": the row has the marginal density of what it has, and 0 nats if
+            that is nothing. None stands for the training points, each without itself but
+            not without its duplicates: the leave-one-out log density. Training points
+            passed as X count themselves, and score far too high. Where a point has a share in a
             covariance, a mixture or local scales it is too likely all the same: see
             `held_out_log_density_`. In a Pipeline None cannot pass the other steps: ask
             its last step.
@@ -536,7 +551,8 @@ class HighDimKernelDensity(FeatureSets):
         ----------
         X : array-like of shape (n_queries, n_features), default=None
             Points. None stands for the training points, each without itself, as in
-            :meth:`score_samples`.
+            :meth:`score_samples`. Of points with missing values all is said of the
+            marginal density of what they have, and ``n_missing`` how many are missing.
 
         Returns
         -------
@@ -635,8 +651,10 @@ class HighDimKernelDensity(FeatureSets):
         Returns
         -------
         gradient : ndarray of shape (n_queries, n_features)
-            In nats per data unit. NaN where the density is zero. Where a kernel has a
-            kink (exponential and linear at a training point) that point adds nothing.
+            In nats per data unit. NaN where the density is zero, and for values that
+            are missing: the others have the gradient of the marginal density. Where a
+            kernel has a kink (exponential and linear at a training point) that point adds
+            nothing.
         """
         options = self._compute_options()
         return like(self._gradient_by_patterns(self._queries(X), options), X)

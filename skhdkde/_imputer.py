@@ -56,15 +56,15 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     See Also
     --------
     HighDimKernelDensity.impute : The method behind it, with many draws at once.
-    sklearn.impute.IterativeImputer : By regression of each feature on the others.
+    sklearn.impute.KNNImputer : By means of the nearest rows.
 
     Notes
     -----
     Rows of the training points that miss something are completed by draws, as
     :meth:`HighDimKernelDensity.fit` says, without the warning there. At least 10 rows
-    must be complete. When such a row comes back to be filled in, its own draw is left
-    out. An estimate of many features without missing values takes all rows and no
-    draws; with 20 % of values missing, of 16 features one row in 36 is complete.
+    must be complete: with 20 % of all values missing, of 10 features one row in nine is,
+    and of 20 features one in 87. When a row that was completed comes back to be filled
+    in, its own draw is left out.
 
     Examples
     --------

@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ExactSums
 from skhdkde._base import BaseKernelDensity
@@ -209,7 +208,6 @@ class FeatureSets(BaseKernelDensity):
 
     def _check_parts(self, method):
         """Raise ValueError if marginals of the kernels are not known."""
-        check_is_fitted(self)
         self._check_fitted()
         if self.support != "euclidean":
             raise ValueError(
