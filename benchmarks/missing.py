@@ -7,7 +7,8 @@ the values, drawn at random, are taken out; with ``--gaps`` in the training rows
 Figures are of these values in the test rows: the root mean squared error of what each
 method fills in, in standard deviations, and the share of true values between the 5 and
 95 percent quantiles of 200 draws. KNNImputer has the best of 3, 5, 10 and 20 neighbours
-by a fifth of the training rows, with as many values taken out.
+by a fifth of the training rows, with as many values taken out; IterativeImputer is
+fitted to training and test rows together.
 """
 
 import argparse
@@ -40,6 +41,25 @@ N_DRAWS, INTERVAL = 200, (0.05, 0.95)
 LEVEL = 0.02
 
 
+class Iterative:
+    """IterativeImputer on training and test rows together.
+
+    Fitted to complete rows alone it would stop after one round, and go through the test
+    rows once.
+    """
+
+    def __init__(self, seed):
+        self.imputer = IterativeImputer(max_iter=30, random_state=seed)
+
+    def fit(self, train):
+        self.train = train
+        return self
+
+    def transform(self, gaps):
+        both = np.vstack([self.train, gaps])
+        return self.imputer.fit_transform(both)[len(self.train) :]
+
+
 def best_neighbors(train, rng):
     """Number of neighbours that fills in a fifth of the training rows best."""
     rows = rng.permutation(len(train)) < len(train) // 5
@@ -60,7 +80,7 @@ def methods(train, seed, rng):
     return {
         "mean": SimpleImputer(),
         "KNNImputer": KNNImputer(n_neighbors=best_neighbors(train, rng)),
-        "IterativeImputer": IterativeImputer(max_iter=30, random_state=seed),
+        "IterativeImputer": Iterative(seed),
         "DensityImputer": DensityImputer(random_state=seed),
         "with auto": DensityImputer(auto),
     }

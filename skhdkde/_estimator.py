@@ -527,10 +527,10 @@ class HighDimKernelDensity(FeatureSets):
             "student": the row has the marginal density of what it has, and 0 nats if
             that is nothing. None stands for the training points, each without itself but
             not without its duplicates: the leave-one-out log density. Training points
-            passed as X count themselves, and score far too high. Where a point has a share in a
-            covariance, a mixture or local scales it is too likely all the same: see
-            `held_out_log_density_`. In a Pipeline None cannot pass the other steps: ask
-            its last step.
+            passed as X count themselves, and score far too high. Where a point has a
+            share in a covariance, a mixture or local scales it is too likely all the
+            same: see `held_out_log_density_`. In a Pipeline None cannot pass the other
+            steps: ask its last step.
 
         Returns
         -------

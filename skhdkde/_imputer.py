@@ -19,7 +19,11 @@ from sklearn.utils.validation import check_is_fitted
 from skhdkde._estimator import HighDimKernelDensity
 
 # The density unless another is given: few settings to choose, and few rows suffice.
-DEFAULT = {"covariance_type": "full", "kernel": "student", "preserve_variance": True}
+DEFAULT: dict[str, Any] = {
+    "covariance_type": "full",
+    "kernel": "student",
+    "preserve_variance": True,
+}
 
 
 class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

@@ -205,6 +205,17 @@ def fitted_to_frame():
     return kde.fit(FRAME)
 
 
+@pytest.mark.parametrize("case", ["spherical, student", "local, all", "neighborhood"])
+def test_float32(case):
+    kde = HighDimKernelDensity(bandwidth=0.5, **CASES[case]).fit(X.astype(np.float32))
+    x = QUERIES[:3].astype(np.float32)
+    marginal = kde.marginal([1, 2]).score_samples(x[:, [1, 2]])
+    for one, part in zip(x, marginal, strict=True):
+        own = kde.conditional([1, 2], one[[1, 2]]).score_samples(one[None, [0, 3]])
+        assert own.dtype == part.dtype == np.float32
+        assert_allclose(part + own, kde.score_samples(one[None]), atol=2e-3)
+
+
 def test_results_are_estimators():
     kde, frame = fitted_to_frame(), FRAME
     found = kde.marginal(["d", "a"])
