@@ -7,6 +7,7 @@ from skhdkde._decisions import DensityClassifier, DensityOutlierDetector
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._displays import BandwidthDisplay, RegimeDisplay
 from skhdkde._estimator import HighDimKernelDensity
+from skhdkde._imputer import DensityImputer
 from skhdkde._scorers import kl_scorer, make_kl_scorer
 from skhdkde._selection import BandwidthSearch, select_bandwidth
 
@@ -17,6 +18,7 @@ __all__ = [
     "BandwidthSearch",
     "DataReport",
     "DensityClassifier",
+    "DensityImputer",
     "DensityOutlierDetector",
     "Diagnosis",
     "HighDimKernelDensity",

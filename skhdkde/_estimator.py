@@ -12,7 +12,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report
-from skhdkde._base import BaseKernelDensity
 from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import (
     UnitSphere,
@@ -25,6 +24,7 @@ from skhdkde._density import (
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
+from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
 from skhdkde._selection import HeldOutScores
 from skhdkde._utils.arrays import like, local, prototype
@@ -42,7 +42,7 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
-class HighDimKernelDensity(BaseKernelDensity):
+class HighDimKernelDensity(FeatureSets):
     """Kernel density estimate for data with many features.
 
     The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
@@ -268,6 +268,9 @@ class HighDimKernelDensity(BaseKernelDensity):
         Log density of each training point by fits that did not see it, in nats: what to
         hold fresh points against. Made when first asked for, in a pass over all pairs.
 
+    incomplete_rows_ : ndarray of int of shape (n_incomplete,)
+        Rows of X that had missing values, which :meth:`fit` completed by draws.
+
     data_report_ : DataReport
         What the training points are: constant and discrete features, codes for missing
         values, linear dependence, duplicates, scales. Made when first asked for.
@@ -291,6 +294,7 @@ class HighDimKernelDensity(BaseKernelDensity):
     See Also
     --------
     select_bandwidth : The bandwidth rules as a function, with more control.
+    DensityImputer : Fills in missing values by such a density.
     kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
     skhdkde.dask.DaskHighDimKernelDensity : The same on a Dask cluster.
     sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
@@ -350,7 +354,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training points.
+            Training points. With kernels "gaussian" and "student", not on the sphere,
+            values may be missing (NaN): see the notes.
 
         y : None
             Ignored; present by convention.
@@ -369,15 +374,25 @@ class HighDimKernelDensity(BaseKernelDensity):
         Raises
         ------
         ValueError
-            If X or the weights are not as described, or if a bandwidth rule is asked for
-            and X has fewer than two distinct points.
+            If X or the weights are not as described, if a bandwidth rule is asked for
+            and X has fewer than two distinct points, or if values are missing and fewer
+            than 10 rows are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
+
+        Notes
+        -----
+        Where training points have missing values the complete rows are fitted first.
+        What the others miss is drawn from the conditional density given what they have;
+        then again from a fit to all rows, each without itself; and that is fitted: three
+        fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
-        X = check_data(fitted, X, reset=True)
+        X = check_data(fitted, X, reset=True, missing=self._knows_parts)
         fitted._like, X = prototype(X), local(X)
+        weights = check_weights(sample_weight, X)
+        X = fitted._completed(X, weights)
         approximate = self.algorithm != "exact"
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
@@ -385,7 +400,6 @@ class HighDimKernelDensity(BaseKernelDensity):
         fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
         options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
         fitted.backend_ = options.backend
-        weights = check_weights(sample_weight, X)
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
@@ -562,12 +576,14 @@ class HighDimKernelDensity(BaseKernelDensity):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Points. None stands for the training points, each without itself but not
-            without its duplicates: the leave-one-out log density. Training points passed
-            as X count themselves, and score far too high. Where a point has a share in a
-            covariance, a mixture or local scales it is too likely all the same: see
-            `held_out_log_density_`. In a Pipeline None cannot pass the other steps: ask
-            its last step.
+            Points. A missing value (NaN) is integrated over, with kernels "gaussian" and
+            "student": the row has the marginal density of what it has, and 0 nats if
+            that is nothing. None stands for the training points, each without itself but
+            not without its duplicates: the leave-one-out log density. Training points
+            passed as X count themselves, and score far too high. Where a point has a
+            share in a covariance, a mixture or local scales it is too likely all the
+            same: see `held_out_log_density_`. In a Pipeline None cannot pass the other
+            steps: ask its last step.
 
         Returns
         -------
@@ -575,7 +591,7 @@ class HighDimKernelDensity(BaseKernelDensity):
             Natural logarithm of the density, in nats; -inf where no training point is in
             reach of a compact kernel, or a feature is outside the limits of its map.
         """
-        log_density, used = self._at(X, self._log_density)
+        log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
             self.approximation_ = Report(used, self._approximation.tol)
             self.approximation_.warn(self._approximation.algorithm)
@@ -588,7 +604,8 @@ class HighDimKernelDensity(BaseKernelDensity):
         ----------
         X : array-like of shape (n_queries, n_features), default=None
             Points. None stands for the training points, each without itself, as in
-            :meth:`score_samples`.
+            :meth:`score_samples`. Of points with missing values all is said of the
+            marginal density of what they have, and ``n_missing`` how many are missing.
 
         Returns
         -------
@@ -614,13 +631,14 @@ class HighDimKernelDensity(BaseKernelDensity):
         of the same kernel value in the whitened units of the point that contributes
         most.
         """
-        log_density, columns = self._at(X, self._diagnosis)
+        log_density, columns, n_missing = self._at(X, HighDimKernelDensity._diagnosis)
         report = None
         if self._approximation is not None:
-            log_density, used = self._at(X, self._log_density)
+            log_density, used = self._at(X, HighDimKernelDensity._log_density)
             report = Report(used, self._approximation.tol)
+        n_missing = n_missing if n_missing.any() else None
         return Diagnosis.from_columns(
-            log_density, columns, self.bandwidth_, self.kernel_, report
+            log_density, columns, self.bandwidth_, self.kernel_, report, n_missing
         )
 
     def _held_out_rows(self):
@@ -641,21 +659,23 @@ class HighDimKernelDensity(BaseKernelDensity):
         return near.log_density(log_density), used
 
     def _diagnosis(self, X, options):
-        """Return log densities over all points, and the columns of a diagnosis."""
+        """Return log densities over all points, columns of a diagnosis, n_missing."""
         near = in_range(X, self._density)
         log_density, columns = self._density.diagnose(near.X, options)
-        return near.log_density(log_density), near.diagnosis(columns)
+        n_missing = 0 if X is None else self.n_features_in_ - X.shape[1]
+        missing = np.full(len(log_density), n_missing)
+        return near.log_density(log_density), near.diagnosis(columns), missing
 
     def _at(self, X, method):
-        """Return log densities and columns of a method, at X or at training points."""
+        """Return what a method gives, at X or at training points."""
         options = self._compute_options()
         if X is not None:
-            return method(local(check_data(self, X, reset=False)), options)
-        left_out = method(None, options)
+            return self._by_patterns(self._queries(X), method, options)
+        left_out = method(self, None, options)
         if self._weightless is None:
             return left_out
         zero, X = self._weightless
-        return interleaved(zero, left_out, method(X, options))
+        return interleaved(zero, left_out, method(self, X, options))
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Total log density of the points.
@@ -690,14 +710,18 @@ class HighDimKernelDensity(BaseKernelDensity):
         Returns
         -------
         gradient : ndarray of shape (n_queries, n_features)
-            In nats per data unit. NaN where the density is zero. Where a kernel has a
-            kink (exponential and linear at a training point) that point adds nothing.
+            In nats per data unit. NaN where the density is zero, and for values that
+            are missing: the others have the gradient of the marginal density. Where a
+            kernel has a kink (exponential and linear at a training point) that point adds
+            nothing.
         """
         options = self._compute_options()
-        checked = check_data(self, X, reset=False)
-        near = in_range(local(checked), self._density)
-        gradient = near.gradient(self._density.gradient(near.X, options))
-        return like(gradient, checked)
+        return like(self._gradient_by_patterns(self._queries(X), options), X)
+
+    def _gradient(self, X, options):
+        """Return gradients at queries without missing values."""
+        near = in_range(X, self._density)
+        return near.gradient(self._density.gradient(near.X, options))
 
     def sample(
         self,
@@ -733,6 +757,7 @@ class HighDimKernelDensity(BaseKernelDensity):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        tags.input_tags.allow_nan = self._knows_parts
         return tags
 
     def __dir__(self):

@@ -274,7 +274,7 @@ def test_transposed_queries(kind, of):
 
 def test_what_is_not_transposed():
     kde = HighDimKernelDensity(bandwidth=0.5).fit(X)
-    bad = [X[:, :2], X[:5, :2], np.full((3, 3), np.nan), X[0], X[:3, :, None]]
+    bad = [X[:, :2], X[:5, :2], np.full((3, 3), np.inf), X[0], X[:3, :, None]]
     for queries in bad:
         with pytest.raises(ValueError) as error:
             kde.score_samples(queries)

@@ -67,9 +67,9 @@ def test_types_with_and_without_missing_entries(dtype):
     )
     message = r"first NaN of 2 rows with some is in row 7, column 1 \('count'\)"
     with pytest.raises(ValueError, match=message):
-        fitted(missing)
-    with pytest.raises(ValueError, match=message):
-        fitted(points).score_samples(missing)
+        HighDimKernelDensity(bandwidth=500.0, kernel="tophat").fit(missing)
+    scores = fitted(points).score_samples(missing)
+    assert_allclose(np.delete(scores, [7, 9]), np.delete(expected, [7, 9]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["String", "Categorical", "Enum", "Object", "List"])

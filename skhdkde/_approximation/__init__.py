@@ -18,6 +18,7 @@ they are and moved.
 setup          from an estimator's parameters to an `Approximation`
 approximation  `Approximation`: which sum for which query
 mixed          `MixedApproximation`: those of a mixture of densities
+exact          `ExactSums`, over all points, reported in the same way
 report         `Report` on the queries, and the warning
 unlike         errors beside the training points, and far from them
 calibration    `Prepared`: how many neighbours and how hard to search, for a tolerance
@@ -30,6 +31,7 @@ faiss_index    an index by faiss; the only file that imports it
 """
 
 from skhdkde._approximation.calibration import calibrated
+from skhdkde._approximation.exact import ExactSums
 from skhdkde._approximation.neighbors import IndexSearch, wanted_index
 from skhdkde._approximation.report import ERROR, Report
 from skhdkde._approximation.setup import approximate, prepare_index

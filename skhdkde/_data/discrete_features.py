@@ -51,6 +51,15 @@ class DiscreteFeatures:
         two = [len(values) <= 2 for values in self.seen]
         return self.columns[two]
 
+    def of(self, features: IntArray) -> DiscreteFeatures | None:
+        """Return these for some of the features, in this order; None if none is."""
+        places = {column: k for k, column in enumerate(self.columns.tolist())}
+        own = [(i, places[k]) for i, k in enumerate(features.tolist()) if k in places]
+        if not own:
+            return None
+        columns, which = np.array(own).T
+        return DiscreteFeatures(columns, self.step[which], [self.seen[k] for k in which])
+
     def spread(self, X: FloatArray, seed: int) -> FloatArray:
         """Return training points with values spread over the cells of the lattices.
 

@@ -22,6 +22,9 @@ neighborhoods      `NeighborhoodPoints`: a covariance for each point
 whitening          `Whitening`, the map of a bandwidth matrix; `Whitened`
 covariance         covariances, mixtures, spectra: what whitenings are made of
 constant_features  features that do not vary, each with a kernel of its own
+splits             kernels over some features, and given these over the others
+marginals          densities of some features: marginal, and given values of others
+completion         missing values of points: conditional means and draws
 kernel_widths      how wide kernels are in single features
 far_rows           the check for rows that decide means and variances
 far_queries        queries whose squared distances are out of range, brought nearer
@@ -29,6 +32,11 @@ sampling           random draws
 =================  ===================================================================
 """
 
+from skhdkde._density.completion import (
+    conditional_draws,
+    conditional_means,
+    patterns,
+)
 from skhdkde._density.components import whiten_components
 from skhdkde._density.constant_features import (
     ConstantFeatures,
@@ -69,6 +77,7 @@ from skhdkde._density.far_rows import (
     check_far_rows,
 )
 from skhdkde._density.kernel_widths import kernel_widths
+from skhdkde._density.marginals import conditional, constant_among, marginal
 from skhdkde._density.mixed import Member, MixedDensity, responsibilities
 from skhdkde._density.neighborhoods import (
     NeighborhoodPoints,

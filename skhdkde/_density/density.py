@@ -89,6 +89,8 @@ class Component:
     # log determinant of the whitening plus the common part of the log local scales
     log_det: float = 0.0
     local_scale: np.ndarray | None = None  # (n_points,), factors of the bandwidth
+    # (n_points,), logs of weights that take the place of those of the points
+    log_weights: np.ndarray | None = None
 
     def reduction_spec(self, query_dtype):
         """Return what a reduction needs to know, for queries of this dtype."""
@@ -187,6 +189,7 @@ class BaseDensity:
 
     constant: Any = None
     sphere: Any = None
+    varies = True  # whether any feature does
 
     def __init__(self, kernel, bandwidth, shape, dtype):
         self.kernel, self.bandwidth = kernel, bandwidth
@@ -320,6 +323,12 @@ class Density(LocalDensity):
             if component.points.weights is not None:
                 weights[component.rows] = component.points.weights
         return weights
+
+    def weights_of(self, component):
+        """Return the weights of the points of a component, in which they are drawn."""
+        return component.points.weight_block(
+            slice(0, component.points.shape[0]), np.float64
+        )
 
     def log_density(self, X, options, rows=slice(None)):
         """Return log densities, of shape (n_queries,).
@@ -489,10 +498,15 @@ def structured_density(X, whitened, structure, kernel, bandwidth):
     bandwidth : float
         In whitened units.
     """
+    components = structured_components(whitened, structure, kernel, bandwidth)
+    return Density(components, X, whitened, structure)
+
+
+def structured_components(whitened, structure, kernel, bandwidth):
+    """Return the components of a structure; see :func:`structured_density`."""
     largest = max(points.log_scales().max() for points in whitened)
     scale = min(scale_for(own.largest_entry(), own.Z.dtype) for own in whitened)
     preserve = structure.preserve_variance
-    components = [
+    return [
         own.component(kernel, bandwidth, preserve, largest, scale) for own in whitened
     ]
-    return Density(components, X, whitened, structure)

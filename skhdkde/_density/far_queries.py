@@ -100,7 +100,7 @@ def in_range(X: Any, density: Any, **for_messages: Any) -> Queries:
     if constant is not None and X is not None:
         X, given = constant.without(X), X
     found = Queries(X, density.kernel, constant=constant, given=given)
-    if X is None or not len(X):
+    if X is None or not len(X) or not density.frames:
         return found
     largest = largest_entry(X)
     bounds = (_bound(largest, *frame) for frame in density.frames)

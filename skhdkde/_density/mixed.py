@@ -39,6 +39,8 @@ class Member:
     ----------
     weight : float
         In the mixture.
+    log_weight : float
+        Its log, also where the weight itself is out of the range of numbers.
     maps : FeatureMaps or None
         None if features are as they are.
     density : Density
@@ -48,6 +50,17 @@ class Member:
     weight: float
     maps: FeatureMaps | None
     density: Density
+    log_weight: float = np.nan
+
+    def __post_init__(self):
+        if np.isnan(self.log_weight):
+            object.__setattr__(self, "log_weight", float(np.log(self.weight)))
+
+    @classmethod
+    def of_log_weight(cls, log_weight, maps, density):
+        """Return it for the log of its weight."""
+        weight = max(float(np.exp(log_weight)), np.finfo(np.float64).tiny)
+        return cls(weight, maps, density, float(log_weight))
 
     def queries(self, X):
         """Return queries in data units, or None, as those of the density, in range."""
@@ -161,7 +174,7 @@ class MixedDensity(LocalDensity):
         points = self._given[rows] if X is None else X
         pairs = zip(self.members, log_densities, strict=True)
         return np.column_stack(
-            [m.in_data_units(own, points) + np.log(m.weight) for m, own in pairs]
+            [m.in_data_units(own, points) + m.log_weight for m, own in pairs]
         )
 
     def total(self, logs, X):

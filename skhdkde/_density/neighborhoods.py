@@ -84,6 +84,7 @@ class NeighborhoodPoints(LocalWhitened):
     log_dets: np.ndarray  # (n_points,), of the roots
     dtype: np.dtype  # of X
     spread: float = 1.0
+    log_weights: np.ndarray | None = None
 
     @property
     def scales_differ(self):
@@ -92,7 +93,8 @@ class NeighborhoodPoints(LocalWhitened):
 
     def log_scales(self):
         """Return logs of what each point's density is multiplied by, (n_points,)."""
-        return self.whitening.log_det + self.log_dets
+        more = 0.0 if self.log_weights is None else self.log_weights
+        return self.whitening.log_det + self.log_dets + more
 
     def precisions(self):
         """Return the diagonal of the precision matrix at ``h = 1``, (n_features,).

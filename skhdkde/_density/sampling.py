@@ -50,12 +50,7 @@ def _draw(density, n_samples, rng):
     """Draw points as :func:`draw` does, without constant features."""
     u = rng.uniform(size=n_samples)
     sizes = np.array([c.points.shape[0] for c in density.components])
-    weights = np.concatenate(
-        [
-            c.points.weight_block(slice(0, size), np.float64)
-            for c, size in zip(density.components, sizes, strict=True)
-        ]
-    )
+    weights = np.concatenate([density.weights_of(c) for c in density.components])
     cumulative = np.cumsum(weights)
     rows = np.searchsorted(cumulative, u * cumulative[-1], side="right")
     rows = np.minimum(rows, len(weights) - 1)

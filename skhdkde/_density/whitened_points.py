@@ -37,6 +37,7 @@ class WhitenedPoints(LocalWhitened):
     spread: float
     # (n_points,), factors of the bandwidth, of root mean square 1
     local_scale: np.ndarray | None = None
+    log_weights: np.ndarray | None = None
 
     def adapted(self, k, options):
         """Return the points with scales by the distance to the ``k``-th neighbour."""
@@ -63,12 +64,15 @@ class WhitenedPoints(LocalWhitened):
     def log_scales(self):
         """Return logs of what each point's density is multiplied by, (n_points,).
 
-        These are the determinant of the whitening and the local scale, without the
-        bandwidth.
+        These are the determinant of the whitening, the local scale and weights in logs,
+        without the bandwidth.
         """
-        if self.local_scale is None:
-            return np.full(len(self.Z), self.whitening.log_det)
-        return self.whitening.log_det - self.Z.shape[1] * np.log(self.local_scale)
+        logs = np.full(len(self.Z), self.whitening.log_det)
+        if self.local_scale is not None:
+            logs -= self.Z.shape[1] * np.log(self.local_scale)
+        if self.log_weights is not None:
+            logs += self.log_weights
+        return logs
 
     def as_float32(self):
         """Return the points with coordinates rounded to float32."""
@@ -90,8 +94,9 @@ class WhitenedPoints(LocalWhitened):
         if shrinkage != 1.0:
             Z = (shrinkage * Z).astype(Z.dtype, copy=False)
         sq_factor = sq_offset = None
-        if self.local_scale is not None:
-            sq_factor = self.local_scale**-2.0 * scaled_distance[0]
+        if self.scales_differ:
+            own = 1.0 if self.local_scale is None else self.local_scale
+            sq_factor = np.ones(len(Z)) * own**-2.0 * scaled_distance[0]
             sq_offset = np.zeros(len(Z)) + scaled_distance[1]
         return TrainingPoints(
             Z,

@@ -93,16 +93,19 @@ class Whitened:
         Standard deviation of a coordinate that preserving the variance refers to.
     local_scale : ndarray of shape (n_points,) or None
         Factors of the bandwidth.
+    log_weights : ndarray of shape (n_points,) or None
+        Logs of weights, for those that may be out of the range of numbers.
     """
 
     whitening: Whitening
     spread: float
     local_scale: Any = None
+    log_weights: Any = None
 
     @property
     def scales_differ(self):
         """Whether the points' densities are multiplied by different factors."""
-        return self.local_scale is not None
+        return self.local_scale is not None or self.log_weights is not None
 
     @property
     def n_features(self):
@@ -159,7 +162,15 @@ class LocalWhitened(Whitened, abc.ABC):
             log_det = largest
             scaled = kernel.scaled_distance(self.log_scales() - largest, bandwidth)
         points = self.points(shrinkage, scale, scaled)
-        return Component(points, kernel, bandwidth, self.rows, log_det, self.local_scale)
+        return Component(
+            points,
+            kernel,
+            bandwidth,
+            self.rows,
+            log_det,
+            self.local_scale,
+            self.log_weights,
+        )
 
     def grid_sums(self, settings, tol, dtype, points):
         """Return the reduction to sums for kernel settings over prepared points."""

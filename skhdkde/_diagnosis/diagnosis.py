@@ -49,6 +49,9 @@ class Diagnosis:
         estimator has ``algorithm="exact"``.
     approximation_error : ndarray or None
         Stated error of ``log_density`` against the sum over all points, in nats.
+    n_missing : ndarray of int, or None
+        Number of missing values of a query: all that is said of it is of the marginal
+        density of what it has. None if no query has any.
     shares : dict of str to float
         Share of the queries in each regime.
 
@@ -83,6 +86,7 @@ class Diagnosis:
     kernel: str
     algorithm: np.ndarray | None = None
     approximation_error: np.ndarray | None = None
+    n_missing: np.ndarray | None = None
     regime: np.ndarray = field(init=False)
 
     def __post_init__(self):
@@ -97,6 +101,7 @@ class Diagnosis:
         bandwidth: float,
         kernel: str,
         report: Any,
+        n_missing: np.ndarray | None = None,
     ) -> Self:
         """Make it from the results of a pass; for the estimators.
 
@@ -113,6 +118,8 @@ class Diagnosis:
             The kernel in use.
         report : Report or None
             Of the ``algorithm`` and its errors, unless that is "exact".
+        n_missing : ndarray of int of shape (n_queries,), default=None
+            Number of missing values, None if there are none.
 
         Returns
         -------
@@ -123,6 +130,8 @@ class Diagnosis:
         if report is not None:
             arrays["algorithm"] = report.algorithm
             arrays["approximation_error"] = report.error
+        if n_missing is not None:
+            arrays["n_missing"] = n_missing
         return cls(log_density=log_density, bandwidth=bandwidth, kernel=kernel, **arrays)
 
     @property
@@ -169,8 +178,12 @@ class Diagnosis:
     def _heading(self):
         """Return a line that says what was diagnosed."""
         queries = "query" if len(self) == 1 else "queries"
+        partly = ""
+        if self.n_missing is not None:
+            partly = f" ({np.count_nonzero(self.n_missing)} with missing values)"
         return (
-            f"{len(self)} {queries}, {self.kernel} kernel, bandwidth {self.bandwidth:.6g}"
+            f"{len(self)} {queries}{partly}, {self.kernel} kernel, "
+            f"bandwidth {self.bandwidth:.6g}"
         )
 
     def __repr__(self) -> str:

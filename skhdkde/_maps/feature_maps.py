@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,8 +28,8 @@ VALID_OF_ONE = (
     "None, 'yeo-johnson', 'gaussianize', 'log', ('log', low), 'logit' or "
     "('logit', low, high)"
 )
-# Features that are shown.
-SHOWN = 6
+# Features that are shown; rows of a table of inverses.
+SHOWN, N_TABULATED = 6, 4097
 
 
 class FeatureMaps:
@@ -48,6 +49,10 @@ class FeatureMaps:
         if len(self.maps) > SHOWN:
             shown.append(f"and {len(self.maps) - SHOWN} more")
         return f"FeatureMaps({', '.join(shown)})"
+
+    def of(self, features: Sequence[int] | np.ndarray) -> FeatureMaps:
+        """Return the maps of some of the features, in this order."""
+        return FeatureMaps([self.maps[k] for k in features])
 
     def apply(self, X: FloatArray) -> FloatArray:
         """Return mapped points, of the dtype of X.
@@ -71,6 +76,13 @@ class FeatureMaps:
             return np.clip(x.astype(Z.dtype), *ends(of_one.limits, Z.dtype))
 
         return self._each(Z, inverse, Z.dtype)
+
+    def tabulated_inverse(self, Z: FloatArray) -> TabulatedInverse:
+        """Return the inverse as a table, for where points Z are and somewhat beyond."""
+        least, most = Z.min(axis=0).astype(np.float64), Z.max(axis=0).astype(np.float64)
+        width = most - least
+        places = np.linspace(least - width, most + width, N_TABULATED)
+        return TabulatedInverse(places, self.invert(places))
 
     def inside(self, X: FloatArray) -> np.ndarray:
         """Return which points have all features inside their limits, (n_points,)."""
@@ -107,6 +119,29 @@ class FeatureMaps:
             for k, of_one in enumerate(self.maps):
                 result[:, k] = function(of_one, X[:, k].astype(np.float64))
         return result
+
+
+@dataclass(frozen=True)
+class TabulatedInverse:
+    """The inverse of maps between the rows of a table, and constant beyond its ends.
+
+    Where many points are to be brought back it takes a small part of the time.
+
+    Attributes
+    ----------
+    places, values : ndarray of shape (n_rows, n_features)
+        Ascending.
+    """
+
+    places: FloatArray
+    values: FloatArray
+
+    def invert(self, Z: FloatArray, features: Any) -> FloatArray:
+        """Return points mapped to Z, of which the last axis is of these features."""
+        found = np.empty(Z.shape)
+        for i, k in enumerate(features):
+            found[..., i] = np.interp(Z[..., i], self.places[:, k], self.values[:, k])
+        return found
 
 
 def ends(limits: tuple[float, float], dtype: Any) -> list[Any]:
@@ -288,29 +323,33 @@ def excepting(spec: Any, columns: Any, n_features: int) -> Any:
     return tuple(None if k in columns else spec for k in range(n_features))
 
 
-def column_of(key: Any, n_features: int, names: Any) -> int:
-    """Return the column of a feature, which is given by index or by name."""
+def column_of(key: Any, n_features: int, names: Any, where: str = "feature_maps") -> int:
+    """Return the column of a feature, which is given by index or by name.
+
+    ``where`` is the parameter that it is given in, for messages.
+    """
     if isinstance(key, str):
         if names is None:
             raise ValueError(
-                f"feature_maps has {key!r}, but features of X have no names: pass a data "
+                f"{where} has {key!r}, but features of X have no names: pass a data "
                 f"frame, or indices from 0 to {n_features - 1}."
             )
         found = [k for k, name in enumerate(names) if name == key]
         if not found:
             known = ", ".join(repr(str(name)) for name in list(names)[:SHOWN])
             raise ValueError(
-                f"feature_maps has {key!r}, which X has not; its features are {known}"
+                f"{where} has {key!r}, which X has not; its features are {known}"
                 f"{', ...' if len(names) > SHOWN else ''}."
             )
         return found[0]
     if isinstance(key, bool | np.bool_) or not isinstance(key, Integral):
+        as_keys = " as keys" if where == "feature_maps" else ""
         raise TypeError(
-            f"feature_maps must have indices or names of features as keys, got {key!r}."
+            f"{where} must have indices or names of features{as_keys}, got {key!r}."
         )
     if not -n_features <= int(key) < n_features:
         raise ValueError(
-            f"feature_maps has index {key}, but X has features 0 to {n_features - 1}."
+            f"{where} has index {key}, but X has features 0 to {n_features - 1}."
         )
     return int(key) % n_features
 

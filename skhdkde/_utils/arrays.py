@@ -302,6 +302,13 @@ def prototype(X: Any) -> Any:
     return xp.empty((0,), dtype=X.dtype, device=device)
 
 
+def has_missing(X: Any) -> bool:
+    """Return whether there is NaN in X, an array or a ``DeviceArray``."""
+    if not isinstance(X, np.ndarray):
+        return bool(X.tensor.isnan().any())
+    return any(np.isnan(X[rows]).any() for rows in row_batches(*X.shape))
+
+
 def select(X: Any, mask: np.ndarray) -> Any:
     """Return the rows of X where ``mask`` is true, as an array or a ``DeviceArray``."""
     if isinstance(X, np.ndarray):

@@ -38,17 +38,20 @@ def _naming(parameter: str) -> Iterator[None]:
         raise type(error)(f"{parameter}: {error}") from error
 
 
-def check_data(estimator: Any, X: Any, *, reset: bool) -> Any:
+def check_data(estimator: Any, X: Any, *, reset: bool, missing: bool = False) -> Any:
     """Return X, points of at least one feature, as a finite array of float32 or float64.
 
     Its number and names of features must be those that the estimator has seen in fit;
     with ``reset`` they are recorded there. An array of another library stays one, with
-    scikit-learn's ``array_api_dispatch``.
+    scikit-learn's ``array_api_dispatch``. With ``missing`` entries may be NaN.
     """
+    finite = "allow-nan" if missing else True
     with _naming("X"), rows_are_points(estimator, X):
         X = detached(X)
         with naming_columns(X):
-            return validate_data(estimator, X, dtype=_floats(X), reset=reset)
+            return validate_data(
+                estimator, X, dtype=_floats(X), reset=reset, ensure_all_finite=finite
+            )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,427 @@
+"""Some of the features: marginals, conditionals, and rows with missing values."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import check_array, check_random_state
+
+from skhdkde._approximation import ExactSums
+from skhdkde._base import BaseKernelDensity
+from skhdkde._data import Table, columns_wanted
+from skhdkde._density import (
+    Structure,
+    check_n_samples,
+    columns_of,
+    conditional,
+    conditional_draws,
+    conditional_means,
+    marginal,
+    patterns,
+)
+from skhdkde._fit import Fitted
+from skhdkde._maps import column_of
+from skhdkde._selection import HeldOutScores
+from skhdkde._utils.arrays import has_missing, like, local
+from skhdkde._utils.random import seed_beside
+from skhdkde._utils.validation import check_data
+from skhdkde._utils.warnings import warn_user
+
+# Kernels whose marginals and conditionals are known.
+KERNELS_OF_PARTS = ("gaussian", "student")
+# Complete training rows, at least; how often the others are completed.
+FEWEST_COMPLETE, N_ROUNDS = 10, 2
+# Features that a message shows.
+SHOWN = 5
+NO_HELD_OUT = (
+    "held_out_log_density_ is not known of a density that was made of another by "
+    "{method}: its parts were fitted together with features that it has not. Hold out "
+    "rows before the fit, and call {method} of the estimator fitted to the others."
+)
+
+
+class FeatureSets(BaseKernelDensity):
+    """Methods of an estimator that take some of its features."""
+
+    _density: Any
+    _approximation: Any
+    _discrete: Any  # DiscreteFeatures, or None
+    _weightless: Any  # which training points have no weight, and these; or None
+    _incomplete: Any  # which training points were incomplete, and all as given; or None
+    _table: Any
+    _held_out: Any
+    _validated: Any
+
+    def marginal(self, features: Any) -> Self:
+        """Return the marginal density of some features.
+
+        Parameters
+        ----------
+        features : int, str or array-like
+            The features to keep: indices, names or a mask, in the order that the result
+            has.
+
+        Returns
+        -------
+        kde : HighDimKernelDensity
+            A fitted estimator of these features: the integral of this density over all
+            others, in closed form. It has the same training points, bandwidth and
+            weights, and no ``bandwidth_search_``. Sums are over all points, for any
+            `algorithm`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such feature, none of them varies, or the kernel is neither
+            "gaussian" nor "student", or points are on a sphere.
+
+        Notes
+        -----
+        A Student kernel stays one of the same degrees of freedom. Of a density with a
+        structure ``held_out_log_density_`` is not known.
+        """
+        self._check_parts("marginal")
+        columns = self._columns_of(features)
+        found = marginal(self._density, columns)
+        _check_varies(found.varies, "the features that are kept")
+        return self._derived(found, columns, "marginal")
+
+    def conditional(self, features: Any, values: Any) -> Self:
+        """Return the density of all other features, given values of some.
+
+        Parameters
+        ----------
+        features : int, str or array-like
+            The features that are given: indices, names or a mask.
+        values : float or array-like of shape (n_given,)
+            Their values, in data units, in the order of `features`.
+
+        Returns
+        -------
+        kde : HighDimKernelDensity
+            A fitted estimator of the features that are not given, in their order. Each
+            training point counts as much as it makes the values likely; where kernels
+            are correlated it moves along a regression on them. Sums are over all points,
+            for any `algorithm`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such feature, values are not finite, or outside the limits of
+            a feature, none is left that varies, or the kernel is neither "gaussian" nor
+            "student", or points are on a sphere.
+
+        Notes
+        -----
+        Log densities of `kde.marginal(features)` at the values and of this one add up
+        to those of this estimator. A Student kernel gains a degree of freedom for each
+        feature given, and a local scale at each training point: ``bandwidth_`` and
+        ``degrees_of_freedom_`` are those of the result. Error bars of ``diagnose`` are
+        of the joint density at the values and the query; those of the values alone are
+        what the marginal's ``diagnose`` says. ``preserve_variance_`` is False, as
+        points are where they were shrunk to. ``held_out_log_density_`` is not known.
+        """
+        self._check_parts("conditional")
+        given = self._columns_of(features)
+        checked = check_array(
+            np.atleast_2d(values), dtype=np.float64, input_name="values"
+        )
+        if checked.shape != (1, len(given)):
+            raise ValueError(
+                f"values must be one for each of the {len(given)} features given, got "
+                f"shape {np.shape(values)}."
+            )
+        others = np.setdiff1d(np.arange(self.n_features_in_), given)
+        if not len(others):
+            raise ValueError("features must leave some of X out: all are given.")
+        found = conditional(self._density, given, others, checked[0])
+        _check_varies(found.varies, "the features that are not given")
+        return self._derived(found, others, "conditional")
+
+    def impute(
+        self,
+        X: Any,
+        n_samples: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> np.ndarray:
+        """Return points with their missing values filled in.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_queries, n_features)
+            Points, with NaN for what is missing.
+
+        n_samples : int, default=None
+            None fills in conditional means given what the row has. A number makes so
+            many draws from the conditional density instead, of all that a row misses
+            together.
+
+        random_state : int, RandomState instance or None, default=None
+            Of the draws. Pass an int for the same each time.
+
+        Returns
+        -------
+        X : ndarray of shape (n_queries, n_features) or (n_samples, n_queries, n_features)
+            What was not missing is as it was. Draws of discrete features are on their
+            lattices; means are not. Constant features have their value.
+
+        Notes
+        -----
+        A row that was incomplete in the training points is filled in by the others.
+        Under `feature_maps` a mean is over 16 equally likely places of each kernel,
+        which is finite where the mean may not be.
+        """
+        self._check_parts("impute")
+        X = check_data(self, X, reset=False, missing=True)
+        values = np.asarray(local(X))
+        own = self._completed_before(values)
+        if n_samples is None:
+            return like(conditional_means(self._density, values, own), X)
+        n_samples, rng = check_n_samples(n_samples), check_random_state(random_state)
+        found = conditional_draws(self._density, values, n_samples, rng, own)
+        if self._discrete is not None:
+            rounded = np.stack([self._discrete.rounded(one) for one in found])
+            found = np.where(np.isnan(values), rounded, found)
+        return like(found, X)
+
+    @abc.abstractmethod
+    def _check_fitted(self):
+        """Raise an error if the estimator is not fitted, or its parameters are wrong."""
+
+    @abc.abstractmethod
+    def _parameters(self):
+        """Return the parameters as they are now."""
+
+    @abc.abstractmethod
+    def _gradient(self, X, options):
+        """Return gradients at queries without missing values."""
+
+    @property
+    def _knows_parts(self):
+        """Whether marginals are known, so that values may be missing."""
+        return self.kernel in KERNELS_OF_PARTS and self.support == "euclidean"
+
+    def _check_parts(self, method):
+        """Raise ValueError if marginals of the kernels are not known."""
+        self._check_fitted()
+        if self.support != "euclidean":
+            raise ValueError(
+                f"{method} needs support='euclidean', got {self.support!r}: unit vectors "
+                "have no features that vary while others stay as they are."
+            )
+        if self.kernel_ not in KERNELS_OF_PARTS:
+            raise ValueError(
+                f"{method} needs kernel 'gaussian' or 'student', got {self.kernel_!r}: "
+                "of other kernels no marginal has a closed form."
+            )
+
+    def _columns_of(self, features):
+        """Return the columns of features given by index, name or a mask, in order."""
+        n_features, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
+        asked = np.atleast_1d(np.asarray(features, dtype=object)).ravel().tolist()
+        if len(asked) == n_features and all(isinstance(k, bool) for k in asked):
+            asked = np.flatnonzero(asked).tolist()
+        found = [column_of(k, n_features, names, where="features") for k in asked]
+        if len(set(found)) < len(found):
+            raise ValueError(f"features must differ, got {asked}.")
+        if not found:
+            raise ValueError("features must have at least one feature, got none.")
+        return np.array(found, dtype=int)
+
+    def _queries(self, X):
+        """Return checked queries; they may have NaN where marginals are known."""
+        X = check_data(self, X, reset=False, missing=self._knows_parts)
+        return local(X)
+
+    def _of_features(self, columns):
+        """Return a copy that has the marginal density of some columns, and no more."""
+        found = copy.copy(self)
+        found._density = marginal(self._density, columns)
+        found._approximation = self._approximation and ExactSums(found._density)
+        return found
+
+    def _by_patterns(self, X, method, options):
+        """Return what a method gives for queries, by marginals of what these have.
+
+        ``method`` takes an estimator, queries and options, and returns arrays with an
+        entry for each query.
+        """
+        if not has_missing(X):
+            return method(self, X, options)
+        X = np.asarray(X)
+        results: list[np.ndarray] = []
+        for rows, missing in patterns(X):
+            columns = np.flatnonzero(~missing)
+            part = self._of_features(columns) if missing.any() else self
+            found = method(part, X[np.ix_(rows, columns)], options)
+            if not results:
+                results = [np.empty((len(X), *a.shape[1:]), a.dtype) for a in found]
+            for result, own in zip(results, found, strict=True):
+                result[rows] = own
+        return tuple(results)
+
+    def _gradient_by_patterns(self, X, options):
+        """Return gradients at queries, NaN for what these miss."""
+        if not has_missing(X):
+            return self._gradient(X, options)
+        X, result = np.asarray(X), None
+        for rows, missing in patterns(X):
+            at = np.ix_(rows, np.flatnonzero(~missing))
+            part = self._of_features(at[1][0]) if missing.any() else self
+            found = part._gradient(X[at], options)
+            if result is None:
+                result = np.full(X.shape, np.nan, found.dtype)
+            result[at] = found
+        return result
+
+    def _derived(self, density, columns, method):
+        """Return a fitted estimator of some columns with a density of these."""
+        names = getattr(self, "feature_names_in_", None)
+        names = None if names is None else names[columns]
+        found = copy.copy(self)
+        found.__dict__.update(_parameters_of(self, columns), algorithm="exact")
+        first = density.members[0].density if hasattr(density, "members") else density
+        structure = first.structure or Structure()
+        fitted = Fitted(density, self.covariance_type_, structure, None)
+        found.__dict__.update(fitted.attributes())
+        found._density, found._approximation = density, None
+        found.approximation_, found._validated = None, found._parameters()
+        found.n_features_in_ = len(columns)
+        if names is not None:
+            found.feature_names_in_ = names
+        found._constant_columns = tuple(columns_of(density.constant).tolist())
+        found._discrete = self._discrete and self._discrete.of(columns)
+        if self._weightless is not None:
+            found._weightless = self._weightless[0], self._weightless[1][:, columns]
+        found._incomplete = None
+        found._table = Table(density, names, None, self.covariance_type_)
+        found._held_out = NotHeldOut(method)
+        if method == "marginal" and density.choices is None:
+            found._held_out = HeldOutScores(density, found._weightless, self.random_state)
+        return found
+
+    @property
+    def incomplete_rows_(self) -> np.ndarray:
+        """Rows of X that had missing values in :meth:`fit`, and were completed."""
+        return np.empty(0, dtype=int) if self._incomplete is None else self._incomplete[0]
+
+    def _completed(self, X, weights):
+        """Return training points without missing values; record which had some."""
+        self._incomplete = None
+        if not has_missing(X):
+            return X
+        X = np.array(X)
+        self._incomplete = np.flatnonzero(np.isnan(X).any(axis=1)), X
+        return complete_rows(self, X, weights)
+
+    def _completed_before(self, X):
+        """Return which training points rows are, if they were completed; -1 for none."""
+        if self._incomplete is None:
+            return None
+        rows, given = self._incomplete
+        places = np.arange(len(given))
+        if self._weightless is not None:
+            zero = self._weightless[0]
+            places = np.where(zero, -1, np.cumsum(~zero) - 1)
+        known = {given[row].tobytes(): int(places[row]) for row in rows}
+        X = np.ascontiguousarray(X, dtype=given.dtype)
+        return np.array([known.get(x.tobytes(), -1) for x in X], dtype=int)
+
+
+class NotHeldOut:
+    """In place of held-out log densities, where they are not known."""
+
+    made = False
+
+    def __init__(self, method):
+        self.method = method
+
+    def log_density(self, options):
+        """Raise AttributeError."""
+        raise AttributeError(NO_HELD_OUT.format(method=self.method))
+
+
+def complete_rows(estimator, X, weights):
+    """Return training points with draws for what is missing.
+
+    The complete rows are fitted first. What the others miss is drawn given what they
+    have, and again from a fit to all rows, each without itself.
+
+    Raises
+    ------
+    ValueError
+        If too few rows are complete.
+    """
+    missing = np.isnan(X)
+    incomplete = missing.any(axis=1)
+    rows, complete = np.flatnonzero(incomplete), np.flatnonzero(~incomplete)
+    _check_complete(missing, len(complete))
+    rng = np.random.RandomState(seed_beside(estimator.random_state))
+    parameters = _parameters_of(estimator, np.arange(X.shape[1]))
+    X, used, own = X.copy(), complete, None
+    given = X[rows]
+    for k in range(N_ROUNDS):
+        fitted = clone(estimator).set_params(**parameters, algorithm="exact")
+        with warnings.catch_warnings():  # the last fit has them again
+            warnings.simplefilter("ignore")
+            fitted.fit(X[used], sample_weight=None if weights is None else weights[used])
+        if k > 0:
+            own = rows
+            if fitted._weightless is not None:
+                zero = fitted._weightless[0]
+                own = np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
+        drawn = conditional_draws(fitted._density, given, 1, rng, own)[0]
+        if fitted._discrete is not None:
+            drawn = np.where(missing[rows], fitted._discrete.rounded(drawn), given)
+        X[rows], used = drawn, np.arange(len(X))
+    share = missing.mean()
+    warn_user(
+        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values: a fit to "
+        f"the {len(complete)} complete rows, then one to all, drew what is missing given "
+        "what is there, and X with these draws was fitted. If rows with missing values "
+        "are unlike others in more than what they have, so is the estimate. "
+        "incomplete_rows_ has them."
+    )
+    return X
+
+
+def _check_complete(missing, n_complete):
+    """Raise ValueError if too few rows are complete to complete the others."""
+    if n_complete >= FEWEST_COMPLETE:
+        return
+    counts = missing.sum(axis=0)
+    order = np.argsort(-counts, kind="stable")[:SHOWN]
+    shown = ", ".join(f"{k} ({counts[k]})" for k in order if counts[k])
+    row, column = np.argwhere(missing)[0].tolist()
+    raise ValueError(
+        f"X contains NaN in {len(missing) - n_complete} of {len(missing)} rows, the "
+        f"first in row {row}, column {column}: {n_complete} rows are complete, and at "
+        f"least {FEWEST_COMPLETE} are needed to complete the others. Leave out features "
+        f"that miss the most: columns {shown} (values missing). Or fill X in before, as "
+        "sklearn.impute.IterativeImputer does."
+    )
+
+
+def _check_varies(varies, which):
+    if not varies:
+        raise ValueError(f"{which} are all constant: no density of them can be made.")
+
+
+def _parameters_of(estimator, columns):
+    """Return parameters that name features, for some columns, by index."""
+    n_features, names = estimator.n_features_in_, None
+    names = getattr(estimator, "feature_names_in_", None)
+    places = {k: i for i, k in enumerate(columns.tolist())}
+    maps, discrete = estimator.feature_maps, estimator.discrete_features
+    if isinstance(maps, dict):
+        own = {column_of(k, n_features, names): spec for k, spec in maps.items()}
+        maps = {places[k]: spec for k, spec in own.items() if k in places} or None
+    if discrete is not None and not isinstance(discrete, str):
+        wanted = columns_wanted(discrete, n_features, names).tolist()
+        discrete = [places[k] for k in wanted if k in places] or None
+    return {"feature_maps": maps, "discrete_features": discrete}
