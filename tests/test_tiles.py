@@ -82,14 +82,14 @@ class NarrowTiles(NumpyDevice):
         return super().product(queries, block)
 
 
-@pytest.mark.parametrize("bandwidths", [[0.1], 0.1 * 2.0 ** (np.arange(16) / 4)])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_nearer_points_in_later_tiles(dtype, bandwidths):
+@pytest.mark.parametrize("ratios", [[1.0], 2.0 ** (np.arange(16) / 4)])
+@pytest.mark.parametrize("dtype, smallest", [(np.float64, 0.035), (np.float32, 0.1)])
+def test_nearer_points_in_later_tiles(dtype, smallest, ratios):
     """Sums relative to the first tiles' nearest point overflow, and are made again."""
     rng = np.random.default_rng(0)
     Y = (rng.standard_normal((600, 3)) * np.linspace(2, 0.01, 600)[:, None]).astype(dtype)
     X = (0.01 * rng.standard_normal((20, 3))).astype(dtype)
-    points, device, h = TrainingPoints(Y), NarrowTiles(), np.asarray(bandwidths)
+    points, device, h = TrainingPoints(Y), NarrowTiles(), smallest * np.asarray(ratios)
     tol = 1e-3 if dtype == np.float32 else 1e-8
     spec = ReductionSpec(KERNELS["gaussian"], h * points.scale, points, dtype, tol)
     queries, log_sums = points.as_queries(X), np.empty((20, len(h)))
