@@ -81,7 +81,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Training rows that the density has not seen. They are not flagged for that.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
-        Log density of each training row by a fit that did not see it, or a copy of it.
+        Log density of each training row by a fit that did not see it; of copies the mean.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
