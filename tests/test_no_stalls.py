@@ -95,14 +95,41 @@ def test_same_numbers(gpu, name, d, dtype):
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": "exponential"}], ids=str)
-@pytest.mark.parametrize("rule", ["kl", "nearest"])
-def test_same_bandwidths(gpu, rule, options):
-    _, Y, _ = data(8, np.float32)
+@pytest.mark.parametrize("rule, d", [("kl", 8), ("kl", 200), ("nearest", 8)])
+def test_same_bandwidths(gpu, set_tiles, rule, d, options):
+    """With 200 features float32 needs the nearest points to be sharp."""
+    _, Y, _ = data(d, np.float32)
+    set_tiles(N_POINTS * 50)
     found, expected = (
         select_bandwidth(Y, rule=rule, backend=backend, n_jobs=1, **options)
         for backend in ("torch", "numpy")
     )
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("support", ["euclidean", "sphere"])
+@pytest.mark.parametrize("covariance_type", ["diag", "full"])
+def test_queries_are_whitened_on_the_device(
+    gpu, monkeypatch, covariance_type, support, dtype
+):
+    """As they are where they are too many to be whitened at once."""
+    from skhdkde._pairwise import points, projected_points
+
+    X, Y, _ = data(20, dtype)
+    if support == "sphere":
+        X, Y = (A / np.linalg.norm(A, axis=1)[:, None] for A in (X, Y))
+    options = {"covariance_type": covariance_type, "support": support, "n_jobs": 1}
+    kde, other = (
+        HighDimKernelDensity(bandwidth=0.5, backend=backend, **options).fit(Y)
+        for backend in ("torch", "numpy")
+    )
+    expected = other.score_samples(X)
+    for module in (points, projected_points):
+        monkeypatch.setattr(module, "BLOCK_SIZE", 0)
+    counts = gpu()
+    assert_allclose(kde.score_samples(X), expected, atol=3 * ATOL[dtype])
+    assert X.nbytes in counts.uploads  # as they are, and not in float64
 
 
 def counted(gpu, call):
