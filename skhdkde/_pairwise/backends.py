@@ -147,6 +147,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
                 np.minimum(nearest_sq, to_host(tile.nearest_sq), out=nearest_sq)
             tile.transform(reduction)
             updated = reduction.update(state, tile)
+            del tile  # so that the next one can have its memory
         state = updated
     return state
 

@@ -597,11 +597,12 @@ def _augmented(exact, center, dtype):
 
 
 def aligned_rows(like: AnyTile, n_rows: int, n_columns: int, dtype: DTypeLike) -> AnyTile:
-    """Return an uninitialised tensor beside another, of rows padded by zeros.
+    """Return an uninitialised tensor beside another, on a GPU of rows padded by zeros.
 
-    Matrix products by tensors whose rows are aligned are faster.
+    Matrix products by tensors whose rows are aligned are faster there.
     """
-    xp, width = namespace(like), -(-n_columns // ALIGNED) * ALIGNED
+    unit = 1 if like.device.type == "cpu" else ALIGNED
+    xp, width = namespace(like), -(-n_columns // unit) * unit
     rows = like.new_empty((n_rows, width), dtype=getattr(xp, np.dtype(dtype).name))
     rows[:, n_columns:] = 0.0
     return rows[:, :n_columns]

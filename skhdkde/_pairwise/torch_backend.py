@@ -64,6 +64,8 @@ class TorchDevice(Device):
         sizes = ON_GPU if self.on_gpu else ON_CPU
         self.tile_rows, self.tile_size, self.block_size, self._most_tasks = sizes
         self.longest_walk = NO_BLOCKS if self.on_gpu else LONGEST_WALK
+        # on the CPU there is nothing to wait for, and tiles are mended as they come
+        self.quick = self.on_gpu or interpreted()
         if self.on_gpu:
             most = TILE_SHARE * free_memory(self.place) / 8 / self._most_tasks
             self.tile_size = min(self.tile_size, max(int(most), SMALLEST_ROWS**2))
@@ -98,8 +100,11 @@ class TorchDevice(Device):
                 yield
 
     def cols_for(self, n_rows, dtype):
+        if not self.quick:
+            n_rows = self.tile_rows
         size = self.tile_size // (2 if self.on_gpu and dtype == np.float64 else 1)
-        return max(size // max(n_rows, SMALLEST_ROWS), SMALLEST_ROWS)
+        n_cols = size // max(n_rows, SMALLEST_ROWS)
+        return max(n_cols - n_cols % SMALLEST_ROWS, SMALLEST_ROWS)
 
     def start(self, reduction, n_rows):
         def repeated(row):
@@ -172,8 +177,7 @@ class TorchDevice(Device):
 
     def fused(self, dtype):
         """Return the module of fused kernels, or None where there are none that work."""
-        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        if not (self.on_gpu or interpreted) or self.n_pairs < FUSED_FROM:
+        if not self.quick or self.n_pairs < FUSED_FROM:
             return None
         fused = importlib.import_module("skhdkde._pairwise.triton_kernels")
         return fused if fused.usable(self.place, dtype) else None
@@ -198,7 +202,7 @@ class TorchDevice(Device):
 
     def visit(self, reduction, queries, points, cols, check):
         """Return the state of a reduction, on the host; see the top of this module."""
-        if queries.dtype in self._blurred:  # most rows would be visited again
+        if not self.quick or queries.dtype in self._blurred:
             return self._sharper(reduction, queries, points, cols, check)
         visit = QuickVisit(reduction, queries, points, self)
         state = _map_state(to_host, visit.state(cols, check))
@@ -250,6 +254,11 @@ def _uploaded(points, name, place, kept):
     for rows in row_batches(n_rows, n_columns, GPU_BLOCK_SIZE):
         tensor[rows] = as_tensor(array[rows]).to(place)
     return tensor
+
+
+def interpreted() -> bool:
+    """Return whether Triton runs fused kernels on the CPU, as tests do."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def capability(place: Any) -> tuple[int, int]:
