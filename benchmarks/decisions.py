@@ -145,18 +145,18 @@ def report_detection(tables, areas, shares):
 
 
 def correlated(n, d, rng):
-    """Normal points of correlated features, of one law for each number of features."""
+    """Return normal points of correlated features, of one law for each number of these."""
     mixing = np.random.default_rng(d).normal(size=(d, d)) / np.sqrt(d)
     return rng.normal(size=(n, d)) @ mixing + 0.3 * rng.normal(size=(n, d))
 
 
 def heavy(n, d, rng):
-    """The same with tails of four degrees of freedom."""
+    """Return correlated rows with tails of four degrees of freedom."""
     return correlated(n, d, rng) / np.sqrt(rng.chisquare(4, size=(n, 1)) / 4)
 
 
 def clusters(n, d, rng):
-    """Three clusters of different sizes."""
+    """Return points of three clusters of different sizes."""
     centers = 3.0 * np.random.default_rng(d).normal(size=(3, d))
     label = rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
     return centers[label] + np.array([1.0, 0.5, 1.5])[label, None] * correlated(n, d, rng)

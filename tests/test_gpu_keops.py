@@ -40,7 +40,7 @@ def test_the_sphere_as_on_the_cpu(options, dtype):
 
 @pytest.mark.parametrize("n_queries", [5, 20_000])
 def test_few_and_many_queries(n_queries):
-    """Of which it makes sums in another way, and both relative to a sample."""
+    """KeOps sums few and many queries in two ways; both agree with the CPU."""
     on_gpu.check_few_and_many("keops", n_queries)
 
 

@@ -149,7 +149,7 @@ def test_total_correlation_of_three():
 
 @pytest.mark.slow
 def test_coverage_of_intervals():
-    """Of a normal pair; ``benchmarks/information.py`` has other laws."""
+    """Intervals hold the truth of a normal pair; the benchmark has other laws."""
     inside = []
     for seed in range(25):
         found = mutual_information(*normal_pairs(200, 1, 0.6, seed), estimator=FULL)
@@ -324,7 +324,7 @@ def test_differences_are_found():
 
 
 def test_groups_have_the_marginal_densities_of_the_joint_one():
-    """Of one kernel at the mean: its covariance is shrunk as that of all features."""
+    """A group's covariance is shrunk as that of all features: with one kernel it shows."""
     X, Y = normal_pairs(60, 3, 0.9)
     both = np.hstack([X, Y]) * np.geomspace(1.0, 100.0, 6)
     joint = clone(FULL).set_params(bandwidth=1.0).fit(both)

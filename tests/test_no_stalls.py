@@ -113,7 +113,7 @@ def test_same_bandwidths(gpu, set_tiles, rule, d, options):
 def test_queries_are_whitened_on_the_device(
     gpu, monkeypatch, covariance_type, support, dtype
 ):
-    """As they are where they are too many to be whitened at once."""
+    """Many queries are sent as given: here all count as too many for the host."""
     from skhdkde._pairwise import points, projected_points
 
     X, Y, _ = data(20, dtype)

@@ -1,4 +1,4 @@
-"""What is decided by densities: which rows do not belong, and which class one is of.
+"""Decisions by densities: which rows are outliers, and which class a row is of.
 
 ::
 

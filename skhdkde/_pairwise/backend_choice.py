@@ -46,7 +46,7 @@ KEOPS_LIBRARIES = ("cuda", "nvrtc")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known of the passes to come, for the choice of a backend.
+    """Describe the passes to come, for the choice of a backend.
 
     Attributes
     ----------
