@@ -145,7 +145,7 @@ def report_detection(tables, areas, shares):
 
 
 def correlated(n, d, rng):
-    """Return normal points of correlated features, of one law for each number of these."""
+    """Return normal points of correlated features, of one law for each number."""
     mixing = np.random.default_rng(d).normal(size=(d, d)) / np.sqrt(d)
     return rng.normal(size=(n, d)) @ mixing + 0.3 * rng.normal(size=(n, d))
 

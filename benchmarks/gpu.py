@@ -242,7 +242,7 @@ def least(call):
 
 
 def limits(budget):
-    """Yield rates by dtype: products, exponentials, memory, copies from and to the host."""
+    """Yield rates by dtype: of products, exponentials, memory and copies."""
     for name in ("float32", "float64"):
         budget.lets(f"limits in {name}")
         size = 8192 if ON_GPU else 512

@@ -169,7 +169,7 @@ def test_conditionals_integrate_to_one(case):
     "case", ["local, all", "neighborhood, student, preserved", "maps", "stack"]
 )
 def test_samples_agree_with_rejection(case):
-    """Samples agree with draws from the joint density that are near the value given."""
+    """Samples agree with joint draws that are near the value given."""
     kde = fitted(case).marginal([0, 3])
     drawn = kde.sample(400_000, random_state=1)
     value = 2.0

@@ -324,7 +324,7 @@ def test_differences_are_found():
 
 
 def test_groups_have_the_marginal_densities_of_the_joint_one():
-    """A group's covariance is shrunk as that of all features: with one kernel it shows."""
+    """A group's covariance is shrunk as that of all features; one kernel shows it."""
     X, Y = normal_pairs(60, 3, 0.9)
     both = np.hstack([X, Y]) * np.geomspace(1.0, 100.0, 6)
     joint = clone(FULL).set_params(bandwidth=1.0).fit(both)

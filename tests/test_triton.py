@@ -229,7 +229,7 @@ def test_small_terms_are_not_lost(interpreted):
 
 
 def test_operands_may_be_views(interpreted):
-    """Sums are the same for rows beside other columns, and as programs read them."""
+    """Sums are the same of rows beside other columns, or arranged for programs."""
     X, Y, weights = problem(np.random.default_rng(0), 17, 129, 5, "float32")
     expected = check_direct(interpreted, X, Y, weights, 1.0)
     wide = [np.hstack([A, A[:, :2]])[:, :5] for A in (X, Y)]
