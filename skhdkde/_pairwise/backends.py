@@ -21,15 +21,11 @@ from scipy.spatial.distance import cdist
 from skhdkde._pairwise.backend_choice import Plan, resolve_backend
 from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
 from skhdkde._pairwise.reductions import Reduction
+from skhdkde._pairwise.screening import Screening
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
 from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
-
-# Bandwidths below which exponents are not finite in float32.
-SMALLEST_BANDWIDTH = 1e-15
-# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
-SMALLEST_WEIGHT = 1e-20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +127,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
     :func:`~skhdkde._utils.threads.run_tasks`.
     """
     if queries.dtype == np.float32 and not in_range(queries.exact).all():
-        queries = queries.in_float64(points)
+        queries = queries.in_dtype(np.float64, points)
     state = device.start(reduction, len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
     make_tile = points.tile_class or Tile
@@ -167,8 +163,7 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
     whose tiles are.
     """
     wide = points.tile_class is not None and points.tile_class.wide
-    wide |= reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if wide or points.smallest_weight < SMALLEST_WEIGHT:
+    if wide or not points.fit_float32(reduction.smallest_bandwidth):
         return np.dtype(np.float64)
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
@@ -211,7 +206,17 @@ class NumpyDevice(Device):
         return self.tile_cols
 
     def visit(self, reduction, queries, points, cols, check):
-        return visit_tiles(reduction, queries, points, cols, self, check)
+        tiles = tile_ranges(cols, queries, points, self)
+        screening = Screening.of(reduction, queries, points, tiles, self)
+        if screening is None:
+            return visit_tiles(reduction, queries, points, cols, self, check)
+        state, doubtful = screening.state(tiles, check)
+        if len(doubtful):
+            few = queries.subset(doubtful)
+            exact = visit_tiles(reduction, few, points, cols, self, lambda n_pairs: None)
+            for array, rows in zip(state, exact, strict=True):
+                array[doubtful] = rows
+        return state
 
     def start(self, reduction, n_rows):
         return reduction.start(n_rows)
