@@ -42,6 +42,10 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
+# Types of most parameters, whose values are compared as they are.
+PLAIN = {str, int, float, bool, type(None)}
+
+
 class HighDimKernelDensity(FeatureSets):
     """Kernel density estimate for data with many features.
 
@@ -779,7 +783,8 @@ class HighDimKernelDensity(FeatureSets):
 
     def _check_fitted(self):
         """Raise an error if the estimator is not fitted, or its parameters are wrong."""
-        check_is_fitted(self)
+        if "_validated" not in vars(self):
+            check_is_fitted(self)
         if self._parameters() != self._validated:
             self._validate_params()
             check_n_jobs(self.n_jobs)
@@ -787,12 +792,16 @@ class HighDimKernelDensity(FeatureSets):
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
         values = [getattr(self, name) for name in self._parameter_constraints]
-        arrays = (hasattr(v, "__array__") and not np.isscalar(v) for v in values)
-        pairs = zip(values, arrays, strict=True)
-        listed = (np.asarray(v).tolist() if array else v for v, array in pairs)
+        listed = [v if type(v) in PLAIN else _listed(v) for v in values]
         return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate, plan):
         """Return how pairs are visited; approximations need a backend with tiles."""
         options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
         return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate, plan=plan)
+
+
+def _listed(value):
+    """Return an array as a list, which compares with others as a whole."""
+    array = hasattr(value, "__array__") and not np.isscalar(value)
+    return np.asarray(value).tolist() if array else value

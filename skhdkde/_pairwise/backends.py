@@ -30,6 +30,12 @@ from skhdkde._utils.typing import Device, FloatArray, IntArray
 SMALLEST_BANDWIDTH = 1e-15
 # Relative to the largest; smaller ones, times a kernel value, underflow in float32.
 SMALLEST_WEIGHT = 1e-20
+# Terms of inner products, of all pairs together, that take less time than threads would
+# save: about a millisecond.
+SMALL_WORK = 2**23
+# Queries up to which each is multiplied on its own, if rows have so many entries: a
+# product of matrices would copy all points for them.
+FEW_QUERIES, LONG_ROW = 4, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,9 @@ def reduce_pairs(
 def visit_pairs(device: Device, reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
     dtype = working_dtype(reduction, queries, points)
-    n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
+    work_size = len(queries) * points.shape[0] * points.shape[1]
+    small = device.splits_points and work_size <= SMALL_WORK
+    n_tasks = 1 if small else device.n_tasks(n_threads_for(options.n_jobs))
     row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
 
     def work(task, check):
@@ -195,6 +203,8 @@ class NumpyDevice(Device):
 
     tile_rows = 256
     tile_cols = 2048
+    # pairs of a tile of few queries, which has more points
+    small_tile = 2**15
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -208,7 +218,7 @@ class NumpyDevice(Device):
         return contextlib.nullcontext()
 
     def cols_for(self, n_rows, dtype):
-        return self.tile_cols
+        return max(self.tile_cols, self.small_tile // max(n_rows, 1))
 
     def visit(self, reduction, queries, points, cols, check):
         return visit_tiles(reduction, queries, points, cols, self, check)
@@ -239,6 +249,9 @@ class NumpyDevice(Device):
 
     def product(self, queries, block):
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)
+        few = len(queries) <= FEW_QUERIES and queries.shape[1] >= LONG_ROW
+        if few and hasattr(np, "vecdot"):  # of numpy 2
+            return np.vecdot(queries[:, None], block, out=sq)
         return np.matmul(queries, block.T, out=sq)
 
     def scratch(self, like):

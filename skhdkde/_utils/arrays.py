@@ -306,7 +306,15 @@ def has_missing(X: Any) -> bool:
     """Return whether there is NaN in X, an array or a ``DeviceArray``."""
     if not isinstance(X, np.ndarray):
         return bool(X.tensor.isnan().any())
+    if has_finite_sum(X):
+        return False
     return any(np.isnan(X[rows]).any() for rows in row_batches(*X.shape))
+
+
+def has_finite_sum(X: np.ndarray) -> bool:
+    """Return whether the sum of all entries is finite: then all of them are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(X.sum()))
 
 
 def select(X: Any, mask: np.ndarray) -> Any:

@@ -134,12 +134,12 @@ def run_tasks(
     at the same time from threads of the user's, leave. ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
     if another task failed or the user interrupted, so that all stop promptly.
     """
-    run = _Run(work, progress)
     with _blas_cap as n_passes:
         if n_threads > 1 and len(tasks) > 1 and n_passes > 1:
             n_threads = min(n_threads, max(1, cpu_count() // n_passes))
         if n_threads == 1 or len(tasks) == 1:
-            return [work(task, run.check) for task in tasks]
+            return [work(task, progress) for task in tasks]
+        run = _Run(work, progress)
         with ThreadPoolExecutor(min(n_threads, len(tasks))) as executor:
             futures = [executor.submit(run, task) for task in tasks]
             try:
