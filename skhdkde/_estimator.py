@@ -401,8 +401,9 @@ class HighDimKernelDensity(FeatureSets):
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
         search = isinstance(self.bandwidth, str)
-        fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
-        options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
+        plan = Plan(len(X), X.dtype, search, at_once=search)
+        fitted._plan = replace(plan, at_once=True)
+        options = self._options(X.shape[1], on_gpu, approximate, plan)
         fitted.backend_ = options.backend
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
@@ -778,8 +779,8 @@ class HighDimKernelDensity(FeatureSets):
         """
         self._check_fitted()
         approximate = self._approximation is not None
-        plan = replace(self._plan, at_once=True)
-        return self._options(self.n_features_in_, self._density.on_gpu, approximate, plan)
+        on_gpu = self._density.on_gpu
+        return self._options(self.n_features_in_, on_gpu, approximate, self._plan)
 
     def _check_fitted(self):
         """Raise an error if the estimator is not fitted, or its parameters are wrong."""

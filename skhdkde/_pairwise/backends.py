@@ -51,9 +51,8 @@ class ComputeOptions:
         self, n_features: int, *, on_gpu=False, tiles=False, plan: Plan | None = None
     ) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
-        if plan is not None:
-            plan = dataclasses.replace(plan, n_threads=n_threads_for(self.n_jobs))
-        backend = resolve_backend(self.backend, n_features, on_gpu, tiles, plan)
+        asked = self.backend, n_features, on_gpu, tiles, plan
+        backend = resolve_backend(*asked, n_jobs=self.n_jobs)
         return dataclasses.replace(self, backend=backend)
 
     def labelled(self, label: str) -> Self:
