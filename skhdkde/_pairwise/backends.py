@@ -27,6 +27,13 @@ from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
+# Terms of inner products, of all pairs together, that take less time than threads would
+# save: about a millisecond.
+SMALL_WORK = 2**23
+# Queries up to which each is multiplied on its own, if rows have so many entries: a
+# product of matrices would copy all points for them.
+FEW_QUERIES, LONG_ROW = 4, 100
+
 
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
@@ -41,9 +48,8 @@ class ComputeOptions:
         self, n_features: int, *, on_gpu=False, tiles=False, plan: Plan | None = None
     ) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
-        if plan is not None:
-            plan = dataclasses.replace(plan, n_threads=n_threads_for(self.n_jobs))
-        backend = resolve_backend(self.backend, n_features, on_gpu, tiles, plan)
+        asked = self.backend, n_features, on_gpu, tiles, plan
+        backend = resolve_backend(*asked, n_jobs=self.n_jobs)
         return dataclasses.replace(self, backend=backend)
 
     def labelled(self, label: str) -> Self:
@@ -95,7 +101,9 @@ def reduce_pairs(
 def visit_pairs(device: Device, reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
     dtype = working_dtype(reduction, queries, points)
-    n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
+    work_size = len(queries) * points.shape[0] * points.shape[1]
+    small = device.splits_points and work_size <= SMALL_WORK
+    n_tasks = 1 if small else device.n_tasks(n_threads_for(options.n_jobs))
     row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
 
     def work(task, check):
@@ -188,8 +196,11 @@ class NumpyDevice(Device):
     wider ones the overhead of a numpy call; both must stay in the cache.
     """
 
-    tile_rows = 256
-    tile_cols = 2048
+    tile_rows = 1024
+    # pairs of a tile, of which each query has this many at most
+    tile_size, tile_cols = 2**19, 2048
+    # pairs of a tile of few queries, which has more points
+    small_tile = 2**15
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -203,7 +214,9 @@ class NumpyDevice(Device):
         return contextlib.nullcontext()
 
     def cols_for(self, n_rows, dtype):
-        return self.tile_cols
+        n_rows = max(n_rows, 1)
+        of_block = min(self.tile_cols, max(self.tile_size // n_rows, 1))
+        return max(of_block, self.small_tile // n_rows)
 
     def visit(self, reduction, queries, points, cols, check):
         tiles = tile_ranges(cols, queries, points, self)
@@ -244,6 +257,9 @@ class NumpyDevice(Device):
 
     def product(self, queries, block):
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)
+        few = len(queries) <= FEW_QUERIES and queries.shape[1] >= LONG_ROW
+        if few and hasattr(np, "vecdot"):  # of numpy 2
+            return np.vecdot(queries[:, None], block, out=sq)
         return np.matmul(queries, block.T, out=sq)
 
     def scratch(self, like):

@@ -30,6 +30,7 @@ from skhdkde._utils.arrays import (
     BLOCK_SIZE,
     DeviceArray,
     beside,
+    clipped,
     column,
     namespace,
     row_batches,
@@ -541,12 +542,12 @@ def row_rounding(
     xp, n_features = namespace(rows), rows.shape[1]
     n_steps = min(n_features, longest_walk)
     shares = xp.square(rows)
-    shares /= xp.clip(shares.sum(1), np.finfo(dtype).tiny, None)[:, None]
+    shares /= clipped(shares.sum(1), np.finfo(dtype).tiny)[:, None]
     digit = np.finfo(dtype).eps * _largest_part(shares, n_steps)[:, None]
     squares = xp.einsum("ij,ij->i", shares, shares)
-    few = xp.clip(8.0 * (squares - 4.0 / n_features), 0.0, 1.0)
+    few = clipped(8.0 * (squares - 4.0 / n_features), 0.0, 1.0)
     lost = xp.where(shares < 4.0 * digit, xp.minimum(shares, 0.5 * digit), 0.0).sum(1)
-    n_terms = xp.clip(widened((shares >= digit).sum(1)), 1.0, None)
+    n_terms = clipped(widened((shares >= digit).sum(1)), 1.0)
     sampled = sorted_rows(shares[:, beside(_sampled_features(n_features), shares)])
     equal = (sampled[:, 1:] - sampled[:, :-1] <= digit) & (sampled[:, :-1] >= digit)
     share = sampled.shape[1] / n_features
@@ -554,11 +555,11 @@ def row_rounding(
     if share < 1.0:  # those of all features are hardly ever more
         pairs += 2.0 * xp.sqrt(pairs) + 3.0
     # a few pairs, as any row has, are within what the bound allows for
-    n_equal = xp.clip(0.5 + 2.0 * pairs / share**2 / n_terms, 1.0, None)
+    n_equal = clipped(0.5 + 2.0 * pairs / share**2 / n_terms, 1.0)
     n_equal = xp.minimum(n_equal, n_terms)
     # beside a few large terms all others may be lost, however large in the row itself
     most = 0.5 * digit[:, 0] * n_steps
-    most *= xp.clip(2.0 * (squares - 0.1), 0.0, 1.0)
+    most *= clipped(2.0 * (squares - 0.1), 0.0, 1.0)
     lost_sq = xp.maximum(lost, most) * sq_norms
     bias = xp.sqrt(n_equal) * (1.0 + few)
     walk = random_walk(n_features, longest_walk, dtype)
@@ -602,6 +603,8 @@ def _sampled_features(n_features):
 
 def _pairs_in_runs(equal):
     """Return how many pairs are in the runs of a row where each equals the next."""
+    if isinstance(equal, np.ndarray) and not equal.any():
+        return np.zeros(len(equal))
     xp, place = namespace(equal), beside(np.arange(1, equal.shape[1] + 1), equal)
     start = running_max(xp.where(equal, 0, place))
     return widened(xp.where(equal, place - start, 0).sum(1))
@@ -630,7 +633,7 @@ def _narrow_rows(points):
     """Return all points as the tiles of float32 take them."""
     shape = points.shape[0], points.shape[1] + 2
     narrow, largest_sq = np.empty(shape, dtype=np.float32), 0.0
-    for rows in row_batches(*points.shape, SMALL_BLOCK_SIZE):
+    for rows in row_batches(shape[0], shape[1], SMALL_BLOCK_SIZE):
         _augment(points.exact[rows], points.center, out=narrow[rows])
         shift = points.exact[rows] - points.center
         shift -= narrow[rows, :-2]
