@@ -2,7 +2,7 @@
 Have my data changed? A test, what differs, and regions of high density
 =======================================================================
 
-A model was made for the data of last month. Are those of this month of the same law? With
+A model was made for the data of last month. Do those of this month differ? With
 many features no single histogram says so. :func:`~skhdkde.information.two_sample_test`
 compares two kernel densities, gives a p-value that is valid for any number of
 features, and names the points that differ. What is *typical* is a region that holds
