@@ -40,8 +40,10 @@ FEWEST_COMPLETE, N_ROUNDS = 10, 2
 SHOWN = 5
 NO_HELD_OUT = (
     "held_out_log_density_ is not known of a density that was made of another by "
-    "{method}: its parts were fitted together with features that it has not. Hold out "
-    "rows before the fit, and call {method} of the estimator fitted to the others."
+    "{method}: its parts were fitted together with features that it has not. Nor are "
+    "density_level and entropy, which are taken from it. Hold out rows before the fit, "
+    "call {method} of the estimator fitted to the others, and take the log densities "
+    "of the rows that were held out by its score_samples."
 )
 
 
@@ -344,6 +346,12 @@ class NotHeldOut:
     def log_density(self, options):
         """Raise AttributeError."""
         raise AttributeError(NO_HELD_OUT.format(method=self.method))
+
+    of_weight = log_density
+
+    def level(self, shares, options):
+        """Raise AttributeError."""
+        self.log_density(options)
 
 
 def complete_rows(estimator, X, weights):

@@ -9,7 +9,7 @@ with a standard error.
 :func:`entropy`                minus the mean log density
 :func:`kl_divergence`          mean difference of two log densities, at points of one
 :func:`mutual_information`     joint log density less those of the groups of features
-:func:`two_sample_test`        whether two samples are of one law, and where they differ
+:func:`two_sample_test`        whether two samples differ, and where
 =============================  =========================================================
 
 The standard error is over fresh points. What it does not have is the bias of the
@@ -149,7 +149,7 @@ class InformationEstimate:
 
 @dataclass(frozen=True, repr=False)
 class TwoSampleTest:
-    """Whether two samples are of one law, and where they differ.
+    """Whether two samples come from one distribution, and where they differ.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class TwoSampleTest:
         Statistics of the permutations.
 
     log_ratio_X, log_ratio_Y : ndarray
-        Log density of the first law less that of the second, in nats, at each point of
+        Log density of the first sample less that of the second, in nats, at each point of
         the first and of the second sample, without that point itself.
 
     bandwidth : float
@@ -201,8 +201,8 @@ class TwoSampleTest:
         Returns
         -------
         rows_X, rows_Y : ndarray of int
-            Of X where the first law is the densest beside the second, and of Y where the
-            second is beside the first; the most different first.
+            Of X where the ratio of the first density to the second is largest, and of Y
+            where it is smallest; the most different first.
         """
         first, second = np.argsort(-self.log_ratio_X), np.argsort(self.log_ratio_Y)
         return first[:n], second[:n]
@@ -298,7 +298,7 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     See Also
     --------
     two_sample_test : Whether two samples differ at all.
-    skhdkde.make_kl_scorer : Divergence of an estimate from a known law.
+    skhdkde.make_kl_scorer : Divergence of an estimate from a known distribution.
 
     Notes
     -----
@@ -307,7 +307,7 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     the result says how much the likelier the first fit makes the data. Rows that are in
     both samples otherwise bring a warning.
 
-    The error of ``p`` lowers the result, that of ``q`` raises it. For equal laws it is
+    The error of ``p`` lowers the result, that of ``q`` raises it. Of one density it is
     about zero, and may be below; a divergence of many nats, where the points of ``p`` are
     in the tails of ``q``, rests on the shape of a few kernels there.
 
@@ -343,7 +343,7 @@ def mutual_information(
     """Estimate the mutual information ``E log p(x, y) - log p(x) - log p(y)``.
 
     It is zero for independent features, and the same for any increasing maps of single
-    features. In pairs of a normal law of correlation ``r`` it is ``-log(1 - r^2) / 2``.
+    features. For normal pairs of correlation ``r`` it is ``-log(1 - r^2) / 2``.
 
     Parameters
     ----------
@@ -442,7 +442,7 @@ def two_sample_test(
     bandwidth: float | Rule = "clt",
     random_state: Any = None,
 ) -> TwoSampleTest:
-    """Test whether two samples are of one law, and find where they differ.
+    """Test whether two samples come from one distribution; find where they differ.
 
     The statistic compares two kernel densities, one of each sample, at all points, each
     without itself: the mean of ``log p(x) - log q(x)`` over the first sample less that
@@ -452,7 +452,7 @@ def two_sample_test(
     Parameters
     ----------
     X, Y : array-like of shape (n_samples_X, n_features), (n_samples_Y, n_features)
-        Independent points of two laws.
+        Independent points of two distributions.
 
     n_permutations : int, default=199
         The smallest p-value is ``1 / (n_permutations + 1)``.
@@ -463,7 +463,7 @@ def two_sample_test(
     bandwidth : float or {"clt", "kl", ...}, default="clt"
         Of the kernels, in whitened units, or the rule that chooses it from both samples
         together. At that of "clt" many points have a share in each density, and noise is
-        small beside differences of the laws; at that of "kl" finer differences show.
+        small beside the differences; at that of "kl" finer differences show.
 
     random_state : int, RandomState instance or None, default=None
         Draws the permutations.
@@ -480,15 +480,15 @@ def two_sample_test(
 
     See Also
     --------
-    kl_divergence : How far apart two laws are, at the best densities of each.
+    kl_divergence : How far apart two distributions are, at the best densities of each.
 
     Notes
     -----
     The p-value is ``(1 + k) / (1 + n_permutations)``, with ``k`` permutations whose
     statistic is at least that of the data. All that is learned before comes from both
-    samples together, without their labels: so for independent draws of one law the
-    p-value is valid for any number of points and features. It takes one pass over all
-    pairs of points, and ``n_permutations`` sums for each.
+    samples together, without their labels: so for independent draws of one
+    distribution the p-value is valid for any number of points and features. It takes one
+    pass over all pairs of points, and ``n_permutations`` sums for each.
 
     Examples
     --------

@@ -17,6 +17,7 @@ from sklearn.mixture import GaussianMixture
 from structured_oracle import make_oracle
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity
+from skhdkde.information import entropy
 
 D, NU = 4, 4.5
 RNG = np.random.default_rng(0)
@@ -279,8 +280,13 @@ def test_what_is_held_out():
     marginal = kde.marginal([0, 1])
     assert_array_equal(marginal.held_out_log_density_, marginal.score_samples(None))
     for found in (kde.conditional(0, 1.0), fitted("full").marginal([0, 1])):
-        with pytest.raises(AttributeError, match="Hold out rows before the fit"):
-            found.held_out_log_density_  # noqa: B018
+        for ask in (
+            lambda kde: kde.held_out_log_density_,
+            lambda kde: kde.density_level(0.9),
+            entropy,
+        ):
+            with pytest.raises(AttributeError, match="Hold out rows before the fit"):
+                ask(found)
         assert "held_out_log_density_" not in dir(found)
     with pytest.raises(ValueError, match="weights that depend on its bandwidth"):
         BandwidthDisplay.from_estimator(kde.conditional(0, 1.0), X[:, 1:])

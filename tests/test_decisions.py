@@ -392,5 +392,5 @@ def test_classes_warn_once_of_each_kind():
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == 1
     assert texts[0].startswith("In class 0: X has 2 constant features")
-    assert texts[0].endswith("So in 2 cases.")
+    assert texts[0].endswith("Warnings of this kind: 2.")
     assert caught[0].filename == __file__
