@@ -53,20 +53,19 @@ def rows(kind, n, rng):
     """Float64 rows of a kind, whose distances are like those of normal ones or less."""
     X = rng.standard_normal((n, N_FEATURES))
     if kind == "shifted":
-        return X + 1e4
-    if kind == "clusters":
-        return (
-            0.3 * X + 4.0 * rng.standard_normal((3, N_FEATURES))[rng.integers(3, size=n)]
-        )
-    if kind == "heavy tails":
-        return X / np.sqrt(rng.chisquare(3, size=(n, 1)) / 3)
-    if kind == "positive":
-        return np.exp(0.5 * X)
-    if kind == "sparse":
-        return X * (rng.random(X.shape) < 0.02) * 7.0
-    if kind == "equal features":
-        return np.repeat(X[:, :1], N_FEATURES, axis=1) + 0.01 * X
-    if kind == "one large feature":
+        X += 1e4
+    elif kind == "clusters":
+        centers = 4.0 * rng.standard_normal((3, N_FEATURES))
+        X = 0.3 * X + centers[rng.integers(3, size=n)]
+    elif kind == "heavy tails":
+        X /= np.sqrt(rng.chisquare(3, size=(n, 1)) / 3)
+    elif kind == "positive":
+        X = np.exp(0.5 * X)
+    elif kind == "sparse":
+        X *= 7.0 * (rng.random(X.shape) < 0.02)
+    elif kind == "equal features":
+        X = np.repeat(X[:, :1], N_FEATURES, axis=1) + 0.01 * X
+    elif kind == "one large feature":
         X[:, 0] *= 100.0
     return X
 
