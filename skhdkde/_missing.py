@@ -301,6 +301,7 @@ class FeatureSets(BaseKernelDensity):
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None else names[columns]
         found = copy.copy(self)
+        found._like = self._like  # which a copy has not
         found.__dict__.update(_parameters_of(self, columns), algorithm="exact")
         first = density.members[0].density if hasattr(density, "members") else density
         structure = first.structure or Structure()

@@ -665,7 +665,7 @@ def _joint(X, Y, groups, estimator):
         return _of_fitted(X, groups)
     names, X = _get_feature_names(X), _as_points(X, "X")
     if groups is None:
-        Y, names = _as_points(Y, "Y"), None
+        names, Y = _together(names, _get_feature_names(Y)), _as_points(Y, "Y")
         check_consistent_length(X, Y)
         ends = np.arange(X.shape[1] + Y.shape[1])
         columns, X = np.split(ends, [X.shape[1]]), np.hstack([X, Y])
@@ -675,6 +675,13 @@ def _joint(X, Y, groups, estimator):
     own = _for_columns(_estimator(estimator), used, X.shape[1], names)
     fitted = _fitted(X[:, used], own, "X")
     return fitted, [np.searchsorted(used, of_group) for of_group in columns]
+
+
+def _together(names, others):
+    """Return the names of features of two tables, None if they do not all differ."""
+    if names is None or others is None or set(names) & set(others):
+        return None
+    return [*names, *others]
 
 
 def _of_fitted(joint, groups):

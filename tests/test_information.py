@@ -223,6 +223,8 @@ def test_parameters_by_feature_follow_their_features():
     )
     found = mutual_information(frame, groups=[["counts", "a"], ["b"]], estimator=kde)
     assert found.value == pytest.approx(-0.5 * np.log(1.0 - 0.64), abs=0.15)
+    beside = mutual_information(frame[["counts", "a"]], frame[["b"]], estimator=kde)
+    assert beside.value == pytest.approx(found.value, abs=1e-9)
     fitted = kde.fit(frame[["counts", "a", "b"]])
     again = mutual_information(fitted, groups=[["counts", "a"], ["b"]])
     assert again.value == pytest.approx(found.value, abs=1e-9)
