@@ -380,7 +380,7 @@ class HighDimKernelDensity(FeatureSets):
         ValueError
             If X or the weights are not as described, if a bandwidth rule is asked for
             and X has fewer than two distinct points, or if values are missing and fewer
-            than 10 rows are complete.
+            than 10 rows of positive weight are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
 
@@ -388,8 +388,8 @@ class HighDimKernelDensity(FeatureSets):
         -----
         Where training points have missing values the complete rows are fitted first.
         What the others miss is drawn from the conditional density given what they have;
-        then again from a fit to all rows, each without itself; and that is fitted: three
-        fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
+        then again from a fit to all rows, each without itself and its copies; and that is
+        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
@@ -533,8 +533,9 @@ class HighDimKernelDensity(FeatureSets):
         Raises
         ------
         ValueError
-            If a share is not between 0 and 1, or if there are too few training points to
-            hold some out.
+            If a share is not between 0 and 1, if there are too few training points to
+            hold some out, or if this is a marginal or conditional density of which none
+            are.
 
         Notes
         -----
@@ -558,6 +559,7 @@ class HighDimKernelDensity(FeatureSets):
         >>> round(float(np.mean(kde.score_samples(fresh) >= level)), 2)
         0.89
         """
+        self._check_fitted()
         shares = np.asarray(mass, dtype=np.float64)
         if not ((shares > 0.0) & (shares < 1.0)).all():
             raise ValueError(f"mass must be above 0 and below 1, got {mass!r}.")
@@ -649,8 +651,11 @@ class HighDimKernelDensity(FeatureSets):
     def _held_out_rows(self):
         """Return the points of positive weight, held-out log densities, and weights."""
         scores, weights = self._held_out.of_weight(self._compute_options())
-        X = self._density.given(np.arange(self._density.n_points))
-        return X, scores, weights
+        return self._rows(), scores, weights
+
+    def _rows(self):
+        """Return the points of positive weight."""
+        return self._density.given(np.arange(self._density.n_points))
 
     def _log_density(self, X, options):
         """Return log densities, and what was used for each query."""

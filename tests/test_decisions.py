@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
@@ -313,6 +313,37 @@ def test_where_no_class_has_a_density_priors_remain():
     assert model.score_samples([[99.0, 0.0]])[0] == -np.inf
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_no_prior_has_no_say():
+    """Not in the temperature, and not where it alone has a density."""
+    X, y = blobs(120, 0)
+    X[::6] += [9.0, -9.0]
+    y[::6] = 2
+    model = DensityClassifier(priors=[0.5, 0.5, 0.0]).fit(X, y)
+    others = DensityClassifier(priors=[0.5, 0.5]).fit(X[y < 2], y[y < 2])
+    assert model.temperature_ == others.temperature_
+    assert_allclose(model.predict_proba(X)[:, :2], others.predict_proba(X))
+    density = HighDimKernelDensity(bandwidth=2.0, kernel="tophat")
+    model = DensityClassifier(density, priors=[0.8, 0.2, 0.0]).fit(X, y)
+    assert_allclose(model.predict_proba([[9.0, -9.0]]), [[0.8, 0.2, 0.0]])
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(exponent=st.integers(-323, 308))
+@example(exponent=308)
+def test_a_factor_of_weights_has_no_effect(exponent):
+    X, y = blobs(30, 0)
+    weights = np.where(y == 1, 1.0, 1e-3) if exponent > -300 else np.ones(30)
+    weights *= float(f"1e{exponent}")
+    density = HighDimKernelDensity(bandwidth=0.5)
+    for model in (DensityClassifier(density), DensityOutlierDetector(density)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = clone(model).fit(X, y, sample_weight=weights).score_samples(X[:5])
+        expected = clone(model).fit(X, y, sample_weight=weights / weights.max())
+        assert_allclose(found, expected.score_samples(X[:5]), rtol=1e-12)
+
+
 def test_weights_are_repetitions():
     X, y = blobs(60, 0)
     weights = np.random.default_rng(0).integers(0, 4, 60)
@@ -360,6 +391,12 @@ def test_what_no_class_knows_is_refused(names, label):
     own = model.estimators_[1].score_samples(fresh)
     expected = [p_value(score, scores, np.ones(len(scores))) for score in own]
     assert_allclose(model.p_values(fresh)[:, 1], expected)
+
+
+def test_a_label_beyond_the_type_of_the_classes():
+    X, y = blobs(100, 0)
+    model = DensityClassifier(reject=0.05).fit(X, y.astype(np.uint8))
+    assert model.predict([[9.0, -9.0]]).tolist() == [-1]
 
 
 @pytest.mark.parametrize(

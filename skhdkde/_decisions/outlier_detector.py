@@ -261,11 +261,12 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         """How likely a row as unlikely as each is, if it is like the training rows.
 
         ``(1 + k) / (n + 1)``, where ``k`` of the ``n`` training rows have a held-out log
-        density of at most that of the row [1]_. If the training rows are like the row,
-        in any distribution, a p-value is at most ``p`` with probability ``p`` or less,
-        for any ``n``. Two things make that approximate: a training row is scored by a
-        fit to up to a twentieth less rows than a fresh one, which makes its p-values a
-        little too large; and it had a share in what was chosen, such as the bandwidth.
+        density of at most that of the row (Bates et al., 2023). If the training rows are
+        like the row, in any distribution, a p-value is at most ``p`` with probability
+        ``p`` or less, for any ``n``. Two things make that approximate: a training row is
+        scored by a fit to up to a twentieth less rows than a fresh one, which makes its
+        p-values a little too large; and it had a share in what was chosen, such as the
+        bandwidth.
         Outliers among the training rows, trimmed or not, make p-values larger.
 
         Parameters
@@ -326,16 +327,14 @@ def warn_of_no_density(scores):
 def wanted_densities(estimator):
     """Return the densities that are asked for; for None the first two by default."""
     if estimator is None:
-        usual = {"discrete_features": "auto", "random_state": 0}
-        correlated = HighDimKernelDensity(
+        usual = HighDimKernelDensity(discrete_features="auto", random_state=0)
+        correlated = clone(usual).set_params(
             covariance_type="full",
             preserve_variance=True,
             kernel="student",
             degrees_of_freedom=DEGREES_OF_FREEDOM,
-            **usual,
         )
-        clustered = HighDimKernelDensity(covariance_type="diag", adaptive=True, **usual)
-        return [correlated, clustered]
+        return [correlated, usual.set_params(covariance_type="diag", adaptive=True)]
     wanted = estimator if isinstance(estimator, list) else [estimator]
     if not wanted or not all(isinstance(d, HighDimKernelDensity) for d in wanted):
         raise ValueError(
