@@ -42,6 +42,10 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
+# Types of most parameters, whose values are compared as they are.
+PLAIN = {str, int, float, bool, type(None)}
+
+
 class HighDimKernelDensity(FeatureSets):
     """Kernel density estimate for data with many features.
 
@@ -397,8 +401,9 @@ class HighDimKernelDensity(FeatureSets):
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
         search = isinstance(self.bandwidth, str)
-        fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
-        options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
+        plan = Plan(len(X), X.dtype, search, at_once=search)
+        fitted._plan = replace(plan, at_once=True)
+        options = self._options(X.shape[1], on_gpu, approximate, plan)
         fitted.backend_ = options.backend
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
@@ -774,12 +779,13 @@ class HighDimKernelDensity(FeatureSets):
         """
         self._check_fitted()
         approximate = self._approximation is not None
-        plan = replace(self._plan, at_once=True)
-        return self._options(self.n_features_in_, self._density.on_gpu, approximate, plan)
+        on_gpu = self._density.on_gpu
+        return self._options(self.n_features_in_, on_gpu, approximate, self._plan)
 
     def _check_fitted(self):
         """Raise an error if the estimator is not fitted, or its parameters are wrong."""
-        check_is_fitted(self)
+        if "_validated" not in vars(self):
+            check_is_fitted(self)
         if self._parameters() != self._validated:
             self._validate_params()
             check_n_jobs(self.n_jobs)
@@ -787,12 +793,16 @@ class HighDimKernelDensity(FeatureSets):
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
         values = [getattr(self, name) for name in self._parameter_constraints]
-        arrays = (hasattr(v, "__array__") and not np.isscalar(v) for v in values)
-        pairs = zip(values, arrays, strict=True)
-        listed = (np.asarray(v).tolist() if array else v for v, array in pairs)
+        listed = [v if type(v) in PLAIN else _listed(v) for v in values]
         return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate, plan):
         """Return how pairs are visited; approximations need a backend with tiles."""
         options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
         return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate, plan=plan)
+
+
+def _listed(value):
+    """Return an array as a list, which compares with others as a whole."""
+    array = hasattr(value, "__array__") and not np.isscalar(value)
+    return np.asarray(value).tolist() if array else value

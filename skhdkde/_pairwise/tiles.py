@@ -285,10 +285,10 @@ def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool
     """Return whether no tile of these queries can need mending, by the worst bound."""
     sq_norms = queries.sq_norms_on_host
     nothing = np.zeros_like(sq_norms)
-    # whatever rows have in common: in float64 that is mostly enough
-    delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
-    if not reduction.suspect_rows(nothing, delta).any():
-        return True
+    if queries.dtype == np.float64:  # whatever rows have in common is mostly enough
+        delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
+        if not reduction.suspect_rows(nothing, delta).any():
+            return True
     delta = error_bound(sq_norms, queries.rounding, points, queries.dtype)
     return not reduction.suspect_rows(nothing, delta).any()
 
