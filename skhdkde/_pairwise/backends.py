@@ -158,7 +158,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
 
 def tile_ranges(cols, queries, points, device):
     """Return the ranges of points of the tiles that cover ``cols``."""
-    step = device.cols_for(len(queries.exact), queries.dtype)
+    step = device.cols_for(*queries.exact.shape, queries.dtype)
     if not points.kept_in(queries.dtype):  # made within the memory of a block
         step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
@@ -183,7 +183,7 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     rows = slices(n_queries, step)
     n_ranges = 1
     if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
-        n_tiles = -(-n_points // device.cols_for(step, np.dtype(np.float64)))
+        n_tiles = -(-n_points // device.cols_for(step, n_features, np.dtype(np.float64)))
         n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
     bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
@@ -192,15 +192,16 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
 class NumpyDevice(Device):
     """Tiles by numpy, in the cache of a core.
 
-    A tile of float32 is 2 MiB. Taller tiles repay the packing of the training block,
-    wider ones the overhead of a numpy call; both must stay in the cache.
+    A tile of float32 is 2 MiB, or 4 MiB where rows are long. Taller tiles repay the
+    packing of the training block, wider ones that of the queries and the overhead of a
+    numpy call; they must stay in the cache.
     """
 
     tile_rows = 1024
-    # pairs of a tile, of which each query has this many at most
-    tile_size, tile_cols = 2**19, 2048
-    # pairs of a tile of few queries, which has more points
-    small_tile = 2**15
+    # pairs of a tile, of rows with few features and of longer ones
+    tile_size, long_rows, long_tile_size = 2**19, 256, 2**20
+    # points of a tile at most; and queries with fewer of which it has more points
+    tile_cols, few_rows = 2048, 16
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -213,10 +214,10 @@ class NumpyDevice(Device):
     def working(self):
         return contextlib.nullcontext()
 
-    def cols_for(self, n_rows, dtype):
-        n_rows = max(n_rows, 1)
-        of_block = min(self.tile_cols, max(self.tile_size // n_rows, 1))
-        return max(of_block, self.small_tile // n_rows)
+    def cols_for(self, n_rows, n_features, dtype):
+        size = self.tile_size if n_features < self.long_rows else self.long_tile_size
+        most = self.tile_cols * max(1, self.few_rows // max(n_rows, 1))
+        return min(most, max(size // max(n_rows, 1), 1))
 
     def visit(self, reduction, queries, points, cols, check):
         tiles = tile_ranges(cols, queries, points, self)

@@ -99,7 +99,7 @@ class TorchDevice(Device):
             with torch.cuda.stream(self._streams.own):
                 yield
 
-    def cols_for(self, n_rows, dtype):
+    def cols_for(self, n_rows, n_features, dtype):
         if not self.quick:
             n_rows = self.tile_rows
         size = self.tile_size // (2 if self.on_gpu and dtype == np.float64 else 1)
