@@ -534,9 +534,10 @@ class HighDimKernelDensity(FeatureSets):
         Raises
         ------
         ValueError
-            If a share is not between 0 and 1, if there are too few training points to
-            hold some out, or if this is a marginal or conditional density of which none
-            are.
+            If a share is not between 0 and 1, or if there are too few training points to
+            hold some out.
+        AttributeError
+            If this is a marginal or conditional density of which none are held out.
 
         Notes
         -----
