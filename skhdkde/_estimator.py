@@ -389,7 +389,8 @@ class HighDimKernelDensity(FeatureSets):
         Where training points have missing values the complete rows are fitted first.
         What the others miss is drawn from the conditional density given what they have;
         then again from a fit to all rows, each without itself and its copies; and that is
-        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
+        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows
+        they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
@@ -533,9 +534,10 @@ class HighDimKernelDensity(FeatureSets):
         Raises
         ------
         ValueError
-            If a share is not between 0 and 1, if there are too few training points to
-            hold some out, or if this is a marginal or conditional density of which none
-            are.
+            If a share is not between 0 and 1, or if there are too few training points to
+            hold some out.
+        AttributeError
+            If this is a marginal or conditional density of which none are held out.
 
         Notes
         -----

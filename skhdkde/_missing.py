@@ -360,16 +360,11 @@ class NotHeldOut:
         """Raise AttributeError."""
         raise AttributeError(NO_HELD_OUT.format(method=self.method))
 
-    def of_weight(self, options):
-        """Raise ValueError."""
-        raise ValueError(NO_HELD_OUT.format(method=self.method))
+    of_weight = log_density
 
-    def level(self, mass, options):
-        """Raise ValueError."""
-        raise ValueError(
-            NO_HELD_OUT.format(method=self.method) + " Or take a quantile of "
-            "score_samples at points that the fit has not seen, as the density level."
-        )
+    def level(self, shares, options):
+        """Raise AttributeError."""
+        self.log_density(options)
 
 
 def left_out(X, given, rows, zero):

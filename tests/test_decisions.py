@@ -417,6 +417,14 @@ def test_parameters_that_make_no_sense(parameters, message):
         DensityClassifier(**parameters).fit(*blobs(40, 0))
 
 
+@pytest.mark.parametrize("parameters", [{"reject": 7}, {"reject_label": 1}])
+def test_what_is_set_after_the_fit_is_checked(parameters):
+    X, y = blobs(40, 0)
+    model = DensityClassifier(reject=0.1).fit(X, y).set_params(**parameters)
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        model.predict(X)
+
+
 def test_a_level_that_refuses_nothing_is_warned_of():
     X, y = blobs(40, 0)
     with pytest.warns(UserWarning, match=r"reject=0.01 refuses nothing: class 1 has"):

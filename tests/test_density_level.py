@@ -72,13 +72,9 @@ def test_where_nothing_is_held_out():
         full.fit([[0.0, 1.0], [1.0, 0.0]]).density_level(0.9)
 
 
-def test_of_parts_and_before_the_fit():
-    X = np.random.default_rng(0).normal(size=(20, 2))
-    kde = HighDimKernelDensity(bandwidth=1.0)
+def test_before_the_fit():
     with pytest.raises(NotFittedError):
-        kde.density_level(0.9)
-    with pytest.raises(ValueError, match=r"made of another by conditional.*quantile"):
-        kde.fit(X).conditional(0, 1.0).density_level(0.9)
+        HighDimKernelDensity(bandwidth=1.0).density_level(0.9)
 
 
 def test_points_out_of_reach_warn():

@@ -363,6 +363,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         labels = self.classes_[best]
         if self.reject is None:
             return labels
+        self._validate_params()  # may be set since the fit, as that of the label
         self._check_reject_label()
         unknown = self.p_values(X).max(axis=1) <= self.reject
         # as an array, lest -1 becomes 255 among labels that are uint8
