@@ -79,6 +79,9 @@ class Approximation:
     surplus: float = 0.0
     unlike: dict[int, Unlike] = field(default_factory=dict)
 
+    def __post_init__(self):
+        self.density.shares_components = True
+
     @property
     def n_population(self) -> int:
         """Number of points from which samples are drawn, of all components."""

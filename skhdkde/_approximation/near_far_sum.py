@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +113,15 @@ class SumTerms:
         )
 
 
+class _Made(NamedTuple):
+    """What a :class:`NearFarSum` makes of its points."""
+
+    mass: float  # weight of the population
+    mass_without: FloatArray  # (n_points,), the same without each point
+    reserve_points: TrainingPoints
+    first_sample: Sample
+
+
 class NearFarSum:
     """Kernel sums over the points of one whitening, which are distinct.
 
@@ -123,14 +132,38 @@ class NearFarSum:
     def __init__(self, points: TrainingPoints, reserve: IntArray, seed: int):
         self.points, self.seed = points, seed
         self.reserve = np.sort(reserve)
-        self.reserve_points = points.subset(self.reserve)
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
-        weights = self.weights_of(self.population)
-        self.mass = weights.sum()
-        self._mass_without = np.full(points.shape[0], self.mass)
-        self._mass_without[self.population] = without_each(weights)
         self.sampler = Sampler(points, self.population, seed)
-        self._first_sample = self.sampler.draw(0, N_SAMPLED)
+        self._made = self._make()
+
+    def _make(self):
+        """Return what follows from the rest, which a pickle is without."""
+        weights = self.weights_of(self.population)
+        without = np.full(self.points.shape[0], weights.sum())
+        without[self.population] = without_each(weights)
+        return _Made(
+            float(weights.sum()),
+            without,
+            self.points.subset(self.reserve),
+            self.sampler.draw(0, N_SAMPLED),
+        )
+
+    def __getstate__(self):
+        return {**self.__dict__, "_made": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._made = self._make()
+
+    @property
+    def mass(self) -> float:
+        """Weight of the population."""
+        return self._made.mass
+
+    @property
+    def reserve_points(self) -> TrainingPoints:
+        """The points of the reserve."""
+        return self._made.reserve_points
 
     def weights_of(self, ids: IntArray) -> FloatArray:
         """Return the weights of the points ``ids``; 0 for -1, which is no point."""
@@ -139,12 +172,12 @@ class NearFarSum:
 
     def mass_without(self, own: IntArray) -> FloatArray:
         """Return the weight of the population without the points ``own``."""
-        return np.where(own >= 0, self._mass_without[own], self.mass)
+        return np.where(own >= 0, self._made.mass_without[own], self.mass)
 
     def sample(self, start: int, stop: int) -> Sample:
         """Return the points from place ``start`` to ``stop`` of a random order."""
         first = start == 0 and stop == N_SAMPLED
-        return self._first_sample if first else self.sampler.draw(start, stop)
+        return self._made.first_sample if first else self.sampler.draw(start, stop)
 
     def batch(
         self, spec, queries, own, duplicates, ids, options, log_factor=0.0, kind=None

@@ -200,10 +200,5 @@ def _has_cuda_gpu():
     """Return whether a CUDA GPU is visible, without initialising it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
-    return _has_nvidia_driver()
-
-
-@functools.cache
-def _has_nvidia_driver():
     on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)

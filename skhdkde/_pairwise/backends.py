@@ -202,8 +202,8 @@ class NumpyDevice(Device):
 
     tile_rows = 256
     tile_cols = 2048
-    # pairs of a tile of few queries, which has more points
-    small_tile = 2**15
+    # how many more points a tile of one query has
+    times_wider = 16
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -217,7 +217,7 @@ class NumpyDevice(Device):
         return contextlib.nullcontext()
 
     def cols_for(self, n_rows, dtype):
-        return max(self.tile_cols, self.small_tile // max(n_rows, 1))
+        return self.tile_cols * max(1, self.times_wider // max(n_rows, 1))
 
     def visit(self, reduction, queries, points, cols, check):
         return visit_tiles(reduction, queries, points, cols, self, check)

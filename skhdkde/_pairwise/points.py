@@ -168,6 +168,24 @@ class TrainingPoints:
         self.indistinct_sq = indistinct_sq(size, self.dtype)
         self._set_weights(weights)
 
+    def __copy__(self):
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __getstate__(self):
+        # a pickle holds the data once: the rest is made of them again
+        state = {**self.__dict__, "exact": self.exact}
+        if not self.on_gpu:
+            state["exact"] = np.ascontiguousarray(self.exact)
+        del state["augmented"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        prepare = _prepare_on_gpu if self.on_gpu else _prepare
+        self.exact, self.augmented, _ = prepare(self.exact, 1.0, self.center)
+
     def _set_weights(self, weights):
         some = weights is not None and len(weights)
         self.weights = weights
