@@ -139,7 +139,7 @@ class GlancePoints:
     weights: FloatArray
 
     @classmethod
-    def of(cls, points: TrainingPoints, reserve: IntArray, sample: Sample) -> GlancePoints:
+    def of(cls, points, reserve: IntArray, sample: Sample) -> GlancePoints:
         """Return the points of a reserve and of a sample."""
         rows, weights = np.concatenate([reserve, sample.rows]), None
         shares = sample.points.weight_block(slice(0, len(sample.rows)), np.float64)
@@ -169,8 +169,8 @@ class GlanceSums(KernelReduction):
     width = 3
 
     def __init__(self, spec: ReductionSpec, made: GlancePoints):
-        rough = {"points": made.points, "tolerance": ROUGH}
-        super().__init__(dataclasses.replace(spec, **rough))
+        rough = dataclasses.replace(spec, points=made.points, tolerance=ROUGH)
+        super().__init__(rough)
         self.weights, self.n_reserved = made.weights, len(made.reserve)
 
     def start(self, n_rows):
@@ -309,7 +309,9 @@ class SumBatch:
 
     def _terms(self, near, far, deviation, missed, resolved, n_sampled):
         logs = (log + self.log_factor for log in (near, far, deviation, missed))
-        return SumTerms(*logs, resolved, self._all_seen(n_sampled))
+        near, far, deviation, missed = logs
+        all_seen = self._all_seen(n_sampled)
+        return SumTerms(near, far, deviation, missed, resolved, all_seen)
 
     def glance(self, negligible: float) -> tuple[SumTerms, np.ndarray]:
         """Return the terms with a plain estimate of the far sum, and where that will do.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,8 @@ class WhitenedPoints(LocalWhitened):
         """
         same = X is not None and X.shape[1] == self.n_features
         if same and np.array_equal(whitened(self.whitening, X[self.rows]), self.Z):
-            return dataclasses.replace(self, Z=None)
+            nothing: Any = None
+            return dataclasses.replace(self, Z=nothing)
         return self
 
     def unpacked(self, X):
