@@ -57,7 +57,7 @@ class IndexSearch(NeighborSearch):
         self.kind, self.efforts, self.most = index.kind, index.efforts, index.most
 
     def search(self, queries, own, k, effort, options):
-        n_threads = n_threads_for(options.n_jobs)
+        n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
         ids = np.full((len(queries), k), -1)
         for rows in row_batches(len(queries), self.points.shape[1]):
             with np.errstate(over="ignore"):

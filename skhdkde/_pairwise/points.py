@@ -61,6 +61,9 @@ LONGEST_WALK = 768
 NO_BLOCKS = 2**62
 # One thread at a time makes rows in float32 that all of them use.
 _narrowing = threading.Lock()
+# Squared distance of the mean from the origin, in units of the variance, up to which
+# points are as good as centred.
+NEARLY_CENTERED = {np.dtype(np.float32): 0.1, np.dtype(np.float64): 1.0}
 # Columns of augmented rows on a GPU are padded to a multiple of this, by zeros.
 ALIGNED = 4
 
@@ -176,6 +179,24 @@ class TrainingPoints:
         self.indistinct_sq = indistinct_sq(size, self.dtype)
         self._set_weights(weights)
 
+    def __copy__(self):
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, _narrow=None)
+        return copied
+
+    def __getstate__(self):
+        # a pickle holds the data once: the rest is made of them again
+        state = {**self.__dict__, "exact": self.exact, "_narrow": None}
+        if not self.on_gpu:
+            state["exact"] = np.ascontiguousarray(self.exact)
+        del state["augmented"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        prepare = _prepare_on_gpu if self.on_gpu else _prepare
+        self.exact, self.augmented, _ = prepare(self.exact, 1.0, self.center)
+
     def _set_weights(self, weights):
         some = weights is not None and len(weights)
         self.weights = weights
@@ -249,7 +270,7 @@ class TrainingPoints:
 
         ``weights``, relative to the largest of them, replace theirs.
         """
-        subset = copy.copy(self)  # as __getstate__ has it
+        subset = copy.copy(self)
         subset.augmented = self.augmented[rows]
         shared = np.shares_memory(self.exact[:1], self.augmented[:1])
         subset.exact = subset.augmented[:, :-2] if shared else self.exact[rows]
@@ -304,9 +325,6 @@ class TrainingPoints:
             if self._narrow is None:
                 self._narrow = _narrow_rows(self)
         return self._narrow
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_narrow": None}
 
     def mean_square_spread(self) -> float:
         """Return the weighted mean of ``|y - mean|^2``."""
@@ -738,16 +756,17 @@ def scale_for(largest: float, dtype: np.dtype) -> float:
 def _center_of(X, scale):
     """Return the useful centre of the points ``X * scale``."""
     total, total_sq = (_sums if isinstance(X, np.ndarray) else _sums_on_gpu)(X, scale)
-    return useful_center(total / len(X), total_sq / len(X))
+    return useful_center(total / len(X), total_sq / len(X), X.dtype)
 
 
-def useful_center(mean: FloatArray, mean_sq: float) -> FloatArray:
+def useful_center(mean: FloatArray, mean_sq: float, dtype: np.dtype) -> FloatArray:
     """Return the mean of points, or zero where they are nearly centred as they are.
 
-    ``mean_sq`` is the mean of their squared norms.
+    ``mean_sq`` is the mean of their squared norms. Points that are centred are kept
+    twice, which in float64 is not worth a factor of two in errors.
     """
     distance_sq = mean @ mean
-    near = distance_sq <= 0.1 * (mean_sq - distance_sq)
+    near = distance_sq <= NEARLY_CENTERED[dtype] * (mean_sq - distance_sq)
     return np.zeros_like(mean) if near else mean
 
 

@@ -31,6 +31,8 @@ from skhdkde._utils.typing import AnyTile, Device, FloatArray
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
 FEW_IN_FLOAT32 = 0.01
+# Error in nats that is allowed where the worst bounds may suffice in float32 too.
+ROUGH = 0.01
 FEW_IN_FLOAT64 = 0.15
 
 
@@ -167,7 +169,9 @@ class Tile:
 
 def smallest_by_row(sq: AnyTile) -> AnyTile:
     """Return the smallest entry of each row, in float64."""
-    return widened(namespace(sq).amin(sq, 1))
+    if isinstance(sq, np.ndarray):
+        return sq.min(axis=1).astype(np.float64, copy=False)
+    return widened(sq.amin(1))
 
 
 def _differences_by_product(slopes, queries, block):
@@ -285,7 +289,8 @@ def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool
     """Return whether no tile of these queries can need mending, by the worst bound."""
     sq_norms = queries.sq_norms_on_host
     nothing = np.zeros_like(sq_norms)
-    if queries.dtype == np.float64:  # whatever rows have in common is mostly enough
+    # whatever rows have in common is mostly enough there
+    if queries.dtype == np.float64 or getattr(reduction, "tol", 0.0) >= ROUGH:
         delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
         if not reduction.suspect_rows(nothing, delta).any():
             return True

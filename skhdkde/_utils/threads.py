@@ -131,8 +131,9 @@ def run_tasks(
     """Return ``[work(task, check) for task in tasks]``, computed on threads.
 
     Of ``n_threads`` no more are used than the share of the cores that other passes, run
-    at the same time from threads of the user's, leave. ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
-    if another task failed or the user interrupted, so that all stop promptly.
+    at the same time from threads of the user's, leave. ``work`` calls ``check(amount)``
+    between tiles: it advances ``progress`` and raises if another task failed or the user
+    interrupted, so that all stop promptly.
     """
     with _blas_cap as n_passes:
         if n_threads > 1 and len(tasks) > 1 and n_passes > 1:
