@@ -26,7 +26,8 @@ from skhdkde._density import (
 )
 from skhdkde._fit import Fitted
 from skhdkde._maps import column_of
-from skhdkde._selection import HeldOutScores
+from skhdkde._pairwise import Plan
+from skhdkde._selection import Drift, DriftTest, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local
 from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import check_data
@@ -52,9 +53,14 @@ class FeatureSets(BaseKernelDensity):
     _approximation: Any
     _discrete: Any  # DiscreteFeatures, or None
     _weightless: Any  # which training points have no weight, and these; or None
-    _incomplete: Any  # which training points were incomplete, and all as given; or None
+    _incomplete: Any  # which training points were incomplete, as given; or None
     _table: Any
     _held_out: Any
+    drift_: Drift | None
+    _drift_test: DriftTest | None  # None before points are added
+    _heaviest: float  # largest weight of a training point, as it was given
+    _plan: Plan
+    _made_by: str | None  # the method that derived it from another; None if it was fitted
     _validated: Any
 
     def marginal(self, features: Any) -> Self:
@@ -298,7 +304,7 @@ class FeatureSets(BaseKernelDensity):
         found._discrete = self._discrete and self._discrete.of(columns)
         if self._weightless is not None:
             found._weightless = self._weightless[0], self._weightless[1][:, columns]
-        found._incomplete = None
+        found._incomplete, found._made_by = None, method
         found._table = Table(density, names, None, self.covariance_type_)
         found._held_out = NotHeldOut(method)
         if method == "marginal" and density.choices is None:
@@ -316,7 +322,8 @@ class FeatureSets(BaseKernelDensity):
         if not has_missing(X):
             return X
         X = np.array(X)
-        self._incomplete = np.flatnonzero(np.isnan(X).any(axis=1)), X
+        rows = np.flatnonzero(np.isnan(X).any(axis=1))
+        self._incomplete = rows, X[rows]
         return complete_rows(self, X, weights)
 
     def _completed_before(self, X):
@@ -324,11 +331,11 @@ class FeatureSets(BaseKernelDensity):
         if self._incomplete is None:
             return None
         rows, given = self._incomplete
-        places = np.arange(len(given))
+        places = rows
         if self._weightless is not None:
             zero = self._weightless[0]
-            places = np.where(zero, -1, np.cumsum(~zero) - 1)
-        known = {given[row].tobytes(): int(places[row]) for row in rows}
+            places = np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
+        known = {x.tobytes(): int(k) for x, k in zip(given, places, strict=True)}
         X = np.ascontiguousarray(X, dtype=given.dtype)
         return np.array([known.get(x.tobytes(), -1) for x in X], dtype=int)
 
