@@ -287,7 +287,7 @@ class HighDimKernelDensity(FeatureSets):
     drift_ : Drift or None
         How much less likely the rows of the last :meth:`partial_fit` were than those of
         the fit, both held out: ``difference``, in nats, of their mean log densities, and
-        the ``p_value`` of a rank test. Below 1e-3 it is ``significant``, of which a
+        the ``p_value`` of a rank test. Below 1e-4 it is ``significant``, of which a
         warning says. ``n_fitted`` rows chose bandwidth and structure, ``n_added`` came
         later. None before, and for fits of fewer than 8 rows.
 
@@ -498,6 +498,7 @@ class HighDimKernelDensity(FeatureSets):
         new = grown._with_rows(X, sample_weight)
         if new is not None:
             grown._with_points(*new)
+        grown._held_out = self._held_out.of(grown._density, grown._weightless)
         self.__dict__ = grown.__dict__
         if new is not None and self.drift_ is not None:
             self.drift_.warn()
@@ -619,7 +620,6 @@ class HighDimKernelDensity(FeatureSets):
                 self._approximation, self._density, self, options, again
             )
         self._plan = replace(self._plan, n_points=self._density.n_points)
-        self._held_out = HeldOutScores(self._density, self._weightless, self.random_state)
         self._table = self._table.of(self._density)
         self.approximation_ = None
 

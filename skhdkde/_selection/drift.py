@@ -15,12 +15,15 @@ from scipy.stats import norm
 from skhdkde._density import REFIT, in_range
 from skhdkde._utils.warnings import warn_user
 
-# Rows that are scored, of each kind, and of the fit at least.
-N_SCORED, FEWEST = 256, 8
+# Rows that are scored, of the fit and new ones, and of the fit at least.
+N_OF_FIT, N_NEW, FEWEST = 512, 256, 8
+# Variance of a mean over points left out, relative to that of as many independent ones,
+# at most: a kernel between two points adds to the log densities of both.
+DEPENDENT = 2.0
 # Growth of the points after which rows of the fit are scored again.
 GROWN = 1.1
 # p-value below which rows are said to be unlike those of the fit.
-SIGNIFICANT = 1e-3
+SIGNIFICANT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class DriftTest:
     """
 
     def __init__(self, density, log_density, held_out, options):
-        self.rows, scores = held_out.some(N_SCORED, options)
+        self.rows, scores = held_out.some(N_OF_FIT, options)
         self.weights = density.weights()[self.rows]
         self.scores = self._left_out(density, log_density, options)
         # of a structure, what the share of a point in it makes it too likely by
@@ -113,8 +116,8 @@ class DriftTest:
             self.n_scored_at = density.n_points
         rng = np.random.default_rng(density.n_points)
         some = np.arange(len(X))
-        if len(X) > N_SCORED:
-            some = np.sort(rng.choice(len(X), N_SCORED, replace=False))
+        if len(X) > N_NEW:
+            some = np.sort(rng.choice(len(X), N_NEW, replace=False))
         near = in_range(X[some], density)
         new = near.log_density(log_density(near.X, options)).astype(np.float64)
         n_added = density.n_points + len(X) - self.n_fitted
@@ -136,9 +139,9 @@ def drift(fitted, new, numbers) -> Drift:
     below = ends[np.searchsorted(scores[order], of_new, side="left")]
     up_to = ends[np.searchsorted(scores[order], of_new, side="right")]
     rank = np.average(0.5 * (below + up_to), weights=own)
-    # the variance of a uniform rank, by effective numbers of rows
-    sizes = (w.sum() ** 2 / np.sum(w**2) for w in (weights, own))
-    deviation = np.sqrt(sum(1.0 / size for size in sizes) / 12.0)
+    # by effective numbers of rows, and the variance of a uniform rank
+    of_fit, of_batch = (np.sum(w**2) / w.sum() ** 2 for w in (weights, own))
+    deviation = np.sqrt((DEPENDENT * of_fit + of_batch) / 12.0)
     with np.errstate(invalid="ignore"):
         means = np.average(of_new, weights=own), np.average(scores, weights=weights)
         difference = float(means[0] - means[1])

@@ -9,6 +9,7 @@ the fit to all points, by which fresh ones are scored.
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -52,6 +53,12 @@ class HeldOutScores:
         if density.choices is not None:
             self.seed = seed_beside(random_state)
         self._made = None
+
+    def of(self, density, weightless):
+        """Return what scores more points: those of a density that has got some."""
+        found = copy.copy(self)
+        found.density, found.weightless, found._made = density, weightless, None
+        return found
 
     @property
     def made(self):
