@@ -28,7 +28,8 @@ from skhdkde._density import (
 )
 from skhdkde._fit import Fitted
 from skhdkde._maps import chosen_columns, column_of
-from skhdkde._selection import HeldOutScores
+from skhdkde._pairwise import Plan
+from skhdkde._selection import Drift, DriftTest, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local
 from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.random import seed_beside
@@ -57,9 +58,14 @@ class FeatureSets(BaseKernelDensity):
     _approximation: Any
     _discrete: Any  # DiscreteFeatures, or None
     _weightless: Any  # which training points have no weight, and these; or None
-    _incomplete: Any  # which training points were incomplete, and all as given; or None
+    _incomplete: Any  # which training points were incomplete, as given; or None
     _table: Any
     _held_out: Any
+    drift_: Drift | None
+    _drift_test: DriftTest | None  # None before points are added
+    _heaviest: float  # largest weight of a training point, as it was given
+    _plan: Plan
+    _made_by: str | None  # the method that derived it from another; None if it was fitted
     _validated: Any
 
     def marginal(self, features: Any) -> Self:
@@ -318,7 +324,7 @@ class FeatureSets(BaseKernelDensity):
         found._discrete = self._discrete and self._discrete.of(columns)
         if self._weightless is not None:
             found._weightless = self._weightless[0], self._weightless[1][:, columns]
-        found._incomplete = None
+        found._incomplete, found._made_by = None, method
         found._table = Table(density, names, None, self.covariance_type_)
         found._held_out = NotHeldOut(method)
         if method == "marginal" and density.choices is None:
@@ -336,7 +342,8 @@ class FeatureSets(BaseKernelDensity):
         if not has_missing(X):
             return X
         X = np.array(X)
-        self._incomplete = np.flatnonzero(np.isnan(X).any(axis=1)), X
+        rows = np.flatnonzero(np.isnan(X).any(axis=1))
+        self._incomplete = rows, X[rows]
         return complete_rows(self, X, weights)
 
     def _completed_before(self, X):
@@ -344,8 +351,10 @@ class FeatureSets(BaseKernelDensity):
         if self._incomplete is None:
             return None
         rows, given = self._incomplete
-        zero = None if self._weightless is None else self._weightless[0]
-        return left_out(X, given, rows, zero)
+        places = rows
+        if self._weightless is not None:
+            places = places_with_weight(rows, self._weightless[0])
+        return left_out(X, given, places, self._density.n_points)
 
 
 class NotHeldOut:
@@ -367,27 +376,32 @@ class NotHeldOut:
         self.log_density(options)
 
 
-def left_out(X, given, rows, zero):
+def left_out(X, given, places, n_points):
     """Return which training points have no part in completing rows of X.
 
     These are the row itself and its copies: what they miss was drawn.
 
     Parameters
     ----------
-    X, given : ndarray of shape (n_queries, n_features), (n_samples, n_features)
-        Queries, and training points as they were given, with NaN.
-    rows : ndarray of int
-        The training points that are incomplete.
-    zero : ndarray of bool of shape (n_samples,) or None
-        Which training points have no weight; the density is without these.
+    X, given : ndarray of shape (n_queries, n_features), (n_incomplete, n_features)
+        Queries, and incomplete training points as they were given, with NaN.
+    places : ndarray of int of shape (n_incomplete,)
+        Where the latter are among the points of the density, -1 for nowhere.
+    n_points : int
+        Number of these.
     """
-    wanted, own = np.unique(_hashes_of_gaps(given[rows]), return_inverse=True)
-    numbers = np.full(len(given), -1)
-    numbers[rows] = own
+    wanted, own = np.unique(_hashes_of_gaps(given), return_inverse=True)
+    numbers = np.full(n_points, -1)
+    numbers[places[places >= 0]] = own[places >= 0]
     found, place = find_hashes(_hashes_of_gaps(X.astype(given.dtype)), wanted)
     of_X = np.full(len(X), -1)
     of_X[found] = place
-    return LeftOut(numbers if zero is None else numbers[~zero], of_X)
+    return LeftOut(numbers, of_X)
+
+
+def places_with_weight(rows, zero):
+    """Return where rows are among those of positive weight, -1 for nowhere."""
+    return np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
 
 
 def _hashes_of_gaps(X):
@@ -415,14 +429,14 @@ def complete_rows(estimator, X, weights):
     rng = np.random.RandomState(seed_beside(estimator.random_state))
     parameters = _parameters_of(estimator, np.arange(X.shape[1]))
     X, used, own = X.copy(), complete, None
-    as_given, given = X.copy(), X[rows]
+    given, places = X[rows], places_with_weight(rows, ~counts)
     for k in range(N_ROUNDS):
         fitted = clone(estimator).set_params(**parameters, algorithm="exact")
         with warnings.catch_warnings(), _saying_which(len(used), len(X)):
             warnings.simplefilter("ignore")  # the last fit has them again
             fitted.fit(X[used], sample_weight=None if weights is None else weights[used])
         if k > 0:
-            own = left_out(given, as_given, rows, None if weights is None else ~counts)
+            own = left_out(given, given, places, int(counts.sum()))
         drawn = conditional_draws(fitted._density, given, 1, rng, own)[0]
         if fitted._discrete is not None:
             drawn = np.where(missing[rows], fitted._discrete.rounded(drawn), given)

@@ -468,7 +468,7 @@ def between_clusters(rng):
 
 def against_correlations(rng):
     X = np.repeat(rng.standard_normal((400, 10)), 2, axis=1)
-    X += 0.2 * rng.standard_normal(X.shape)
+    X += 0.12 * rng.standard_normal(X.shape)
     return X, X[:50] * np.array([1.0, -1.0] * 3 + [1.0] * 14)
 
 
