@@ -427,18 +427,20 @@ class HighDimKernelDensity(FeatureSets):
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
-        training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, apart, fitted._without_booleans(maps))
+        found = fit_density(
+            LocalTraining(X, weights, self, options, row_numbers, spread),
+            self,
+            apart,
+            fitted._without_booleans(maps),
+        )
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
             fitted._checked_table(found),
             HeldOutScores(found.density, fitted._weightless, self.random_state),
         )
-        fitted.approximation_ = fitted.drift_ = fitted._drift_test = fitted._made_by = (
-            None
-        )
-        fitted._validated = self._parameters()
+        fitted.approximation_ = fitted.drift_ = fitted._drift_test = None
+        fitted._made_by, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
 
