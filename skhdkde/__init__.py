@@ -1,6 +1,7 @@
 """Kernel density estimation in high dimension, in scikit-learn's manner."""
 
 import skhdkde.information as information
+import skhdkde.private as private
 import skhdkde.regimes as regimes
 from skhdkde._data import DataReport
 from skhdkde._decisions import DensityClassifier, DensityOutlierDetector
@@ -26,6 +27,7 @@ __all__ = [
     "information",
     "kl_scorer",
     "make_kl_scorer",
+    "private",
     "regimes",
     "select_bandwidth",
 ]

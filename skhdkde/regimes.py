@@ -35,7 +35,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import expit, log_expit
+from scipy.special import chdtri, expit, log_expit
+
+from skhdkde._private import Budget, lattice_or_number
 
 __all__ = [
     "REGIMES",
@@ -44,6 +46,8 @@ __all__ = [
     "expected_participation",
     "extreme_spread",
     "gaussian_thresholds",
+    "private_bandwidth",
+    "private_relative_error",
     "sphere_thresholds",
 ]
 
@@ -756,3 +760,213 @@ def expected_participation(tail_index: ArrayLike) -> Any:
     mu = np.asarray(tail_index, dtype=np.float64)
     participation = np.where(mu >= 0.0, np.maximum(1.0 - mu, 0.0), np.nan)
     return participation if participation.ndim else float(participation)
+
+
+def private_bandwidth(
+    n_samples: float,
+    covariance_eigenvalues: ArrayLike,
+    epsilon: float,
+    *,
+    delta: float = 0.0,
+    relative_error: float = 0.1,
+    n_components: int | None = None,
+    widths: ArrayLike | None = None,
+) -> float:
+    """Smallest bandwidth at which a private kernel sum has a given relative error.
+
+    It is for Gaussian data, at a query of median density. All arguments must be public: a
+    covariance of the private rows is not.
+
+    Parameters
+    ----------
+    n_samples : float
+        Number of training points, above 1.
+
+    covariance_eigenvalues : array-like of shape (n_features,)
+        Eigenvalues of the covariance matrix that the data are expected to have, in
+        squared data units, as for :func:`gaussian_thresholds`.
+
+    epsilon, delta : float
+        As in :class:`skhdkde.private.PrivateKernelDensity`.
+
+    relative_error : float, default=0.1
+        Standard error of the kernel sum, by noise and random frequencies, relative to the
+        sum.
+
+    n_components : int, default=None
+        Number of random frequencies; None is the estimator's "auto".
+
+    widths : array-like of shape (n_features,), default=None
+        Widths of the estimator's `bounds`, in data units, in the order of the
+        eigenvalues; None for no bounds.
+
+    Returns
+    -------
+    bandwidth : float
+        In data units.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or no bandwidth has so small an error: for that
+        the number of points itself, the largest sum, is too small.
+
+    See Also
+    --------
+    private_relative_error : The error at any bandwidth, with the formulas.
+    gaussian_thresholds : Where the regimes meet; this bandwidth lies above all of them.
+    skhdkde.private.PrivateKernelDensity : The estimator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde.regimes import gaussian_thresholds, private_bandwidth
+    >>> h = private_bandwidth(50000, np.ones(20), epsilon=1.0)
+    >>> theory = gaussian_thresholds(50000, np.ones(20))
+    >>> round(h, 2), round(h / theory.h_clt, 1)
+    (2.24, 2.6)
+    """
+    if not 0.0 < relative_error < math.inf:
+        raise ValueError(f"relative_error must be > 0, got {relative_error!r}.")
+
+    def excess(log_h):
+        found = private_relative_error(
+            math.exp(log_h),
+            n_samples,
+            covariance_eigenvalues,
+            epsilon,
+            delta=delta,
+            n_components=n_components,
+            widths=widths,
+        )
+        return math.log(min(found, 1e300) / relative_error)
+
+    largest = math.sqrt(float(np.max(covariance_eigenvalues, initial=0.0)) or 1.0)
+    low, high = math.log(largest) - 2.0, math.log(largest) + 12.0
+    if excess(high) > 0.0:
+        raise ValueError(
+            f"no bandwidth has a relative error of {relative_error!r} with n_samples="
+            f"{n_samples!r}, epsilon={epsilon!r} and delta={delta!r}."
+        )
+    while excess(low) < 0.0:
+        low -= 2.0
+    return math.exp(brentq(excess, low, high, xtol=1e-6))
+
+
+def private_relative_error(
+    bandwidth: float,
+    n_samples: float,
+    covariance_eigenvalues: ArrayLike,
+    epsilon: float,
+    *,
+    delta: float = 0.0,
+    n_components: int | None = None,
+    widths: ArrayLike | None = None,
+) -> float:
+    """Relative error of a private kernel sum, for Gaussian data at a median query.
+
+    Parameters
+    ----------
+    bandwidth : float
+        In data units.
+
+    n_samples : float
+        Number of training points, above 1.
+
+    covariance_eigenvalues : array-like of shape (n_features,)
+        Eigenvalues of the covariance matrix that the data are expected to have, in
+        squared data units.
+
+    epsilon, delta : float
+        As in :class:`skhdkde.private.PrivateKernelDensity`.
+
+    n_components : int, default=None
+        Number of random frequencies; None is the estimator's "auto".
+
+    widths : array-like of shape (n_features,), default=None
+        Widths of the estimator's `bounds`, in data units; None for no bounds.
+
+    Returns
+    -------
+    relative_error : float
+        Standard error by noise and random frequencies, over the expected sum.
+
+    See Also
+    --------
+    private_bandwidth : Its inverse.
+    skhdkde.private.PrivateKernelDensity.standard_error : The error of a fit.
+
+    Notes
+    -----
+    With ``n`` points, eigenvalues ``c`` and the median of ``|y|^2``, the kernel sum is::
+
+        S = n k(1),   k(a) = prod(h^2 / (h^2 + c))^(1/2) exp(-sum(y^2 / (h^2 + c)) / 2)
+
+    The noise of ``m`` random frequencies has the variance ``4 m / epsilon^2``, or ``s^2``
+    with the Gaussian mechanism's scale ``s``; that of a lattice is in the notes of
+    :class:`skhdkde.private.PrivateKernelDensity`. Random frequencies themselves add
+    ``V / m``, with ``V`` the variance of ``sum_x cos(omega (x - y))`` over ``omega``::
+
+        V = (sum_xz K(x - z) + sum_xz K(x + z - 2 y)) / 2 - S^2
+
+    whose means over the points are Gaussian integrals. Neither needs few features: a sum
+    must be well above the noise, tens to thousands of points, which in high dimension are
+    within reach of a query far above ``h_clt`` only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skhdkde.regimes import private_relative_error
+    >>> errors = [private_relative_error(h, 50000, np.ones(20), 1.0) for h in (1.5, 2, 3)]
+    >>> np.round(errors, 2)
+    array([1.85, 0.18, 0.04])
+    """
+    n = math.exp(_log_n_samples(n_samples))
+    c = np.atleast_1d(np.asarray(covariance_eigenvalues, dtype=np.float64))
+    if c.ndim != 1 or not (np.isfinite(c) & (c >= 0.0)).all() or not c.any():
+        raise ValueError(
+            "covariance_eigenvalues must be finite, >= 0 and not all zero, of shape "
+            f"(n_features,), got {covariance_eigenvalues!r}."
+        )
+    for name, value in (("bandwidth", bandwidth), ("epsilon", epsilon)):
+        _check_number(name, value, Real)
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"{name} must be finite and > 0, got {value!r}.")
+    if not 0.0 <= delta < 1.0:
+        raise ValueError(f"delta must be from 0 to below 1, got {delta!r}.")
+    budget = Budget(float(epsilon), float(delta))
+    box = None
+    if widths is not None:
+        high = 0.5 * np.broadcast_to(np.asarray(widths, dtype=np.float64), c.shape)
+        box = -high, high
+    plan = lattice_or_number(n, float(bandwidth), budget, box, n_components)
+    log_sum, variance = _gaussian_sums(n, c, bandwidth**2)  # over frequencies
+    if isinstance(plan, int):
+        variance = (variance + budget.noise_variance(np.ones(plan)) / plan) / plan
+    else:
+        variance = budget.noise_variance(plan.coefficients)
+    with np.errstate(over="ignore"):
+        return float(np.exp(0.5 * math.log(variance) - log_sum))
+
+
+def _gaussian_sums(n, c, h_sq):
+    """Return the log of the expected kernel sum, and the variance over frequencies."""
+    share = c / (h_sq + c)
+    freedom = share.sum() ** 2 / np.sum(share**2)
+    # of |y|^2 at the median over its mean, by the chi-squared law of the same moments
+    y_sq = c * float(chdtri(freedom, 0.5)) / freedom
+
+    def log_mean(of_points, of_query):
+        """Return the log of E exp(-|z|^2 / (2 h^2)) from variances and mean squares."""
+        logs = np.log1p(of_points / h_sq) + of_query / (h_sq + of_points)
+        return -0.5 * float(logs.sum())
+
+    at_query = log_mean(c, y_sq)
+    pairs = n * (n - 1.0)
+    itself = math.exp(log_mean(4.0 * c, 4.0 * y_sq))
+    squares = 0.5 * n * (1.0 + itself)
+    squares += 0.5 * pairs * math.exp(log_mean(2.0 * c, 0.0 * c))
+    squares += 0.5 * pairs * math.exp(log_mean(2.0 * c, 4.0 * y_sq))
+    of_square = math.exp(log_mean(2.0 * c, 2.0 * y_sq))  # E K^2: half the squared width
+    spread = squares - n * of_square - pairs * math.exp(2.0 * at_query)
+    return math.log(n) + at_query, max(spread, 0.0)

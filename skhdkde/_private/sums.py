@@ -1,0 +1,135 @@
+"""From rows to noisy sums, and from noisy sums to kernel sums with their errors."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+from skhdkde._private.budget import LEAST_SCALE, Budget
+from skhdkde._private.discrete_noise import (
+    LARGEST_GAUSSIAN,
+    LARGEST_LAPLACE,
+    discrete_gaussian,
+    discrete_laplace,
+)
+from skhdkde._private.frequencies import N_PHASES, Frequencies
+from skhdkde._utils.typing import FloatArray, IntArray
+
+# Elements of a block of phases.
+BLOCK_SIZE = 2**20
+# Whole numbers beyond might not add up without overflow, for up to 2^31 rows.
+LARGEST_SIZE = 2**31
+# Cosine and sine of all phases.
+CIRCLE = np.array(
+    [f(2.0 * math.pi / N_PHASES * np.arange(N_PHASES)) for f in (np.cos, np.sin)]
+)
+
+
+def noisy_count(n: int, budget: Budget) -> int:
+    """Return a number of rows with discrete Laplace noise."""
+    return n + int(discrete_laplace(math.ceil(1 / budget.of_count), 1)[0])
+
+
+def noisy_sums(X: FloatArray, frequencies: Frequencies, budget: Budget) -> "NoisySums":
+    """Return what may be released of rows: sums of their features, with noise."""
+    sizes, scale = _sizes_and_scale(frequencies, budget)
+    totals = _totals(X, frequencies, sizes)
+    draw = discrete_laplace if budget.pure else discrete_gaussian
+    noise = draw(scale, totals.size).reshape(totals.shape)
+    spread = (math.sqrt(2.0) if budget.pure else 1.0) * scale / sizes
+    return NoisySums(frequencies, (totals + noise) / sizes, spread)
+
+
+def _sizes_and_scale(frequencies, budget):
+    """Return the sizes of features, whole numbers, and the scale of noise for them.
+
+    Sizes are doubled until the noise is so many steps wide that rounding is nothing.
+    """
+    weights = budget.weights(frequencies.coefficients)
+    largest = LARGEST_LAPLACE if budget.pure else LARGEST_GAUSSIAN
+    factor = 1.0
+    while True:
+        sizes = np.maximum(np.floor(factor * weights), 1.0)
+        scale = budget.scale(sizes)
+        if scale >= LEAST_SCALE:
+            break
+        factor *= 2.0
+    if scale > largest or factor > LARGEST_SIZE:
+        size = "small" if scale > largest else "large"
+        raise ValueError(
+            f"epsilon={budget.epsilon!r} is too {size}, with {len(weights)} components."
+        )
+    return sizes, scale
+
+
+def _totals(X: FloatArray, frequencies: Frequencies, sizes: FloatArray) -> IntArray:
+    """Return sums over rows of whole-numbered features: cosines, and sines."""
+    totals = np.zeros((2, len(sizes)), dtype=np.int64)
+    n_rows = max(1, BLOCK_SIZE // len(sizes))
+    for rows in gen_batches(len(X), n_rows):
+        phases = frequencies.phases(X[rows])
+        for total, table in zip(totals, CIRCLE, strict=True):
+            features = table[phases]
+            features *= sizes
+            np.rint(features, out=features)
+            total += features.astype(np.int64).sum(axis=0)
+    return totals
+
+
+@dataclass(frozen=True)
+class NoisySums:
+    """Sums over rows of Fourier features, with noise: all that is known of the rows.
+
+    Attributes
+    ----------
+    frequencies : Frequencies
+    sums : ndarray of shape (2, n_frequencies)
+        Of cosines and of sines.
+    spread : ndarray of shape (n_frequencies,)
+        Standard deviation of the noise in each of the two.
+    """
+
+    frequencies: Frequencies
+    sums: FloatArray
+    spread: FloatArray
+
+    def kernel_sums(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return sums of kernels of maximum 1 at queries, and their standard errors.
+
+        Terms of random frequencies are independent, with their noise, and their spread is
+        the error. In a lattice there is the noise alone, and it is the same everywhere.
+        """
+        c = self.frequencies.coefficients
+        found, errors = np.empty((2, len(X)))
+        errors.fill(self.noise)
+        for rows in gen_batches(len(X), max(1, BLOCK_SIZE // len(c))):
+            phases = self.frequencies.phases(X[rows])
+            terms = CIRCLE[0][phases] * self.sums[0] + CIRCLE[1][phases] * self.sums[1]
+            found[rows] = terms @ c
+            if self.frequencies.random:
+                errors[rows] = np.std(terms, axis=1, ddof=1) / math.sqrt(len(c))
+        return found, errors
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise of a kernel sum."""
+        return float(np.linalg.norm(self.frequencies.coefficients * self.spread))
+
+    def typical_error(self, n_rows: float) -> float:
+        """Return the relative error of a kernel sum at a typical row; it may be infinite.
+
+        The sum over all pairs of rows is in the squares of the sums over rows, from which
+        those of the noise are taken. Only what is released is used.
+        """
+        c = self.frequencies.coefficients
+        squares = np.sum(self.sums**2, axis=0)
+        typical = float(c @ (squares - 2.0 * self.spread**2)) / n_rows - 1.0
+        if typical <= 0.0:
+            return math.inf
+        error_sq = self.noise**2
+        if self.frequencies.random:
+            # half a square is the mean square of a term at a row, noise and all
+            spread_sq = 0.5 * float(np.mean(squares)) - typical**2
+            error_sq = max(error_sq, spread_sq / len(c))
+        return math.sqrt(error_sq) / typical
