@@ -7,7 +7,7 @@ a single row that comes or goes changes the probability of it by at most a facto
 
 ==================================  ====================================================
 :class:`PrivateKernelDensity`       kernel sums, log densities, and their errors
-:class:`PrivateDensityClassifier`   classes by average similarity to their rows
+:class:`PrivateDensityClassifier`   classes by similarity to their rows
 ==================================  ====================================================
 
 :doc:`/private` has the threat model, what is exact, and what is not covered.
@@ -70,10 +70,8 @@ class _PrivateSums(BaseEstimator):
     random_state: Any
     n_features_in_: int
 
-    def _budget(self):
-        if not math.isfinite(self.epsilon):
-            raise ValueError(f"epsilon must be finite, got {self.epsilon!r}.")
-        return Budget(float(self.epsilon), float(self.delta))
+    def _budget(self, counts=True):
+        return Budget(float(self.epsilon), float(self.delta), counts)
 
     def _checked_bandwidth(self):
         """Return the bandwidth, which must be a number: rules would look at the rows."""
@@ -187,7 +185,8 @@ class PrivateKernelDensity(_PrivateSums):
         Number of random frequencies. With ``delta=0`` noise grows with its root, and the
         error of the kernel falls with its root; "auto" is best where the relative error
         is 10 %, and takes a Fourier series where this is better. With ``delta > 0`` more
-        are better, and take longer; "auto" stops at 8,192.
+        are better, and take longer; "auto" takes 2,048
+        to 8,192.
 
     kernel : {"gaussian"}, default="gaussian"
         The kernel.
@@ -341,7 +340,9 @@ class PrivateKernelDensity(_PrivateSums):
         fitted.features_ = "random" if frequencies.random else "lattice"
         fitted.n_components_ = len(frequencies.coefficients)
         fitted._fitted_bandwidth = frequencies.bandwidth
-        fitted.relative_error_ = fitted._released.typical_error(fitted.n_rows_)
+        fitted.relative_error_ = fitted._released.typical_error(
+            fitted.n_rows_, budget.count_error
+        )
         fitted._warn_of_noise(fitted.relative_error_, "a typical kernel sum")
         self.__dict__ = fitted.__dict__
         return self
@@ -434,11 +435,11 @@ class PrivateKernelDensity(_PrivateSums):
 
 
 class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
-    """Classes by average similarity to private rows, which may be published.
+    """Classes by similarity to private rows, which may be published.
 
-    For each class the noisy kernel sum over its rows is released. A query belongs to the
-    class of the largest sum or, with priors, of the largest average similarity times the
-    prior, as in the experiments of Backurs et al. [1]_.
+    For each class the noisy kernel sum over its rows is released, and a query belongs to
+    the class of the largest. That is Bayes' rule, with the shares of the rows as priors;
+    with as many rows in each class it is average similarity, as in Backurs et al. [1]_.
 
     Parameters
     ----------
@@ -460,14 +461,12 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Limits of the features, known without a look at the rows.
 
     n_components : int or "auto", default="auto"
-        Number of random frequencies, the same for all classes.
+        Number of random frequencies, the same for all classes. "auto" is 2,048 with
+        ``delta > 0`` and 64 without, or a Fourier series within `bounds` where noise is
+        then smaller.
 
     kernel : {"gaussian"}, default="gaussian"
         The kernel.
-
-    priors : array-like of shape (n_classes,), default=None
-        Probabilities of the classes, in the order of ``classes_``. None are the shares of
-        the rows, by which sums are compared as they are.
 
     random_state : int, RandomState instance or None, default=None
         Of the random frequencies, which are public. Noise never comes from it.
@@ -476,9 +475,6 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
-
-    n_rows_ : ndarray of shape (n_classes,)
-        Number of rows of each class, with noise; at least 1.
 
     n_components_ : int
         Number of frequencies.
@@ -499,7 +495,8 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     Data sets are neighbours if one has one row more, of any class. Only the release of
     that class differs, so that all together are as private as one (parallel composition).
     A changed label is one row less and one more, ``2 epsilon``. What is said of
-    sensitivity and exactness of :class:`PrivateKernelDensity` holds for each class.
+    sensitivity and exactness of :class:`PrivateKernelDensity` holds for each class;
+    numbers of rows are not released, and sums take all of epsilon.
 
     References
     ----------
@@ -521,11 +518,9 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     _parameter_constraints: dict = {
         **_PrivateSums._parameter_constraints,
         "classes": ["array-like"],
-        "priors": ["array-like", None],
     }
 
     classes_: np.ndarray
-    n_rows_: np.ndarray
     n_components_: int
     _released: list[NoisySums]
 
@@ -539,7 +534,6 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         bounds: Any = None,
         n_components: int | Literal["auto"] = "auto",
         kernel: Literal["gaussian"] = "gaussian",
-        priors: Any = None,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.epsilon = epsilon
@@ -549,7 +543,6 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         self.bounds = bounds
         self.n_components = n_components
         self.kernel = kernel
-        self.priors = priors
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -577,18 +570,15 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         fitted = copy.copy(self)
         rows = fitted._checked_rows(X)
         fitted.classes_, members = fitted._members(y, len(rows))
-        fitted._checked_priors()
-        budget = self._budget()
-        counts = [noisy_count(int(mask.sum()), budget) for mask in members]
-        fitted.n_rows_ = np.maximum(counts, 1)
-        frequencies = fitted._plan(float(fitted.n_rows_.mean()), budget)
+        budget = self._budget(counts=False)
+        frequencies = fitted._plan(0.0, budget)
         fitted._released = [noisy_sums(rows[m], frequencies, budget) for m in members]
         fitted.n_components_ = len(frequencies.coefficients)
         self.__dict__ = fitted.__dict__
         return self
 
-    def average_similarity(self, X: Any) -> FloatArray:
-        """Return noisy means of kernel values over the rows of each class.
+    def kernel_sums(self, X: Any) -> FloatArray:
+        """Return noisy sums of kernel values over the rows of each class.
 
         Parameters
         ----------
@@ -597,10 +587,12 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
 
         Returns
         -------
-        similarity : ndarray of shape (n_queries, n_classes)
-            Between 0 and 1 but for noise.
+        kernel_sums : ndarray of shape (n_queries, n_classes)
+            In the order of ``classes_``, without bias: they may be negative.
         """
-        return self._sums(X) / self.n_rows_
+        check_is_fitted(self)
+        X = self._queries(X, self._released[0].frequencies)
+        return np.column_stack([each.kernel_sums(X)[0] for each in self._released])
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each query.
@@ -613,13 +605,9 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Returns
         -------
         label : ndarray of shape (n_queries,)
-            Of the largest sum, or of the largest prior times average similarity.
+            That of the largest sum.
         """
-        if self.priors is None:
-            scores = self._sums(X)
-        else:
-            scores = self.average_similarity(X) * self._checked_priors()
-        return self.classes_[np.argmax(scores, axis=1)]
+        return self.classes_[np.argmax(self.kernel_sums(X), axis=1)]
 
     def _members(self, y, n_rows):
         """Return labels, and which rows are of each."""
@@ -635,20 +623,3 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         if (strange := ~np.any(members, axis=0)).any():
             raise ValueError(f"y has {strange.sum()} labels that are not in classes.")
         return classes, members
-
-    def _checked_priors(self):
-        """Return priors in the order of classes_; None for none."""
-        if self.priors is None:
-            return None
-        priors = np.asarray(self.priors, dtype=np.float64)
-        if priors.shape != self.classes_.shape or not (priors >= 0.0).all():
-            raise ValueError(
-                f"priors must be {len(self.classes_)} numbers that are not negative, got "
-                f"{self.priors!r}."
-            )
-        return priors
-
-    def _sums(self, X):
-        check_is_fitted(self)
-        X = self._queries(X, self._released[0].frequencies)
-        return np.column_stack([each.kernel_sums(X)[0] for each in self._released])

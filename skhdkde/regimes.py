@@ -850,7 +850,9 @@ def private_bandwidth(
         )
     while excess(low) < 0.0:
         low -= 2.0
-    return math.exp(brentq(excess, low, high, xtol=1e-6))
+    root = brentq(excess, low, high, xtol=1e-6)
+    # the error may jump down there, where a lattice takes over
+    return math.exp(root if excess(root) <= 0.0 else root + 2e-6)
 
 
 def private_relative_error(

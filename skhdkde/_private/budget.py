@@ -10,7 +10,8 @@ from scipy.special import log_ndtr
 
 # Share of epsilon that the number of rows takes.
 COUNT_SHARE = Fraction(1, 20)
-# Scales of noise, in steps of the whole numbers that are released, are at least this.
+# Scales of noise, in steps of the whole numbers that are released, are at least this;
+# see noisy_sums.
 LEAST_SCALE = 2**26
 
 
@@ -25,10 +26,13 @@ class Budget:
         composition both together spend ``epsilon``.
     delta : float
         All of it is for the sums. Zero: noise is Laplace's, else Gaussian.
+    counts : bool
+        Whether the number of rows is released. If not, the sums take all of epsilon.
     """
 
     epsilon: float
     delta: float = 0.0
+    counts: bool = True
 
     @property
     def of_count(self) -> Fraction:
@@ -36,9 +40,14 @@ class Budget:
         return Fraction(self.epsilon) * COUNT_SHARE
 
     @property
+    def count_error(self) -> float:
+        """Standard error of the number of rows."""
+        return math.sqrt(2.0) / float(self.of_count)
+
+    @property
     def of_sums(self) -> Fraction:
         """Epsilon of the sums."""
-        return Fraction(self.epsilon) * (1 - COUNT_SHARE)
+        return Fraction(self.epsilon) * (1 - COUNT_SHARE * self.counts)
 
     @property
     def pure(self) -> bool:
@@ -87,9 +96,10 @@ class Budget:
 
             r(z) = g(z) E exp(-u^2 / (2 s^2)) cosh(z u / s^2) >= g(z) exp(-1 / (8 s^2))
 
-        and ``R = sqrt(2 pi) s`` is not above the sum of ``g``, by Poisson's formula. So the discrete Gaussian is within ``1 - exp(-1 / (8 s^2))`` of
-        the rounded one in total variation, for each sum, and delta within
-        ``1 + exp(epsilon)`` times the total for all.
+        and ``R = sqrt(2 pi) s`` is not above the sum of ``g``, by Poisson's formula. So
+        the discrete Gaussian is within ``1 - exp(-1 / (8 s^2))`` of the rounded one in
+        total variation, for each sum, and delta within ``1 + exp(epsilon)`` times the
+        total for all.
         """
         apart = n_sums / (8.0 * LEAST_SCALE**2)
         spare = (1.0 + math.exp(min(float(self.of_sums), 700.0))) * apart

@@ -72,9 +72,9 @@ class Frequencies:
         as just so far.
         """
         with np.errstate(over="ignore"):
-            rows = (X - self.origin) / self.unit
+            rows = (X - self.origin) / self.unit * 2.0**self.bits
         largest = 2.0 ** (EXACT_BITS - 1 - self._bits_of_multiples())
-        whole = np.clip(np.rint(rows * 2.0**self.bits), -largest, largest)
+        whole = np.clip(np.rint(rows), -largest, largest)
         turns = whole @ self.multiples.T  # exact
         turns *= self.turns * 2.0**-self.bits * N_PHASES
         return np.rint(turns, out=turns).astype(np.int64) & (N_PHASES - 1)

@@ -12,8 +12,8 @@ from skhdkde._private.frequencies import (
 )
 from skhdkde._utils.typing import FloatArray
 
-# Limits of "auto".
-FEWEST, MOST = 64, 2**13
+# Limits of "auto". With Gaussian noise many components cost time alone.
+FEWEST, FEWEST_GAUSSIAN, MOST = 64, 2**11, 2**13
 
 
 def relative_error_target() -> float:
@@ -74,10 +74,11 @@ def best_number(n_rows: float, budget: Budget) -> int:
     epsilon = float(budget.of_sums)
     if budget.pure:
         level = min((math.sqrt(8.0 * n) / (epsilon * r**2)) ** (2.0 / 3.0), n)
-        best = epsilon * math.sqrt(n * level / 8.0)
+        best = max(epsilon * math.sqrt(n * level / 8.0), FEWEST)
     else:
         best = n / (math.sqrt(2.0) * r * gaussian_scale(epsilon, budget.delta))
-    return int(min(max(best, FEWEST), MOST))
+        best = max(best, FEWEST_GAUSSIAN)
+    return int(min(best, MOST))
 
 
 def random_error_sq(n_rows: float, n: int, budget: Budget) -> float:

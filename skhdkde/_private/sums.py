@@ -18,8 +18,9 @@ from skhdkde._utils.typing import FloatArray, IntArray
 
 # Elements of a block of phases.
 BLOCK_SIZE = 2**20
-# Whole numbers beyond might not add up without overflow, for up to 2^31 rows.
-LARGEST_SIZE = 2**31
+# The largest feature is between, in steps: below the first rounding would be felt, above
+# the other 2^27 rows might overflow. Sizes that are tried first.
+LEAST_SIZE, LARGEST_SIZE, PROBE = 2**10, 2**36, 2**20
 # Cosine and sine of all phases.
 CIRCLE = np.array(
     [f(2.0 * math.pi / N_PHASES * np.arange(N_PHASES)) for f in (np.cos, np.sin)]
@@ -33,28 +34,24 @@ def noisy_count(n: int, budget: Budget) -> int:
 
 def noisy_sums(X: FloatArray, frequencies: Frequencies, budget: Budget) -> "NoisySums":
     """Return what may be released of rows: sums of their features, with noise."""
-    sizes, scale = _sizes_and_scale(frequencies, budget)
-    totals = _totals(X, frequencies, sizes)
+    sizes, scale = sizes_and_scale(frequencies, budget)
+    totals = whole_sums(X, frequencies, sizes)
     draw = discrete_laplace if budget.pure else discrete_gaussian
     noise = draw(scale, totals.size).reshape(totals.shape)
     spread = (math.sqrt(2.0) if budget.pure else 1.0) * scale / sizes
     return NoisySums(frequencies, (totals + noise) / sizes, spread)
 
 
-def _sizes_and_scale(frequencies, budget):
+def sizes_and_scale(frequencies, budget):
     """Return the sizes of features, whole numbers, and the scale of noise for them.
 
-    Sizes are doubled until the noise is so many steps wide that rounding is nothing.
+    They are so large that noise is many steps wide, and rounding is nothing beside it.
     """
     weights = budget.weights(frequencies.coefficients)
+    factor = 1.5 * PROBE * LEAST_SCALE / budget.scale(_whole(PROBE * weights))
+    sizes = _whole(max(factor, LEAST_SIZE) * weights)
+    scale = budget.scale(sizes)
     largest = LARGEST_LAPLACE if budget.pure else LARGEST_GAUSSIAN
-    factor = 1.0
-    while True:
-        sizes = np.maximum(np.floor(factor * weights), 1.0)
-        scale = budget.scale(sizes)
-        if scale >= LEAST_SCALE:
-            break
-        factor *= 2.0
     if scale > largest or factor > LARGEST_SIZE:
         size = "small" if scale > largest else "large"
         raise ValueError(
@@ -63,7 +60,11 @@ def _sizes_and_scale(frequencies, budget):
     return sizes, scale
 
 
-def _totals(X: FloatArray, frequencies: Frequencies, sizes: FloatArray) -> IntArray:
+def _whole(sizes):
+    return np.maximum(np.floor(sizes), 1.0)
+
+
+def whole_sums(X: FloatArray, frequencies: Frequencies, sizes: FloatArray) -> IntArray:
     """Return sums over rows of whole-numbered features: cosines, and sines."""
     totals = np.zeros((2, len(sizes)), dtype=np.int64)
     n_rows = max(1, BLOCK_SIZE // len(sizes))
@@ -116,14 +117,18 @@ class NoisySums:
         """Standard deviation of the noise of a kernel sum."""
         return float(np.linalg.norm(self.frequencies.coefficients * self.spread))
 
-    def typical_error(self, n_rows: float) -> float:
+    def typical_error(self, n_rows: float, n_error: float) -> float:
         """Return the relative error of a kernel sum at a typical row; it may be infinite.
+
+        ``n_error`` is the standard error of the number of rows.
 
         The sum over all pairs of rows is in the squares of the sums over rows, from which
         those of the noise are taken. Only what is released is used.
         """
         c = self.frequencies.coefficients
         squares = np.sum(self.sums**2, axis=0)
+        if n_rows <= 3.0 * n_error:
+            return math.inf  # a mean over rows takes their number
         typical = float(c @ (squares - 2.0 * self.spread**2)) / n_rows - 1.0
         if typical <= 0.0:
             return math.inf
