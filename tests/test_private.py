@@ -412,6 +412,20 @@ def test_warning_below_what_works(d, epsilon, delta):
     assert kde.relative_error_ < 0.15
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("bounds", [BOX, None])
+def test_error_at_a_typical_row(X, epsilon, bounds):
+    """From what is released; it may be too large, and is not much too small."""
+    kde = PrivateKernelDensity(epsilon, bandwidth=0.5, bounds=bounds)
+    truth = exact_sums(X[:300], X, 0.5).mean()
+    for _ in range(5):
+        quiet(kde, X)
+        right = np.mean(kde.standard_error(X[:50])) / truth
+        assert kde.relative_error_ > 0.7 * right
+        if right < 0.05:
+            assert kde.relative_error_ < 1.5 * right
+
+
 # classes
 
 
