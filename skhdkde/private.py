@@ -34,6 +34,7 @@ from skhdkde._private import (
     noisy_count,
     noisy_sums,
     relative_error_target,
+    typical_error,
 )
 from skhdkde._utils.arrays import local
 from skhdkde._utils.typing import FloatArray
@@ -70,8 +71,8 @@ class _PrivateSums(BaseEstimator):
     random_state: Any
     n_features_in_: int
 
-    def _budget(self, counts=True):
-        return Budget(float(self.epsilon), float(self.delta), counts)
+    def _budget(self):
+        return Budget(float(self.epsilon), float(self.delta))
 
     def _checked_bandwidth(self):
         """Return the bandwidth, which must be a number: rules would look at the rows."""
@@ -141,14 +142,14 @@ class _PrivateSums(BaseEstimator):
                 )
         return X
 
-    def _warn_of_noise(self, relative_error, what):
-        """Warn if a typical kernel sum is not what the noise leaves."""
+    def _warn_of_noise(self, relative_error):
+        """Warn if the noise is not small beside a typical kernel sum."""
         if relative_error > WARNED * relative_error_target():
             size = "over 1000" if relative_error > 10.0 else f"{100 * relative_error:.0f}"
             warn_user(
                 f"bandwidth={self.bandwidth!r} is too small for epsilon={self.epsilon!r} "
-                f"and delta={self.delta!r}: the noise is {size} % of {what}. For 10 % "
-                "take a larger bandwidth, a larger epsilon or more rows; "
+                f"and delta={self.delta!r}: the noise is {size} % of a typical kernel "
+                "sum. For 10 % take a larger bandwidth, a larger epsilon or more rows; "
                 "skhdkde.regimes.private_bandwidth says which bandwidth."
             )
 
@@ -340,10 +341,10 @@ class PrivateKernelDensity(_PrivateSums):
         fitted.features_ = "random" if frequencies.random else "lattice"
         fitted.n_components_ = len(frequencies.coefficients)
         fitted._fitted_bandwidth = frequencies.bandwidth
-        fitted.relative_error_ = fitted._released.typical_error(
-            fitted.n_rows_, budget.count_error
+        fitted.relative_error_ = typical_error(
+            [fitted._released], fitted.n_rows_, budget.count_error
         )
-        fitted._warn_of_noise(fitted.relative_error_, "a typical kernel sum")
+        fitted._warn_of_noise(fitted.relative_error_)
         self.__dict__ = fitted.__dict__
         return self
 
@@ -461,9 +462,8 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Limits of the features, known without a look at the rows.
 
     n_components : int or "auto", default="auto"
-        Number of random frequencies, the same for all classes. "auto" is 2,048 with
-        ``delta > 0`` and 64 without, or a Fourier series within `bounds` where noise is
-        then smaller.
+        Number of random frequencies, the same for all classes; "auto" as in
+        :class:`PrivateKernelDensity`, for the mean number of rows of a class.
 
     kernel : {"gaussian"}, default="gaussian"
         The kernel.
@@ -475,6 +475,13 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted.
+
+    n_rows_ : int
+        Number of rows of all classes, with noise; at least 1.
+
+    relative_error_ : float
+        Error of the kernel sum of its own class, relative to its size, at a typical row,
+        from what is released. :meth:`fit` warns if it is above 0.15.
 
     n_components_ : int
         Number of frequencies.
@@ -495,8 +502,8 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     Data sets are neighbours if one has one row more, of any class. Only the release of
     that class differs, so that all together are as private as one (parallel composition).
     A changed label is one row less and one more, ``2 epsilon``. What is said of
-    sensitivity and exactness of :class:`PrivateKernelDensity` holds for each class;
-    numbers of rows are not released, and sums take all of epsilon.
+    sensitivity and exactness of :class:`PrivateKernelDensity` holds for each class. The
+    number of all rows takes 5 % of epsilon; those of single classes are not released.
 
     References
     ----------
@@ -509,7 +516,7 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     >>> from skhdkde.private import PrivateDensityClassifier
     >>> X, y = load_digits(return_X_y=True)
     >>> classifier = PrivateDensityClassifier(
-    ...     epsilon=2.0, delta=1e-5, classes=range(10), bandwidth=16.0, random_state=0
+    ...     epsilon=2.0, delta=1e-5, classes=range(10), bandwidth=25.0, random_state=0
     ... ).fit(X[::2], y[::2])
     >>> classifier.score(X[1::2], y[1::2]) > 0.7  # noise differs from fit to fit
     True
@@ -521,7 +528,9 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     }
 
     classes_: np.ndarray
+    n_rows_: int
     n_components_: int
+    relative_error_: float
     _released: list[NoisySums]
 
     def __init__(
@@ -570,10 +579,15 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         fitted = copy.copy(self)
         rows = fitted._checked_rows(X)
         fitted.classes_, members = fitted._members(y, len(rows))
-        budget = self._budget(counts=False)
-        frequencies = fitted._plan(0.0, budget)
+        budget = self._budget()
+        fitted.n_rows_ = max(noisy_count(len(rows), budget), 1)
+        frequencies = fitted._plan(fitted.n_rows_ / len(members), budget)
         fitted._released = [noisy_sums(rows[m], frequencies, budget) for m in members]
         fitted.n_components_ = len(frequencies.coefficients)
+        fitted.relative_error_ = typical_error(
+            fitted._released, fitted.n_rows_, budget.count_error
+        )
+        fitted._warn_of_noise(fitted.relative_error_)
         self.__dict__ = fitted.__dict__
         return self
 

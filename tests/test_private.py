@@ -445,8 +445,13 @@ def test_digits():
     private = PrivateDensityClassifier(4.0, delta=1e-5, bandwidth=h, classes=range(10))
     assert quiet(private, X[train], y[train]).score(X[test], y[test]) > plain - 0.04
     assert private.kernel_sums(X[test]).shape == (898, 10)
+    assert private.relative_error_ < 0.1
     useless = private.set_params(epsilon=0.01, n_components=64)
-    assert quiet(useless, X[train], y[train]).score(X[test], y[test]) < 0.4
+    with pytest.warns(
+        UserWarning, match=r"bandwidth=20\.0 is too small for epsilon=0\.01"
+    ):
+        useless.fit(X[train], y[train])
+    assert useless.score(X[test], y[test]) < 0.4
 
 
 def sq_distances(A, B):
@@ -468,6 +473,7 @@ def test_a_class_without_rows(X):
     classifier = PrivateDensityClassifier(
         50.0, bandwidth=0.5, classes=["c", "a", "b"], bounds=BOX
     ).fit(X[few], y[few])
+    assert classifier.n_rows_ == pytest.approx(few.sum(), abs=5)
     assert classifier.classes_.tolist() == ["a", "b", "c"]
     Q = [[-1.0, 0.0], [1.5, 0.0], [0.1, 0.0]]  # the last has more rows of "a" beside
     assert classifier.predict(Q).tolist() == ["a", "b", "a"]

@@ -20,4 +20,4 @@ plan              which frequencies, and how many, from what is public
 
 from skhdkde._private.budget import Budget
 from skhdkde._private.plan import feature_plan, lattice_or_number, relative_error_target
-from skhdkde._private.sums import NoisySums, noisy_count, noisy_sums
+from skhdkde._private.sums import NoisySums, noisy_count, noisy_sums, typical_error

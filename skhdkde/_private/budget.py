@@ -26,13 +26,10 @@ class Budget:
         composition both together spend ``epsilon``.
     delta : float
         All of it is for the sums. Zero: noise is Laplace's, else Gaussian.
-    counts : bool
-        Whether the number of rows is released. If not, the sums take all of epsilon.
     """
 
     epsilon: float
     delta: float = 0.0
-    counts: bool = True
 
     @property
     def of_count(self) -> Fraction:
@@ -47,7 +44,7 @@ class Budget:
     @property
     def of_sums(self) -> Fraction:
         """Epsilon of the sums."""
-        return Fraction(self.epsilon) * (1 - COUNT_SHARE * self.counts)
+        return Fraction(self.epsilon) * (1 - COUNT_SHARE)
 
     @property
     def pure(self) -> bool:

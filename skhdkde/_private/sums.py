@@ -117,36 +117,40 @@ class NoisySums:
         """Standard deviation of the noise of a kernel sum."""
         return float(np.linalg.norm(self.frequencies.coefficients * self.spread))
 
-    def typical_error(self, n_rows: float, n_error: float) -> float:
-        """Return the relative error of a kernel sum at a typical row; it may be infinite.
 
-        ``n_error`` is the standard error of the number of rows. Only what is released is
-        used, and where it is unsure the error is stated too large rather than too small.
-        """
-        if n_rows <= 3.0 * n_error:
-            return math.inf  # a mean over rows takes their number
-        typical = self._least_sum_over_pairs() / n_rows - 1.0
-        if typical <= 0.0:
-            return math.inf
-        error_sq = self.noise**2
-        if self.frequencies.random:
-            # half a square is the mean square of a term at a row, noise and all
-            squares = np.sum(self.sums**2, axis=0)
-            spread_sq = 0.5 * float(np.mean(squares)) - typical**2
-            error_sq = max(error_sq, spread_sq / len(squares))
-        return math.sqrt(error_sq) / typical
+def typical_error(released: list[NoisySums], n_rows: float, n_error: float) -> float:
+    """Return the relative error of a kernel sum at a typical row; it may be infinite.
 
-    def _least_sum_over_pairs(self):
-        """Return a lower bound of the sum of kernels over all pairs of rows.
+    Rows are in one or several groups, each with sums of its own; ``n_error`` is the
+    standard error of the number of all. Only what is released is used, and where it is
+    unsure the error is stated too large rather than too small.
+    """
+    if n_rows <= 3.0 * n_error:
+        return math.inf  # a mean over rows takes their number
+    typical = _least_sum_over_pairs(released) / n_rows - 1.0
+    if typical <= 0.0:
+        return math.inf
+    error_sq = released[0].noise ** 2
+    if released[0].frequencies.random:
+        # half a square is the mean square of a term at a row, noise and all
+        squares = np.mean([np.sum(each.sums**2, axis=0) for each in released])
+        n_terms = len(released[0].spread)
+        error_sq = max(error_sq, (0.5 * float(squares) - typical**2) / n_terms)
+    return math.sqrt(error_sq) / typical
 
-        It is in the squares of the sums over rows, less those of the noise. Terms of high
-        frequency, all noise, are left out: of partial sums from the lowest frequency on,
-        less two standard errors, the largest is returned. With Laplace noise of variance
-        ``v`` a sum of two squares has the variance ``10 v^2 + 4 v |F|^2``.
-        """
-        f = self.frequencies
-        order = np.argsort(np.sum((f.multiples / f.unit) ** 2, axis=1))
-        c, noise = f.coefficients[order], self.spread[order] ** 2
-        signal = np.sum(self.sums[:, order] ** 2, axis=0) - 2.0 * noise
-        variance = c**2 * noise * (10.0 * noise + 4.0 * np.maximum(signal, 0.0))
-        return float(np.max(np.cumsum(c * signal) - 2.0 * np.sqrt(np.cumsum(variance))))
+
+def _least_sum_over_pairs(released):
+    """Return a lower bound of the sum of kernels over all pairs of rows of a group.
+
+    It is in the squares of the sums over rows, less those of the noise. Terms of high
+    frequency, all noise, are left out: of partial sums from the lowest frequency on, less
+    two standard errors, the largest is returned. With Laplace noise of variance ``v`` a
+    sum of two squares has the variance ``10 v^2 + 4 v |F|^2``, with Gaussian noise less.
+    """
+    f = released[0].frequencies
+    order = np.argsort(np.sum((f.multiples / f.unit) ** 2, axis=1))
+    c, v = f.coefficients[order], released[0].spread[order] ** 2
+    signals = [np.sum(each.sums[:, order] ** 2, axis=0) - 2.0 * v for each in released]
+    signal = np.sum(signals, axis=0)
+    variance = c**2 * v * (10.0 * v * len(released) + 4.0 * np.maximum(signal, 0.0))
+    return float(np.max(np.cumsum(c * signal) - 2.0 * np.sqrt(np.cumsum(variance))))
