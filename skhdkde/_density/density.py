@@ -278,7 +278,7 @@ class Density(LocalDensity):
         shape = n_points, first.points.shape[1]
         super().__init__(first.kernel, first.bandwidth, shape, first.points.dtype)
         self.components, self.training = components, training
-        self.structure, self.packed = structure, None
+        self.structure, self.packed = structure, whitened
         if whitened is not None:
             self.packed = [own.packed(training) for own in whitened]
 
