@@ -188,7 +188,9 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     n_ranges = 1
     if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
         n_tiles = -(-n_points // device.cols_for(step, np.dtype(np.float64)))
-        n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
+        # of few queries each range prepares all again
+        n_tasks = n_threads if n_queries <= FEW_QUERIES else 4 * n_threads
+        n_ranges = min(n_tiles, -(-n_tasks // len(rows)))
     bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
 
