@@ -11,29 +11,38 @@ from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skhdkde._approximation import ERROR, Report
+from skhdkde._approximation import ERROR, Report, cheapest
+from skhdkde._approximation import grown as grown_approximation
 from skhdkde._data import DataReport, Table, find_discrete_features
 from skhdkde._density import (
+    REFIT,
+    NewPoints,
     UnitSphere,
+    check_growth,
     check_unit_rows,
     draw,
     find_constant_features,
     in_range,
     kernel_widths,
 )
+from skhdkde._density import grown as grown_density
 from skhdkde._diagnosis import Diagnosis
 from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
 from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
-from skhdkde._selection import HeldOutScores
-from skhdkde._utils.arrays import like, local, prototype
+from skhdkde._selection import FEWEST, DriftTest, HeldOutScores
+from skhdkde._utils.arrays import has_missing, like, local, prototype
+from skhdkde._utils.moments import is_constant
 from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import (
     check_data,
     check_n_jobs,
-    check_weights,
+    finite_weights,
+    in_dtype,
     interleaved,
+    relative_weights,
+    scaled_weights,
     weighted_total,
     without_zeros,
 )
@@ -44,6 +53,8 @@ MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 # Types of most parameters, whose values are compared as they are.
 PLAIN = {str, int, float, bool, type(None)}
+# Parameters that may be set after a fit: the fitted density does not depend on them.
+AT_ANY_TIME = ("backend", "n_jobs", "max_search_seconds", "verbose", "random_state")
 
 
 class HighDimKernelDensity(FeatureSets):
@@ -275,6 +286,13 @@ class HighDimKernelDensity(FeatureSets):
     incomplete_rows_ : ndarray of int of shape (n_incomplete,)
         Rows of X that had missing values, which :meth:`fit` completed by draws.
 
+    drift_ : Drift or None
+        How much less likely the rows of the last :meth:`partial_fit` were than those of
+        the fit, both held out: ``difference``, in nats, of their mean log densities, and
+        the ``p_value`` of a rank test. Below 1e-4 it is ``significant``, of which a
+        warning says. ``n_fitted`` rows chose bandwidth and structure, ``n_added`` came
+        later. None before, and for fits of fewer than 8 rows.
+
     data_report_ : DataReport
         What the training points are: constant and discrete features, codes for missing
         values, linear dependence, duplicates, scales. Made when first asked for.
@@ -382,7 +400,7 @@ class HighDimKernelDensity(FeatureSets):
         ValueError
             If X or the weights are not as described, if a bandwidth rule is asked for
             and X has fewer than two distinct points, or if values are missing and fewer
-            than 10 rows are complete.
+            than 10 rows of positive weight are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
 
@@ -390,37 +408,230 @@ class HighDimKernelDensity(FeatureSets):
         -----
         Where training points have missing values the complete rows are fitted first.
         What the others miss is drawn from the conditional density given what they have;
-        then again from a fit to all rows, each without itself; and that is fitted: three
-        fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
+        then again from a fit to all rows, each without itself and its copies; and that is
+        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows
+        they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
         X = check_data(fitted, X, reset=True, missing=self._knows_parts)
         fitted._like, X = prototype(X), local(X)
-        weights = check_weights(sample_weight, X)
+        weights, fitted._heaviest = scaled_weights(sample_weight, X)
         X = fitted._completed(X, weights)
         approximate = self.algorithm != "exact"
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
         search = isinstance(self.bandwidth, str)
-        plan = Plan(len(X), X.dtype, search, at_once=search)
-        fitted._plan = replace(plan, at_once=True)
+        fitted._plan = Plan(len(X), X.dtype, search)
+        plan = replace(fitted._plan, at_once=search)
         options = self._options(X.shape[1], on_gpu, approximate, plan)
         fitted.backend_ = options.backend
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
-        training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, apart, fitted._without_booleans(maps))
+        found = fit_density(
+            LocalTraining(X, weights, self, options, row_numbers, spread),
+            self,
+            apart,
+            fitted._without_booleans(maps),
+        )
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
             fitted._checked_table(found),
             HeldOutScores(found.density, fitted._weightless, self.random_state),
         )
-        fitted.approximation_, fitted._validated = None, self._parameters()
+        fitted.approximation_ = fitted.drift_ = fitted._drift_test = None
+        fitted._made_by, fitted._validated = None, self._parameters()
         self.__dict__ = fitted.__dict__
         return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+        """Add training points; bandwidth and structure stay as they were fitted.
+
+        The first call, of an estimator that is not fitted, is :meth:`fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_new, n_features)
+            Points to add, without missing values. They are kept in the dtype of the fit.
+
+        y : None
+            Ignored; present by convention.
+
+        sample_weight : array-like of shape (n_new,), default=None
+            Non-negative weights, on the scale of those that `fit` got; None stands for
+            ones.
+
+        Returns
+        -------
+        self : object
+            The estimator with more points. If that fails, it is as it was before.
+
+        Raises
+        ------
+        ValueError
+            If X or the weights are not as described; if bandwidths or covariances come
+            from neighbours (`adaptive`, "neighborhood"), which new points may be; if the
+            estimator was made by :meth:`marginal` or :meth:`conditional`; if parameters
+            of the fit were set since; if features that were constant vary in X, discrete
+            ones leave their lattice, or mapped ones their limits.
+
+        Notes
+        -----
+        The sums are those of a fit to all rows at ``bandwidth_`` with the covariance, the
+        mixture, the maps of features and the lattices of the first. The user guide,
+        "Data that grow", says when to fit again; ``drift_`` reports how likely new rows
+        are by the old. An index of faiss gets the points added, others are made again.
+        All points are copied: add many rows at once.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skhdkde import HighDimKernelDensity
+        >>> X = np.random.default_rng(0).normal(size=(3000, 5))
+        >>> kde = HighDimKernelDensity().fit(X[:1000])
+        >>> for rows in (X[1000:2000], X[2000:]):
+        ...     kde = kde.partial_fit(rows)
+        >>> again = HighDimKernelDensity(bandwidth=kde.bandwidth_).fit(X)
+        >>> bool(np.allclose(kde.score_samples(X), again.score_samples(X), rtol=1e-12))
+        True
+        >>> kde.drift_.significant
+        False
+        """
+        if not hasattr(self, "_density"):
+            return self.fit(X, y, sample_weight)
+        self._check_growth()
+        X = self._new_rows(X)
+        grown = copy.copy(self)
+        new = grown._with_rows(X, sample_weight)
+        if new is not None:
+            grown._with_points(*new)
+        grown._held_out = self._held_out.of(grown._density, grown._weightless)
+        self.__dict__ = grown.__dict__
+        if new is not None and self.drift_ is not None:
+            self.drift_.warn()
+        return self
+
+    def _check_growth(self):
+        """Raise ValueError if no points can be added."""
+        self._check_fitted()
+        if self._made_by is not None:
+            raise ValueError(
+                "partial_fit adds points to an estimator that was fitted; this one was "
+                f"made by {self._made_by} of another: add them to that one."
+            )
+        pairs = zip(self._parameters(), self._validated, strict=True)
+        names = zip(self._parameter_constraints, pairs, strict=True)
+        changed = [name for name, (now, then) in names if now != then]
+        changed = [name for name in changed if name not in AT_ANY_TIME]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} was set to {getattr(self, changed[0])!r} after the fit, "
+                f"which partial_fit cannot follow: it keeps what was fitted. {REFIT}"
+            )
+        check_growth(self._density)
+
+    def _new_rows(self, X):
+        """Return rows to be added, on the host and in the dtype of the fit."""
+        X = np.asarray(local(check_data(self, X, reset=False, missing=self._knows_parts)))
+        if has_missing(X):
+            incomplete = int(np.isnan(X).any(axis=1).sum())
+            raise ValueError(
+                f"X contains NaN in {incomplete} of {len(X)} rows: partial_fit adds "
+                "complete rows. impute(X, n_samples=1)[0] fills them in by draws from "
+                "the density so far; fit, with all rows, completes them itself."
+            )
+        if self.support == "sphere":
+            check_unit_rows(X)
+        return X
+
+    def _with_rows(self, X, sample_weight):
+        """Record rows; return points to be added, and as rows; None if there are none.
+
+        Weights are relative to the largest so far, of all rows.
+        """
+        weights = np.ones(len(X)) if sample_weight is None else sample_weight
+        weights = finite_weights(weights, len(X))
+        heaviest = max(self._heaviest, weights.max())
+        factor, weights = self._heaviest / heaviest, relative_weights(weights, heaviest)
+        if not factor * self._density.weights().min() >= np.finfo(float).tiny:
+            raise ValueError(
+                f"sample_weight is up to {heaviest!r}, beside which weights of earlier "
+                f"rows count as 0. {REFIT}"
+            )
+        zero, numbers = weights == 0.0, None
+        if zero.any() or self._weightless is not None:
+            n_earlier = self._density.n_points
+            known = self._weightless or (np.zeros(n_earlier, dtype=bool), X[:0])
+            zeros = np.append(known[0], zero)
+            self._weightless = zeros, np.concatenate([known[1], X[zero]])
+            numbers = np.flatnonzero(~zeros)
+        self._heaviest = heaviest
+        if zero.all():
+            return None
+        X, weights = X[~zero], weights[~zero]
+        own = NewPoints(X, weights, factor, row_numbers=numbers)
+        return self._as_points(own), X
+
+    def _as_points(self, new):
+        """Return rows as points of the density: spread, without constant features."""
+        X, given, density = new.X, None, self._density
+        names, apart = getattr(self, "feature_names_in_", None), density.apart
+        maps = self._maps_to_compare(X)
+        if self._discrete is not None:
+            self._discrete.check(X, density.dtype, names)
+            seed = seed_beside(self.random_state) + density.n_points
+            given, X = X, self._discrete.spread(X, seed)
+            check_limits(X, maps[0], names, spread=True)
+            self._discrete = self._discrete.extended(given)
+        self._update_constant(new.X)
+        if apart is not None:
+            X = apart.without(X)
+            given = None if given is None else apart.without(given)
+        X = in_dtype(X, density.dtype)
+        given = None if given is None else in_dtype(given, density.dtype)
+        return replace(new, X=X, given=given)
+
+    def _update_constant(self, X):
+        """Look at what rows have in features that were constant.
+
+        Those that have no part in the density must stay so; others may vary.
+        """
+        columns = self.constant_features_
+        if not len(columns):
+            return
+        values = self._density.given(np.arange(1))[0, columns]
+        least = np.minimum(values, X[:, columns].min(axis=0))
+        most = np.maximum(values, X[:, columns].max(axis=0))
+        constant = is_constant(least, most, X.dtype)
+        if self._density.apart is not None and not constant.all():
+            k = int(np.argmin(constant))
+            raise ValueError(
+                f"X has values from {least[k]:g} to {most[k]:g} in column {columns[k]}, "
+                f"which was constant in the fit: it has no part in the density. {REFIT}"
+            )
+        self._constant_columns = tuple(columns[constant].tolist())
+
+    def _with_points(self, new, X):
+        """Add points, which are rows X, to density, approximation and what is made."""
+        options, density = self._compute_options(), self._density
+        known = density, cheapest(self._approximation, density)
+        if self._drift_test is None and density.n_points >= FEWEST:
+            self._drift_test = DriftTest(*known, self._held_out, options)
+        if self._drift_test is not None:
+            self._drift_test = copy.copy(self._drift_test)
+            self.drift_ = self._drift_test.of_new(*known, X, new.weights, options)
+        self._density = grown_density(density, new)
+        if self._approximation is not None:
+            again = self.drift_ is not None and self.drift_.significant
+            self._approximation = grown_approximation(
+                self._approximation, self._density, self, options, again
+            )
+        self._plan = replace(self._plan, n_points=self._density.n_points)
+        self._table = self._table.of(self._density)
+        self.approximation_ = None
 
     @property
     def discrete_features_(self) -> np.ndarray:
@@ -537,6 +748,8 @@ class HighDimKernelDensity(FeatureSets):
         ValueError
             If a share is not between 0 and 1, or if there are too few training points to
             hold some out.
+        AttributeError
+            If this is a marginal or conditional density of which none are held out.
 
         Notes
         -----
@@ -560,6 +773,7 @@ class HighDimKernelDensity(FeatureSets):
         >>> round(float(np.mean(kde.score_samples(fresh) >= level)), 2)
         0.89
         """
+        self._check_fitted()
         shares = np.asarray(mass, dtype=np.float64)
         if not ((shares > 0.0) & (shares < 1.0)).all():
             raise ValueError(f"mass must be above 0 and below 1, got {mass!r}.")
@@ -651,8 +865,11 @@ class HighDimKernelDensity(FeatureSets):
     def _held_out_rows(self):
         """Return the points of positive weight, held-out log densities, and weights."""
         scores, weights = self._held_out.of_weight(self._compute_options())
-        X = self._density.given(np.arange(self._density.n_points))
-        return X, scores, weights
+        return self._rows(), scores, weights
+
+    def _rows(self):
+        """Return the points of positive weight."""
+        return self._density.given(np.arange(self._density.n_points))
 
     def _log_density(self, X, options):
         """Return log densities, and what was used for each query."""

@@ -69,6 +69,16 @@ def test_tensor_in_tensor_out(backend, kernel, dtype, shift):
     assert_allclose(found.standard_error, expected.standard_error, rtol=0.05)
 
 
+def test_parts_have_the_library_of_the_whole(backend):
+    Y, tensor = both(DATA[0])
+    make = HighDimKernelDensity(bandwidth=1.0)
+    kde, other = make.fit(Y), clone(make).set_params(backend=backend).fit(tensor)
+    for part in (lambda kde: kde.marginal([0, 1]), lambda kde: kde.conditional(0, 1.0)):
+        expected, found = part(kde), part(other)
+        agree(found.sample(5, 0), expected.sample(5, 0), np.float64)
+        agree(found.score_samples(None), expected.score_samples(None), np.float64)
+
+
 @pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_bandwidth_rules(backend, rule, weighted):

@@ -34,4 +34,4 @@ from skhdkde._approximation.calibration import calibrated
 from skhdkde._approximation.exact import ExactSums
 from skhdkde._approximation.neighbors import IndexSearch, wanted_index
 from skhdkde._approximation.report import ERROR, Report
-from skhdkde._approximation.setup import approximate, prepare_index
+from skhdkde._approximation.setup import approximate, cheapest, grown, prepare_index

@@ -43,7 +43,7 @@ from skhdkde._approximation.unlike import A_LITTLE, MUCH, Unlike, felt, measured
 from skhdkde._density import Density
 from skhdkde._pairwise import ComputeOptions
 from skhdkde._utils.threads import progress_bar
-from skhdkde._utils.typing import FloatArray
+from skhdkde._utils.typing import FloatArray, Rows
 
 TINY = np.finfo(float).tiny
 QUERIES_AT_ONCE = 4096
@@ -79,8 +79,10 @@ class Approximation:
     tol: float
     surplus: float = 0.0
     unlike: dict[int, Unlike] = field(default_factory=dict)
+    n_measured: int = 0  # number of points when errors were measured
 
     def __post_init__(self):
+        self.n_measured = self.n_measured or self.density.n_points
         self.density.shares_components = True
 
     @property
@@ -116,23 +118,32 @@ class Approximation:
         logs = [np.log(p.near_far.mass) + p.log_factor + c.log_det for p, c in pairs]
         return float(np.logaddexp.reduce(logs))
 
-    def log_density(self, X, options: ComputeOptions) -> tuple[FloatArray, FloatArray]:
+    @property
+    def pays(self) -> bool:
+        """Whether neighbours are found at much less cost than all points are visited."""
+        return self.algorithm != "sampling" and len(self.stages()) > 0
+
+    def log_density(
+        self, X, options: ComputeOptions, rows: Rows = slice(None)
+    ) -> tuple[FloatArray, FloatArray]:
         """Return log densities at X, or at each training point left out if X is None.
 
-        The second result has, for each query, the number of the algorithm in
-        ``ALGORITHMS``, the stated error and the number of kernel evaluations.
+        ``rows`` are some of these. The second result has, for each query, the number of
+        the algorithm in ``ALGORITHMS``, the stated error and the number of kernel
+        evaluations.
         """
-        n_queries = self.density.n_points if X is None else len(X)
+        all_rows = np.arange(self.density.n_points if X is None else len(X))[rows]
+        n_queries = len(all_rows)
         log_sums, used = np.empty(n_queries), np.empty((n_queries, 3))
         verbose = options.verbose
         with progress_bar(n_queries, verbose, "density", unit="query") as progress:
             for start in range(0, n_queries, QUERIES_AT_ONCE):
-                rows = np.arange(start, min(start + QUERIES_AT_ONCE, n_queries))
-                batch = _Batch(self, X, rows, options)
+                some = slice(start, min(start + QUERIES_AT_ONCE, n_queries))
+                batch = _Batch(self, X, all_rows[some], options)
                 batch.run()
-                log_sums[rows], used[rows] = batch.log_sums, batch.used
-                progress(len(rows))
-        return self.density.finished(log_sums, X), used
+                log_sums[some], used[some] = batch.log_sums, batch.used
+                progress(some.stop - some.start)
+        return self.density.finished(log_sums, X, all_rows), used
 
     def try_samples(self, options: ComputeOptions) -> float:
         """Find ``surplus``, and return the share of points that samples do not serve.

@@ -20,7 +20,7 @@ from skhdkde._approximation.index_choice import (
     suitable_search,
 )
 from skhdkde._approximation.near_far_sum import N_SAMPLED, NearFarSum
-from skhdkde._approximation.neighbors import IndexSearch, TileSearch
+from skhdkde._approximation.neighbors import IndexSearch, TileSearch, grown_search
 from skhdkde._pairwise import (
     ComputeOptions,
     LogSumExp,
@@ -134,17 +134,8 @@ def prepare(
     ``wanted`` is what :func:`~skhdkde._approximation.neighbors.wanted_index` returns, or
     None for no search. If no index suits the data, there is none for "auto" either.
     """
-    first, group = distinct_rows(points)
-    duplicates, largest = None, 1.0
-    if len(first) < len(group):
-        weights = np.ones(len(group)) if points.weights is None else points.weights
-        # what is left of a group without its heaviest must not be rounding
-        merged = np.zeros(len(first), dtype=np.longdouble)
-        np.add.at(merged, group, weights)
-        largest = float(merged.max())
-        points = points.subset(first, (merged / largest).astype(np.float64))
-        duplicates = ((merged[group] - weights) / largest).astype(np.float64)
-    n, reserve = len(first), np.empty(0, dtype=int)
+    points, group, duplicates, log_factor = _distinct(points)
+    n, reserve = points.shape[0], np.empty(0, dtype=int)
     if wanted is not None and n <= N_SAMPLED:
         wanted = "exact"  # a sample has all of them anyway
     if wanted is not None and not (isinstance(wanted, str) and wanted == "exact"):
@@ -153,7 +144,46 @@ def prepare(
     near_far, search = NearFarSum(points, reserve, seed), None
     if wanted is not None:
         search = suitable_search(near_far, wanted, seed, options)
-    return Prepared(near_far, search, group, duplicates, float(np.log(largest)))
+    return Prepared(near_far, search, group, duplicates, log_factor)
+
+
+def with_more_points(
+    prepared: Prepared, points: TrainingPoints, wanted: Any, options: ComputeOptions
+) -> Prepared:
+    """Return what is prepared for some points with more points, which come after them.
+
+    Of the new ones as large a share is reserved, as fresh queries to an index. ``wanted``
+    is the neighbours transformer, if there is one. Levels stay as they are.
+    """
+    earlier = prepared.near_far
+    points, group, duplicates, log_factor = _distinct(points)
+    n_earlier, n = earlier.points.shape[0], points.shape[0]
+    reserve, rng = earlier.reserve, np.random.default_rng([earlier.seed, n])
+    share = len(reserve) / n_earlier
+    new = n_earlier + np.flatnonzero(rng.uniform(size=n - n_earlier) < share)
+    near_far = NearFarSum(points, np.append(reserve, new), earlier.seed)
+    search = grown_search(
+        prepared.search, points, near_far.population, wanted, earlier.seed, options
+    )
+    return Prepared(near_far, search, group, duplicates, log_factor, prepared.levels)
+
+
+def _distinct(points):
+    """Return the distinct points, and `group`, `duplicates`, `log_factor` of Prepared.
+
+    They are in the order in which the points come first.
+    """
+    first, group = distinct_rows(points)
+    if len(first) == len(group):
+        return points, group, None, 0.0
+    weights = np.ones(len(group)) if points.weights is None else points.weights
+    # what is left of a group without its heaviest must not be rounding
+    merged = np.zeros(len(first), dtype=np.longdouble)
+    np.add.at(merged, group, weights)
+    largest = float(merged.max())
+    duplicates = ((merged[group] - weights) / largest).astype(np.float64)
+    points = points.subset(first, (merged / largest).astype(np.float64))
+    return points, group, duplicates, float(np.log(largest))
 
 
 def differences(log_sums: FloatArray, others: FloatArray) -> FloatArray:

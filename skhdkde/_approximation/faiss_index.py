@@ -13,7 +13,7 @@ then computed from the points.
 """
 
 import contextlib
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,10 +57,27 @@ class FaissIndex:
                 self.index = self._graph(faiss, coordinates, n_features)
             else:
                 self.index = self._trained(faiss, coordinates, n_features, seed)
-            for start in range(0, self.most, ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + ROWS_AT_ONCE, self.most))
-                self.index.add(coordinates(rows))
-                progress(len(rows))
+            self._add(coordinates, self.most, progress)
+
+    def _add(self, coordinates, n_points, progress):
+        for start in range(0, n_points, ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, n_points))
+            self.index.add(coordinates(rows))
+            progress(len(rows))
+
+    def grown(self, coordinates, n_points, n_threads) -> Self:
+        """Return the index with more points; this one stays as it is.
+
+        A graph gets more nodes, lists get longer: their centroids stay.
+        """
+        faiss = require_faiss(f"neighbors_index={self.kind!r}")
+        found = object.__new__(type(self))  # a copy would go through the pickled form
+        found.__dict__.update(self.__dict__)
+        with _threads(faiss, n_threads):
+            found.index = faiss.clone_index(self.index)
+            found._add(coordinates, n_points, lambda amount: None)
+        found.most = self.most + n_points
+        return found
 
     def _graph(self, faiss, coordinates, n_features):
         """Return a graph without points, over two bytes per coordinate if they do."""

@@ -10,7 +10,7 @@ import numpy as np
 from skhdkde._approximation.report import ALGORITHM, ERROR, EXACT, N_EVALUATIONS
 from skhdkde._density import MixedDensity, responsibilities
 from skhdkde._pairwise import ComputeOptions
-from skhdkde._utils.typing import FloatArray
+from skhdkde._utils.typing import FloatArray, Rows
 
 
 @dataclass(eq=False)
@@ -40,21 +40,29 @@ class MixedApproximation:
         """Neighbours at the first level, the most of all members."""
         return max(own.n_neighbors for own in self.approximations)
 
-    def log_density(self, X, options: ComputeOptions) -> tuple[FloatArray, FloatArray]:
+    @property
+    def pays(self) -> bool:
+        """Whether this is so for all members."""
+        return all(own.pays for own in self.approximations)
+
+    def log_density(
+        self, X, options: ComputeOptions, rows: Rows = slice(None)
+    ) -> tuple[FloatArray, FloatArray]:
         """Return log densities and what was used; see :class:`Approximation`.
 
         The stated error is the mean of those of the members by responsibilities. The
         algorithm is "exact" where it is so for all members, else one of the others.
         """
         found, log_densities = [], []
-        X = None if X is None else np.asarray(X)
+        if X is not None:
+            X, rows = np.asarray(X)[rows], slice(None)
         for member, own in zip(self.density.members, self.approximations, strict=True):
             near = member.queries(X)
-            log_density, used = own.log_density(near.X, options)
+            log_density, used = own.log_density(near.X, options, rows)
             used[:, ERROR] = near.errors(used[:, ERROR])
             found.append(used)
             log_densities.append(near.log_density(log_density))
-        logs = self.density.weighted(log_densities, X)
+        logs = self.density.weighted(log_densities, X, rows)
         shares = responsibilities(logs, self.density.member_weights)
         used = found[0].copy()
         algorithms = np.column_stack([one[:, ALGORITHM] for one in found])

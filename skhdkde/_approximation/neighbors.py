@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -50,20 +51,42 @@ class TileSearch(NeighborSearch):
 
 
 class IndexSearch(NeighborSearch):
-    """Searches an index of the centred coordinates of the points ``population``."""
+    """Searches an index of the centred coordinates of the points ``population``.
+
+    The index stays in the units in which it was made, also where those of the points
+    change as they grow.
+    """
 
     def __init__(self, points: TrainingPoints, population: IntArray, index: Any):
         self.points, self.population, self.index = points, population, index
         self.kind, self.efforts, self.most = index.kind, index.efforts, index.most
+        self.center, self.scale = points.center, points.scale
+
+    def grown(self, points: TrainingPoints, ids: IntArray, options) -> Self:
+        """Return the search over these and more points, ``ids`` among ``points``."""
+        found = copy.copy(self)
+        found.points, found.population = points, np.append(self.population, ids)
+
+        def coordinates(rows):
+            return found._coordinates(points.exact[ids[rows]])
+
+        n_threads = n_threads_for(options.n_jobs)
+        found.index = self.index.grown(coordinates, len(ids), n_threads)
+        found.most = found.index.most
+        return found
+
+    def _coordinates(self, exact):
+        """Return points or queries in scaled units as the index has them, float32."""
+        with np.errstate(over="ignore"):
+            Z = exact * (self.scale / self.points.scale) - self.center
+            # beyond its range all points are equally near: some will do
+            return np.clip(np.nan_to_num(Z.astype(np.float32)), -FARTHEST, FARTHEST)
 
     def search(self, queries, own, k, effort, options):
         n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
         ids = np.full((len(queries), k), -1)
         for rows in row_batches(len(queries), self.points.shape[1]):
-            with np.errstate(over="ignore"):
-                Z = (queries[rows] - self.points.center).astype(np.float32)
-            # beyond its range all points are equally near: some will do
-            Z = np.clip(np.nan_to_num(Z), -FARTHEST, FARTHEST)
+            Z = self._coordinates(queries[rows])
             found = self.index.search(Z, min(k + 1, self.most), effort, n_threads)
             found = np.where(found >= 0, self.population[found], -1)
             found = first_found(np.where(found == own[rows, None], -1, found), k)
@@ -192,6 +215,28 @@ def _check_transformer(transformer, n_neighbors):
             f"n_neighbors={n_neighbors!r} must be at most that of neighbors_index, a "
             f"{name} with n_neighbors={own!r}."
         )
+
+
+def grown_search(
+    search: NeighborSearch | None,
+    points: TrainingPoints,
+    population: IntArray,
+    wanted: Any,
+    seed: int,
+    options: ComputeOptions,
+) -> NeighborSearch | None:
+    """Return a search with more points: those of ``population``, the earlier ones first.
+
+    An index of faiss gets them added; others are made again. ``wanted`` is the
+    transformer, if it is by one. There is none for a search that finds only some.
+    """
+    if search is None or search.kind is None:
+        return None
+    if isinstance(search, IndexSearch) and search.kind != "transformer":
+        return search.grown(points, population[len(search.population) :], options)
+    return make_search(
+        "exact" if search.kind == "exact" else wanted, points, population, seed, options
+    )
 
 
 def make_search(

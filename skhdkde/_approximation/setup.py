@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from skhdkde._approximation.approximation import Approximation
-from skhdkde._approximation.calibration import Prepared, calibrated, prepare
+from skhdkde._approximation.calibration import (
+    Prepared,
+    calibrated,
+    prepare,
+    with_more_points,
+)
 from skhdkde._approximation.mixed import MixedApproximation
 from skhdkde._approximation.near_far_sum import N_SAMPLED
 from skhdkde._approximation.neighbors import (
@@ -19,6 +24,8 @@ from skhdkde._utils.random import seed_from
 
 # Share of training points that samples may not serve before an index is thought of.
 FEW_IN_NEED = 0.05
+# Growth of the points after which errors are measured again.
+GROWN = 1.1
 
 
 def approximate(
@@ -41,10 +48,57 @@ def approximate(
             return approximation
     found = [_calibrated(c, estimator, options, prepared) for c in density.components]
     approximation = Approximation(density, found, algorithm, estimator.tol)
-    if algorithm == "auto":
-        approximation.try_samples(options)
-    approximation.try_neighbors(options)
+    _measure(approximation, options)
     return approximation
+
+
+def grown(approximation, density, estimator, options: ComputeOptions, again: bool):
+    """Return the approximation of a density that has got more points.
+
+    Indexes get these added. How hard to search, and what errors are beyond those that
+    are stated for each query, is measured anew where the points have grown by a tenth
+    since it was, or if ``again``.
+    """
+    if isinstance(density, MixedDensity):
+        members = zip(approximation.approximations, density.members, strict=True)
+        own = [grown(a, m.density, estimator, options, again) for a, m in members]
+        return MixedApproximation(density, own)
+    components, wanted = density.components, estimator.neighbors_index
+    pairs = zip(approximation.prepared, components, strict=True)
+    found = [with_more_points(p, c.points, wanted, options) for p, c in pairs]
+    algorithm = approximation.algorithm
+    if algorithm == "sampling":
+        found = [_with_near_points(prepared) for prepared in found]
+    if not again and density.n_points < GROWN * approximation.n_measured:
+        return dataclasses.replace(approximation, density=density, prepared=found)
+    if algorithm != "sampling":
+        pairs = zip(components, found, strict=True)
+        found = [_calibrated(c, estimator, options, p) for c, p in pairs]
+    result = Approximation(density, found, algorithm, approximation.tol)
+    _measure(result, options)
+    return result
+
+
+def cheapest(approximation, density):
+    """Return the log density of a density by its approximation, if that pays.
+
+    The result is called as the method ``log_density`` of a density.
+    """
+    if approximation is None or not approximation.pays:
+        return density.log_density
+
+    def log_density(X, options, rows=slice(None)):
+        return approximation.log_density(X, options.quiet(), rows)[0]
+
+    return log_density
+
+
+def _measure(approximation, options):
+    """Measure what errors are beyond those that are stated."""
+    if approximation.algorithm != "neighbors":
+        approximation.try_samples(options)
+    if approximation.algorithm != "sampling":
+        approximation.try_neighbors(options)
 
 
 def prepare_index(points: TrainingPoints, estimator, options) -> Prepared:
@@ -58,13 +112,13 @@ def _by_samples(density, estimator, options):
     seed = seed_from(estimator.random_state)
     found = [prepare(c.points, None, seed, options) for c in density.components]
     if estimator.algorithm == "sampling":
-        found = [_with_near_points(prepared, seed) for prepared in found]
+        found = [_with_near_points(prepared) for prepared in found]
     return Approximation(density, found, estimator.algorithm, estimator.tol)
 
 
-def _with_near_points(prepared, seed):
+def _with_near_points(prepared):
     """Return points that have a search for those beside a query."""
-    points = prepared.near_far.points
+    points, seed = prepared.near_far.points, prepared.near_far.seed
     if points.shape[0] <= N_SAMPLED:
         return prepared  # a sample has all of them
     return dataclasses.replace(prepared, search=ProjectedSearch(points, seed))

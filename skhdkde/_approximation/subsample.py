@@ -125,13 +125,14 @@ class DistanceMoments:
             second = np.zeros((size, size))
         for batch in row_batches(len(population), size):
             rows = population[batch]
-            block, weights = points.block(rows, np.dtype(np.float64)), np.ones(len(rows))
-            if points.weights is not None:
-                weights = points.weights[rows]
-            total += weights @ block
-            mass += weights.sum()
+            block = weighted = points.block(rows, np.dtype(np.float64))
+            weights = None if points.weights is None else points.weights[rows]
+            if weights is not None:
+                weighted = block * weights[:, None]
+            total += weighted.sum(axis=0)
+            mass += len(rows) if weights is None else weights.sum()
             if second is not None:
-                second += (block * weights[:, None]).T @ block
+                second += weighted.T @ block
         mass = max(mass, np.finfo(float).tiny)
         self.mean = total / mass
         self.second = None if second is None else second / mass

@@ -9,6 +9,7 @@ Bethge, 2016, A note on the evaluation of generative models).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from skhdkde._utils.typing import FloatArray, IntArray
 
 # Bandwidth, in steps, below which kernels resolve what was drawn within a cell.
 LEAST_BANDWIDTH = 0.3
+# Distance from a lattice, in steps, that is rounding of new values.
+OFF_LATTICE = 0.01
 # Numbers that there are in a cell, at least, once values are spread.
 FEWEST_PLACES = 1000.0
 # Rows among which ties are looked for first.
@@ -59,6 +62,28 @@ class DiscreteFeatures:
             return None
         columns, which = np.array(own).T
         return DiscreteFeatures(columns, self.step[which], [self.seen[k] for k in which])
+
+    def check(self, X: FloatArray, dtype: Any, names: Any) -> None:
+        """Raise ValueError if points, in ``dtype``, have values on no lattice here."""
+        eps = np.finfo(dtype).eps * FEWEST_PLACES
+        for column, step, seen in zip(self.columns, self.step, self.seen, strict=True):
+            x = X[:, column].astype(np.float64)
+            steps = (x - seen[0]) / step
+            wrong = np.abs(steps - np.rint(steps)) > OFF_LATTICE
+            wrong |= eps * np.abs(x) > step
+            if wrong.any():
+                name = column if names is None else repr(str(names[column]))
+                raise ValueError(
+                    f"discrete_features has feature {name}, on a lattice of step "
+                    f"{step:g} in the rows of the fit; X has {x[wrong.argmax()]:g} in "
+                    f"row {wrong.argmax()}, which is not on it, or too large for it."
+                )
+
+    def extended(self, X: FloatArray) -> DiscreteFeatures:
+        """Return these with the values of more points as seen."""
+        pairs = zip(self.columns, self.seen, strict=True)
+        seen = [np.union1d(values, X[:, k].astype(np.float64)) for k, values in pairs]
+        return dataclasses.replace(self, seen=seen)
 
     def spread(self, X: FloatArray, seed: int) -> FloatArray:
         """Return training points with values spread over the cells of the lattices.

@@ -54,6 +54,10 @@ class Table:
         self._names = None if names is None else tuple(names)
         self._made: DataReport | None = None
 
+    def of(self, density: Any) -> Table:
+        """Return the table of a density that has got more points."""
+        return Table(density, self._names, None, self._covariance_type)
+
     @property
     def made(self) -> bool:
         """Whether a report has been asked for."""

@@ -256,7 +256,11 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         if self.temperature != "auto":
             return float(self.temperature)
         members = self._members
-        classes = [k for k, m in enumerate(members) if m and len(m.hashes) >= FEWEST_ROWS]
+        classes = [
+            k
+            for k in np.flatnonzero(self.priors_)  # a class of no probability has no say
+            if members[k] and len(members[k].hashes) >= FEWEST_ROWS
+        ]
         if len(self.classes_) == 1 or not classes:
             return 1.0
         logs, labels, weights = [], [], []
@@ -318,11 +322,12 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_proba : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``. Where no class has a density it is that of the
-            priors.
+            In the order of ``classes_``. Where no class that has a prior has a density it
+            is that of the priors.
         """
         joint = self._log_densities(self._queries(X)) / self.temperature_
-        joint[np.isneginf(joint).all(axis=1)] = 0.0
+        possible = self.priors_ > 0.0
+        joint[np.isneginf(joint[:, possible]).all(axis=1)] = 0.0
         return log_softmax(joint + self._log_priors(), axis=1)
 
     def predict_proba(self, X: Any) -> FloatArray:
@@ -358,9 +363,11 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         labels = self.classes_[best]
         if self.reject is None:
             return labels
+        self._validate_params()  # may be set since the fit, as that of the label
         self._check_reject_label()
         unknown = self.p_values(X).max(axis=1) <= self.reject
-        return np.where(unknown, self.reject_label, labels)
+        # as an array, lest -1 becomes 255 among labels that are uint8
+        return np.where(unknown, np.asarray(self.reject_label), labels)
 
     def p_values(self, X: Any) -> FloatArray:
         """How likely a row as unlikely as each is, if it is of each class.

@@ -23,6 +23,7 @@ whitening          `Whitening`, the map of a bandwidth matrix; `Whitened`
 covariance         covariances, mixtures, spectra: what whitenings are made of
 constant_features  features that do not vary, each with a kernel of its own
 splits             kernels over some features, and given these over the others
+growth             more points at the same bandwidth and structure
 marginals          densities of some features: marginal, and given values of others
 completion         missing values of points: conditional means and draws
 kernel_widths      how wide kernels are in single features
@@ -33,6 +34,7 @@ sampling           random draws
 """
 
 from skhdkde._density.completion import (
+    LeftOut,
     conditional_draws,
     conditional_means,
     patterns,
@@ -76,6 +78,7 @@ from skhdkde._density.far_rows import (
     TypicalRows,
     check_far_rows,
 )
+from skhdkde._density.growth import REFIT, NewPoints, check_growth, grown, with_new_points
 from skhdkde._density.kernel_widths import kernel_widths
 from skhdkde._density.marginals import conditional, constant_among, marginal
 from skhdkde._density.mixed import Member, MixedDensity, responsibilities

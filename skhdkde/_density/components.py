@@ -58,7 +58,7 @@ def whiten_components(
     )
     projected = structure.on_sphere and not structure.plain
     kind, found = ProjectedWhitenedPoints if projected else WhitenedPoints, []
-    for whitening, rows in whitenings:
+    for whitening, rows, membership in whitenings:
         Z = whitened(whitening, X[rows])
         own = None if weights is None else weights[rows]
         spread = 1.0
@@ -66,7 +66,7 @@ def whiten_components(
             sq = np.einsum("ij,ij->i", Z, Z, dtype=np.float64)
             mean_sq = np.average(sq, weights=own)
             spread = float(np.sqrt(mean_sq / Z.shape[1]))
-        points = kind(whitening, rows, Z, own, spread)
+        points = kind(whitening, rows, Z, own, spread, membership=membership)
         if structure.adaptive:
             k = DEFAULT_NEIGHBOR if structure.adaptive is True else structure.adaptive
             points = points.adapted(k, options)

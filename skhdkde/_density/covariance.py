@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn import config_context
@@ -118,6 +119,22 @@ class PooledComponents:
         return pairwise_distances_argmin(Z, self._centers)
 
 
+@dataclass(frozen=True)
+class Membership:
+    """Which points belong to a component of a mixture."""
+
+    standardization: Whitening  # to the features that the mixture is of
+    mixture: Any  # with `predict`
+    label: int
+
+    @openmp_after_fork()
+    @config_context(array_api_dispatch=False)
+    def of(self, X):
+        """Return the rows of X that belong to the component."""
+        labels = self.mixture.predict(self.standardization.apply(X))
+        return np.flatnonzero(labels == self.label)
+
+
 @openmp_after_fork()
 @config_context(array_api_dispatch=False)  # which mixtures do not work with
 def fit_whitenings(
@@ -140,25 +157,26 @@ def fit_whitenings(
 
     Returns
     -------
-    list of (Whitening, ndarray of int)
+    list of (Whitening, ndarray of int, Membership or None)
+        The last says which points belong to a component of a mixture.
     """
-    everything = np.arange(len(X))
+    everything = np.arange(len(X)), None
     if structure.covariance_type == "local":
         mixture = structure.mixture
         return _fit_mixture(X, weights, mixture, random_state, fallback, refit_mixture)
     moments = Moments.of(X, weights)
     if structure.covariance_type == "spherical":
-        return [(centering(moments), everything)]
+        return [(centering(moments), *everything)]
     standardization = standardizing(moments, fallback)
     if structure.covariance_type == "diag":
-        return [(standardization, everything)]
+        return [(standardization, *everything)]
     Z = standardization.apply(X)
     if structure.covariance_estimator is None:
         center, covariance = np.zeros(X.shape[1]), shrunk_covariance(Z, weights)
     else:
         sample = _in_proportion(Z, weights, random_state)
         center, covariance = _estimated(structure.covariance_estimator, sample)
-    return [(full_whitening(standardization, center, covariance), everything)]
+    return [(full_whitening(standardization, center, covariance), *everything)]
 
 
 def centering(moments):
@@ -343,8 +361,7 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
         fitted = _seeded(clone(mixture), random_state).fit(sample, None)
     else:
         fitted = mixture
-    labels = fitted.predict(Z)
-    constant, found = ~moments.varies, []
+    labels, constant, found = fitted.predict(Z), ~moments.varies, []
     for c in np.unique(labels):
         linear = _precision_root(fitted, c, X.shape[1])
         scale = standardization.linear
@@ -354,7 +371,8 @@ def _fit_mixture(X, weights, mixture, random_state, fallback, refit):
             at = constant if linear.ndim == 1 else (constant, constant)
             linear[at] = typical
         center = standardization.invert(fitted.means_[c])
-        found.append((Whitening(center, linear), np.flatnonzero(labels == c)))
+        own = np.flatnonzero(labels == c), Membership(standardization, fitted, c)
+        found.append((Whitening(center, linear), *own))
     return found
 
 

@@ -226,7 +226,15 @@ class BaseDensity:
 
 
 class LocalDensity(BaseDensity, abc.ABC):
-    """Shared by densities whose training points are on this machine."""
+    """Shared by densities whose training points are on this machine.
+
+    Attributes
+    ----------
+    n_fitted : int or None
+        How many of the points, the first ones, it was fitted to; None for all.
+    """
+
+    n_fitted: int | None = None
 
     @abc.abstractmethod
     def in_data_units(self, rows):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skhdkde._density.covariance import Membership
 from skhdkde._density.whitening import LocalWhitened, Whitening
 from skhdkde._pairwise import (
     KSmallest,
@@ -39,6 +40,11 @@ class WhitenedPoints(LocalWhitened):
     # (n_points,), factors of the bandwidth, of root mean square 1
     local_scale: np.ndarray | None = None
     log_weights: np.ndarray | None = None
+    membership: Membership | None = None  # in a mixture; None if all points belong
+
+    def of_its_own(self, X):
+        """Return the rows of X, in data units, that belong to this component."""
+        return np.arange(len(X)) if self.membership is None else self.membership.of(X)
 
     def adapted(self, k, options):
         """Return the points with scales by the distance to the ``k``-th neighbour."""

@@ -14,6 +14,9 @@ from scipy.special import gammaln
 from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
+# Values relative to the largest matter to no sum below exp of minus this.
+SMALLEST_LOG = 40.0
+
 
 class Kernel(abc.ABC):
     """The role of a kernel; a new one is a subclass.
@@ -27,6 +30,8 @@ class Kernel(abc.ABC):
     name: str  # as users write it
     compact = False  # the profile vanishes from r = h on
     affine = False  # values follow from an affine function of sq; see product_terms
+    # float64 sums may be made of float32 tiles, and of differences where they matter
+    screened = False
     singular = False  # the slope diverges at r = 0
     # far out values fall as r^-decay, if their logs are not multiples of r^growth
     decay = 0.0
@@ -143,6 +148,15 @@ class Kernel(abc.ABC):
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
         return sq <= beside(reach + 2.0 * delta, sq)[:, None]
 
+    def screened_errors(self, nearest_sq, delta, h, eps) -> FloatArray:
+        """Return bounds on errors of logs of values that a tile has, by row.
+
+        The tile has a precision of ``eps``, and errors ``delta`` of squared distances,
+        none of which is below ``nearest_sq``. Values are those of :meth:`values`, down to
+        ``exp(-SMALLEST_LOG)``. Only for kernels that are ``screened``.
+        """
+        raise TypeError(f"kernel {self.name!r} is not screened")
+
     def at_distances(self, nearest_sq: FloatArray, h: float) -> tuple:
         """Return squared distances that local laws are fitted to, and their kernel.
 
@@ -220,7 +234,7 @@ class Gaussian(ExponentialFamily):
 
     name = "gaussian"
     power = 2
-    affine = True
+    affine = screened = True
     squaring_ratio = np.sqrt(2.0)
 
     def log_normalizer(self, n_features):
@@ -239,6 +253,11 @@ class Gaussian(ExponentialFamily):
         product -= column(finite_or_zero(extreme), product)
         product *= factor
         return self.values_from_product(product)
+
+    def screened_errors(self, nearest_sq, delta, h, eps):
+        # of the shift and of what is added to it; of what is multiplied and exponentiated
+        shift = delta + eps * np.abs(nearest_sq)
+        return self.rate(h) * shift + eps * (2.0 * SMALLEST_LOG + 4.0)
 
     def slopes(self, energy, values, h):
         return values

@@ -21,15 +21,12 @@ from scipy.spatial.distance import cdist
 from skhdkde._pairwise.backend_choice import Plan, resolve_backend
 from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
 from skhdkde._pairwise.reductions import Reduction
+from skhdkde._pairwise.screening import Screening
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
 from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
-# Bandwidths below which exponents are not finite in float32.
-SMALLEST_BANDWIDTH = 1e-15
-# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
-SMALLEST_WEIGHT = 1e-20
 # Terms of inner products, of all pairs together, that take less time than threads would
 # save: about a millisecond.
 SMALL_WORK = 2**23
@@ -138,7 +135,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
     :func:`~skhdkde._utils.threads.run_tasks`.
     """
     if queries.dtype == np.float32 and not in_range(queries.exact).all():
-        queries = queries.in_float64(points)
+        queries = queries.in_dtype(np.float64, points)
     state = device.start(reduction, len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
     make_tile = points.tile_class or Tile
@@ -161,7 +158,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
 
 def tile_ranges(cols, queries, points, device):
     """Return the ranges of points of the tiles that cover ``cols``."""
-    step = device.cols_for(len(queries.exact), queries.dtype)
+    step = device.cols_for(*queries.exact.shape, queries.dtype)
     if not points.kept_in(queries.dtype):  # made within the memory of a block
         step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
@@ -174,8 +171,7 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
     whose tiles are.
     """
     wide = points.tile_class is not None and points.tile_class.wide
-    wide |= reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if wide or points.smallest_weight < SMALLEST_WEIGHT:
+    if wide or not points.fit_float32(reduction.smallest_bandwidth):
         return np.dtype(np.float64)
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
@@ -187,7 +183,7 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     rows = slices(n_queries, step)
     n_ranges = 1
     if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
-        n_tiles = -(-n_points // device.cols_for(step, np.dtype(np.float64)))
+        n_tiles = -(-n_points // device.cols_for(step, n_features, np.dtype(np.float64)))
         # of few queries each range prepares all again
         n_tasks = n_threads if n_queries <= FEW_QUERIES else 4 * n_threads
         n_ranges = min(n_tiles, -(-n_tasks // len(rows)))
@@ -198,14 +194,16 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
 class NumpyDevice(Device):
     """Tiles by numpy, in the cache of a core.
 
-    A tile of float32 is 2 MiB. Taller tiles repay the packing of the training block,
-    wider ones the overhead of a numpy call; both must stay in the cache.
+    A tile of float32 is 2 MiB, or 4 MiB where rows are long. Taller tiles repay the
+    packing of the training block, wider ones that of the queries and the overhead of a
+    numpy call; they must stay in the cache.
     """
 
-    tile_rows = 256
-    tile_cols = 2048
-    # how many more points a tile of one query has
-    times_wider = 16
+    tile_rows = 1024
+    # pairs of a tile, of rows with few features and of longer ones
+    tile_size, long_rows, long_tile_size = 2**19, 256, 2**20
+    # points of a tile at most; and queries with fewer of which it has more points
+    tile_cols, few_rows = 2048, 16
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -218,11 +216,23 @@ class NumpyDevice(Device):
     def working(self):
         return contextlib.nullcontext()
 
-    def cols_for(self, n_rows, dtype):
-        return self.tile_cols * max(1, self.times_wider // max(n_rows, 1))
+    def cols_for(self, n_rows, n_features, dtype):
+        size = self.tile_size if n_features < self.long_rows else self.long_tile_size
+        most = self.tile_cols * max(1, self.few_rows // max(n_rows, 1))
+        return min(most, max(size // max(n_rows, 1), 1))
 
     def visit(self, reduction, queries, points, cols, check):
-        return visit_tiles(reduction, queries, points, cols, self, check)
+        tiles = tile_ranges(cols, queries, points, self)
+        screening = Screening.of(reduction, queries, points, tiles, self)
+        if screening is None:
+            return visit_tiles(reduction, queries, points, cols, self, check)
+        state, doubtful = screening.state(tiles, check)
+        if len(doubtful):
+            few = queries.subset(doubtful)
+            exact = visit_tiles(reduction, few, points, cols, self, lambda n_pairs: None)
+            for array, rows in zip(state, exact, strict=True):
+                array[doubtful] = rows
+        return state
 
     def start(self, reduction, n_rows):
         return reduction.start(n_rows)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
@@ -48,12 +49,18 @@ from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray, Rows
 LARGEST_QUERY = 1e145
 # Elements of a block that stays in the cache between two passes over it.
 SMALL_BLOCK_SIZE = 2**16
+# Bandwidths, in scaled units, below which exponents are not finite in float32.
+SMALLEST_BANDWIDTH = 1e-15
+# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
+SMALLEST_WEIGHT = 1e-20
 # Queries, in scaled units, beyond which squares are not finite in float32.
 LARGEST_FLOAT32 = 1e15
 # Terms of an inner product that the BLAS of a CPU adds up before it starts a new block.
 LONGEST_WALK = 768
 # The same where no new block is ever started.
 NO_BLOCKS = 2**62
+# One thread at a time makes rows in float32 that all of them use.
+_narrowing = threading.Lock()
 # Squared distance of the mean from the origin, in units of the variance, up to which
 # points are as good as centred.
 NEARLY_CENTERED = {np.dtype(np.float32): 0.1, np.dtype(np.float64): 1.0}
@@ -144,6 +151,7 @@ class TrainingPoints:
     at_queries: FloatArray | None = None
     # what makes tiles, if not the products of `Tile`
     tile_class: Any = None
+    _narrow: NarrowRows | None = None
 
     def __init__(
         self,
@@ -173,12 +181,12 @@ class TrainingPoints:
 
     def __copy__(self):
         copied = object.__new__(type(self))
-        copied.__dict__.update(self.__dict__)
+        copied.__dict__.update(self.__dict__, _narrow=None)
         return copied
 
     def __getstate__(self):
         # a pickle holds the data once: the rest is made of them again
-        state = {**self.__dict__, "exact": self.exact}
+        state = {**self.__dict__, "exact": self.exact, "_narrow": None}
         if not self.on_gpu:
             state["exact"] = np.ascontiguousarray(self.exact)
         del state["augmented"]
@@ -305,6 +313,19 @@ class TrainingPoints:
             return self.shape[0]
         return self.weights.sum() ** 2 / np.sum(self.weights**2)
 
+    def fit_float32(self, smallest_bandwidth: float) -> bool:
+        """Return whether float32 can hold what sums at such bandwidths are made of."""
+        small = self.smallest_weight < SMALLEST_WEIGHT
+        return not small and smallest_bandwidth >= SMALLEST_BANDWIDTH
+
+    @property
+    def narrow(self) -> NarrowRows:
+        """The augmented points in float32, made at first use and kept."""
+        with _narrowing:
+            if self._narrow is None:
+                self._narrow = _narrow_rows(self)
+        return self._narrow
+
     def mean_square_spread(self) -> float:
         """Return the weighted mean of ``|y - mean|^2``."""
         if self.weights is None and not self.on_gpu:
@@ -357,6 +378,13 @@ class TrainingPoints:
         return Queries(exact, np.arange(len(exact))[rows], exact.dtype, 1.0)
 
 
+class NarrowRows(NamedTuple):
+    """Augmented points in float32."""
+
+    augmented: FloatArray  # (n_points, n_features + 2)
+    largest_shift: float  # how far rounding moved a point at most, in scaled units
+
+
 class QueryBlock:
     """A block of queries, prepared once for all the tiles of its row.
 
@@ -401,10 +429,9 @@ class QueryBlock:
             self.exact.shape[1], self.sq_norms_on_host, self.dtype, self.longest_walk
         )
 
-    def in_float64(self, points: TrainingPoints) -> Self:
-        """Return the block for tiles in float64."""
-        wide, walk = np.dtype(np.float64), self.longest_walk
-        return type(self)(self.exact, points, self.leave_out, wide, walk)
+    def in_dtype(self, dtype: DTypeLike, points: TrainingPoints) -> Self:
+        """Return the block for tiles in another dtype."""
+        return type(self)(self.exact, points, self.leave_out, dtype, self.longest_walk)
 
     def subset(self, rows: IntArray) -> Self:
         """Return a block of some of the rows."""
@@ -618,6 +645,18 @@ def _augmented(exact, center, dtype):
     if isinstance(exact, np.ndarray):
         return _augment(exact, center, np.empty((n, n_columns), dtype=dtype))
     return _augment(exact, center, aligned_rows(exact, n, n_columns, dtype))
+
+
+def _narrow_rows(points):
+    """Return all points as the tiles of float32 take them."""
+    shape = points.shape[0], points.shape[1] + 2
+    narrow, largest_sq = np.empty(shape, dtype=np.float32), 0.0
+    for rows in row_batches(shape[0], shape[1], SMALL_BLOCK_SIZE):
+        _augment(points.exact[rows], points.center, out=narrow[rows])
+        shift = points.exact[rows] - points.center
+        shift -= narrow[rows, :-2]
+        largest_sq = max(largest_sq, np.einsum("ij,ij->i", shift, shift).max())
+    return NarrowRows(narrow, float(np.sqrt(largest_sq)))
 
 
 def aligned_rows(like: AnyTile, n_rows: int, n_columns: int, dtype: DTypeLike) -> AnyTile:

@@ -25,6 +25,7 @@ structure_search        maps, structures and tails ("auto", "stack") compared on
 stacking                weights of the mixture that is best on held-out points
 plan                    progress and time of a search
 held_out                every training point, scored by fits that did not see it
+drift                   whether rows that are added are like those of the fit
 neighbor_leave_one_out  "kl" on lists of neighbours
 profile                 the curve of a fitted density, for displays
 search_result           `BandwidthSearch` and `Candidate`, which users see
@@ -41,6 +42,7 @@ from skhdkde._selection.cross_validation import (
     fold_ends,
 )
 from skhdkde._selection.curve import PARABOLA, BandwidthCurve
+from skhdkde._selection.drift import FEWEST, Drift, DriftTest
 from skhdkde._selection.duplicates import (
     N_NEIGHBORS,
     Distinct,

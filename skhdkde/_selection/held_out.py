@@ -9,11 +9,18 @@ the fit to all points, by which fresh ones are scored.
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
 
-from skhdkde._density import in_range, structured_density, whiten_components
+from skhdkde._density import (
+    NewPoints,
+    in_range,
+    structured_density,
+    whiten_components,
+    with_new_points,
+)
 from skhdkde._maps import fit_maps
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._selection.cross_validation import fold_fallback
@@ -47,6 +54,12 @@ class HeldOutScores:
             self.seed = seed_beside(random_state)
         self._made = None
 
+    def of(self, density, weightless):
+        """Return what scores more points: those of a density that has got some."""
+        found = copy.copy(self)
+        found.density, found.weightless, found._made = density, weightless, None
+        return found
+
     @property
     def made(self):
         """Whether they have been asked for."""
@@ -57,6 +70,26 @@ class HeldOutScores:
         if self._made is None:
             self._made = self._scores(options)
         return self._made
+
+    def some(self, n_scored, options):
+        """Return rows of the density, drawn at random, and their log densities.
+
+        There are ``n_scored``, all if there are fewer. Log densities are None where to
+        leave out a point from the sum suffices, and has not been done yet.
+        """
+        density, n_points = self.density, self.density.n_points
+        if self._made is None and density.choices is not None:
+            X, Q = self._as_queries()
+            scores, rows = fold_scores(density, X, Q, self.seed, options, n_scored)
+            return rows, in_range(None, density).log_density(scores).astype(np.float64)
+        rng = np.random.default_rng(0)
+        rows = np.sort(rng.choice(n_points, min(n_points, n_scored), replace=False))
+        return rows, None if self._made is None else self.of_weight(options)[0][rows]
+
+    def _as_queries(self):
+        """Return the points of a density with a structure, and these as queries."""
+        X, Q = self.density.training, self.density.as_given
+        return X, X if Q is None else Q
 
     def of_weight(self, options):
         """Return log densities of the points of positive weight, and their weights."""
@@ -101,11 +134,10 @@ class HeldOutScores:
             own = density.log_density(None, options)
             of_more = None if more is None else density.log_density(more, options)
         else:
-            X, Q = density.training, density.as_given
-            Q = X if Q is None else Q
+            X, Q = self._as_queries()
             if more is not None:
                 X, Q = np.vstack([X, more]), np.vstack([Q, more])
-            scores = fold_scores(density, X, Q, self.seed, options)
+            scores, _ = fold_scores(density, X, Q, self.seed, options)
             own, of_more = np.split(scores, [density.n_points])
         if apart is not None:
             own = (own + apart.log_density(None)).astype(own.dtype)
@@ -114,8 +146,10 @@ class HeldOutScores:
         return own if zero is None else interleaved(zero, (own,), (of_more,))[0]
 
 
-def fold_scores(density, X, Q, seed, options):
+def fold_scores(density, X, Q, seed, options, n_scored=None):
     """Return log densities of points by the settings of a density, fitted without them.
+
+    Also return which rows they are: all, or the first ``n_scored`` of random folds.
 
     Parameters
     ----------
@@ -127,32 +161,50 @@ def fold_scores(density, X, Q, seed, options):
         These as queries: where discrete features were given.
     seed : int
     options : ComputeOptions
+    n_scored : int, default=None
+        None scores all.
     """
     n_seen, weights = density.n_points, density.weights()
     weights = None if (weights == 1.0).all() else weights
-    scores = np.empty(len(X), dtype=density.dtype)
+    n_scored = len(X) if n_scored is None else n_scored
+    n_fitted = density.n_fitted or n_seen
+    scored, found, n_done, rng = [], [], 0, np.random.default_rng(seed)
     for fold in folds_of(X, n_seen, seed, options):
-        others = np.setdiff1d(np.arange(n_seen), fold)
-        own = None if weights is None else weights[others]
+        others, rows = np.setdiff1d(np.arange(n_seen), fold), fold
+        if len(fold) > n_scored - n_done:
+            rows = np.sort(rng.choice(fold, n_scored - n_done, replace=False))
+        n_done += len(rows)
         logs = [
             np.log(choice.weight)
-            + _score_by(choice, X[:n_seen], Q[fold], others, own, weights, seed, options)
+            + _score_by(
+                choice, X[:n_seen], Q[rows], others, weights, n_fitted, seed, options
+            )
             for choice in density.choices
         ]
-        scores[fold] = functools.reduce(np.logaddexp, logs)
-    return scores
+        scored.append(rows)
+        found.append(functools.reduce(np.logaddexp, logs))
+        if n_done >= n_scored:
+            break
+    rows, scores = np.concatenate(scored), np.concatenate(found)
+    order = np.argsort(rows)
+    return scores[order].astype(density.dtype, copy=False), rows[order]
 
 
-def _score_by(choice, X, Q, others, own, weights, seed, options):
-    """Return log densities at Q by one setting fitted to the points ``others`` of X."""
+def _score_by(choice, X, Q, others, weights, n_fitted, seed, options):
+    """Return log densities at Q by one setting, fitted to points ``others`` of X.
+
+    The setting is fitted to those below ``n_fitted``, and gets the others added.
+    """
     structure, kernel = choice.structure, choice.kernel
     log_jacobian: FloatArray = np.zeros(len(Q))
+    first, later = np.split(others, [np.searchsorted(others, n_fitted)])
+    own = None if weights is None else weights[first]
     if choice.maps is not None:
-        maps = fit_maps(X[others], own, choice.maps, seed)
+        maps = fit_maps(X[first], own, choice.maps, seed)
         log_jacobian = maps.log_jacobian(Q)
         X, Q = maps.apply(X), maps.apply(Q)
     components = whiten_components(
-        X[others],
+        X[first],
         own,
         structure,
         seed,
@@ -160,6 +212,9 @@ def _score_by(choice, X, Q, others, own, weights, seed, options):
         fallback=fold_fallback(X, weights, structure),
         refit_mixture=True,
     )
+    if len(later):
+        new = NewPoints(X[later], None if weights is None else weights[later])
+        components = with_new_points(components, new, len(first))
     largest = structure.largest_bandwidth(kernel, components[0])
     bandwidth = min(choice.bandwidth, largest)
     fitted = structured_density(X[others], components, structure, kernel, bandwidth)

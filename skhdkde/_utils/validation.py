@@ -108,12 +108,30 @@ def check_weights(sample_weight: Any, X: Any) -> FloatArray | None:
 
     Inside, all weights are relative. One of them must be positive.
     """
+    return scaled_weights(sample_weight, X)[0]
+
+
+def scaled_weights(sample_weight: Any, X: Any) -> tuple[FloatArray | None, float]:
+    """Return weights as :func:`check_weights` does, and the largest; 1 for None."""
     if sample_weight is None:
-        return None
+        return None, 1.0
     weights = finite_weights(sample_weight, len(X))
-    if not weights.max() > 0.0:
+    heaviest = float(weights.max())
+    if not heaviest > 0.0:
         raise ValueError(ALL_ZERO)
-    return relative_weights(weights, weights.max())
+    return relative_weights(weights, heaviest), heaviest
+
+
+def in_dtype(X: FloatArray, dtype: Any) -> FloatArray:
+    """Return points in the dtype of others; raise ValueError beyond its range."""
+    with np.errstate(over="ignore"):
+        found = X.astype(dtype, copy=False)
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"X has entries up to {np.abs(X).max():.1e}, beyond the range of {dtype}, in "
+            "which the rows of the fit are kept."
+        )
+    return found
 
 
 def without_zeros(X: Any, weights: FloatArray | None) -> tuple:
