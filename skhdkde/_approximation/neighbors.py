@@ -80,7 +80,7 @@ class IndexSearch(NeighborSearch):
         with np.errstate(over="ignore"):
             Z = exact * (self.scale / self.points.scale) - self.center
             # beyond its range all points are equally near: some will do
-            return np.clip(np.nan_to_num(Z.astype(np.float32)), -FARTHEST, FARTHEST)
+            return np.clip(Z.astype(np.float32), -FARTHEST, FARTHEST)
 
     def search(self, queries, own, k, effort, options):
         n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
