@@ -250,7 +250,8 @@ class _Calibration:
         """Return the level with what it misses, and how often it serves."""
         ids, kind = self._neighbors(level), self.prepared.search.kind
         terms = self._terms(ids, level.n_sampled, kind)
-        glance = level.n_sampled == N_SAMPLED and self._by_glance(ids, kind, terms)
+        far = level.n_sampled == N_SAMPLED < len(self.near_far.population)
+        glance = far and self._by_glance(ids, kind, terms)
         stated = self._stated(terms)
         # a rare group far away, say, of which the sample has nothing
         over = excess(differences(terms.total(), exact_sums), stated, HELD_AT)
