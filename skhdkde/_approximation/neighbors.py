@@ -140,6 +140,8 @@ def _principal_axes(points, n_axes, seed):
 
 def first_found(ids: IntArray, k: int) -> IntArray:
     """Return the first ``k`` of each row that are not -1, followed by -1."""
+    if (ids >= 0).all():
+        return ids[:, :k]
     order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, 1)
 
