@@ -271,7 +271,7 @@ class NumpyDevice(Device):
             return np.matmul(queries, block.T, out=sq)
         # blocks of points stay in the cache from query to query
         size = block.size if len(queries) == 1 else SMALL_BLOCK_SIZE
-        for cols in row_batches(*block.shape, size):
+        for cols in row_batches(len(block), block.shape[1], size):
             np.vecdot(queries[:, None], block[cols], out=sq[:, cols])
         return sq
 
