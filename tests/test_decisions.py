@@ -24,12 +24,13 @@ from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDens
     [
         DensityOutlierDetector(),
         DensityOutlierDetector(HighDimKernelDensity(random_state=0), trim=0),
-        # by a rule a class of one row, as in a check, has no bandwidth
+        DensityClassifier(),
         DensityClassifier(HighDimKernelDensity(bandwidth=1.0)),
     ]
 )
 @pytest.mark.filterwarnings("ignore:.*bandwidth .*at an end:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*constant feature:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*one distinct row:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -257,11 +258,12 @@ def test_columns_are_known_by_name(X):
 
 def test_a_failed_fit_changes_nothing(X):
     detector, label = cheap().fit(X), np.arange(200) % 2
-    classifier = DensityClassifier().fit(X, label)
+    estimator = HighDimKernelDensity(covariance_type="full")
+    classifier = DensityClassifier(estimator).fit(X, label)
     before = detector.p_values(X), classifier.predict_proba(X)
     with pytest.raises(ValueError, match="sample_weight must have a positive entry"):
         detector.fit(X + 1.0, sample_weight=np.zeros(200))
-    with pytest.raises(ValueError, match=r"In class True: .*two distinct points"):
+    with pytest.raises(ValueError, match=r"In class True: .*distinct points"):
         classifier.fit(X, np.arange(200) == 7)
     assert_array_equal(detector.p_values(X), before[0])
     assert_array_equal(classifier.predict_proba(X), before[1])
@@ -488,3 +490,13 @@ def test_the_default_sees_outliers_that_one_density_does_not(case, blind):
 def test_a_list_must_have_densities(X, estimator):
     with pytest.raises(ValueError, match=r"estimator must be a HighDim.*, a list"):
         DensityOutlierDetector(estimator).fit(X)
+
+
+def test_a_class_of_one_row_has_the_bandwidth_of_the_others(X):
+    y = np.repeat([0, 1, 2], [100, 99, 1])
+    with pytest.warns(UserWarning, match="Class 2 has one distinct row.*bandwidth"):
+        classifier = DensityClassifier().fit(X, y)
+    bandwidths = [density.bandwidth_ for density in classifier.estimators_]
+    assert bandwidths[2] == np.median(bandwidths[:2])
+    with pytest.raises(ValueError, match="In class 2"):
+        DensityClassifier(HighDimKernelDensity(covariance_type="full")).fit(X, y)

@@ -162,7 +162,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If X, y or the weights are not as described, or a class has too few rows for
-            its density.
+            its density. A class of one distinct row has the median bandwidth of the
+            others, with a warning, unless the estimator needs more than a bandwidth.
         """
         fitted = copy.copy(self)
         checked = np.asarray(local(check_data(fitted, X, reset=True)))
@@ -171,11 +172,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         fitted.priors_ = fitted._checked_priors(np.bincount(label, weights))
         fitted._check_reject_label()
         fitted._members = fitted._rows_of_classes(checked, label, weights)
-        fitted.estimators_, collected = [], RelayedWarnings()
-        for k, name in enumerate(fitted.classes_.tolist()):
-            with collected.of(f"In class {name!r}"):
-                fitted.estimators_.append(fitted._density(X, checked, k))
-        collected.warn()
+        fitted.estimators_ = fitted._densities(X, checked)
         fitted._references = {}
         fitted._warn_of_few_rows()
         fitted.temperature_ = fitted._temperature(X, checked)
@@ -242,14 +239,33 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
             for own in (weights * (label == k) for k in range(len(self.classes_)))
         ]
 
-    def _density(self, X, checked, k):
-        """Return the density of a class."""
-        found = self._members[k]
-        if found is None:
-            return None
-        default = HighDimKernelDensity()
-        estimator = default if self.estimator is None else clone(self.estimator)
-        return estimator.fit(take(X, checked, found.rows), sample_weight=found.weights)
+    def _densities(self, X, checked):
+        """Return the density of each class, or None for a class without rows."""
+        densities: list[Any] = [None] * len(self._members)
+        collected = RelayedWarnings()
+        estimator = HighDimKernelDensity() if self.estimator is None else self.estimator
+        plain = estimator.covariance_type == "spherical" and not estimator.feature_maps
+        by_rule = plain and isinstance(estimator.bandwidth, str)
+        # one row alone has no bandwidth: it gets that of other classes
+        alone = [by_rule and m is not None and len(m.hashes) == 1 for m in self._members]
+        for k in np.argsort(alone, kind="stable"):
+            name, found = self.classes_.tolist()[k], self._members[k]
+            if found is None:
+                continue
+            own = clone(estimator)
+            others = [d.bandwidth_ for d in densities if d is not None]
+            if alone[k] and others:
+                own.set_params(bandwidth=float(np.median(others)))
+                warn_user(
+                    f"Class {name!r} has one distinct row: its density has the median "
+                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Have more "
+                    "rows."
+                )
+            with collected.of(f"In class {name!r}"):
+                rows = take(X, checked, found.rows)
+                densities[k] = own.fit(rows, sample_weight=found.weights)
+        collected.warn()
+        return densities
 
     def _temperature(self, X, checked):
         """Return the temperature, found on rows that were held out if it is "auto"."""

@@ -14,6 +14,9 @@ from scipy.special import gammaln
 from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
+TINY, LOG_TWO = np.finfo(float).tiny, np.log(2.0)
+# By more than rounding to float32 takes away.
+ROUNDED_UP = 1.0 + 1e-6
 # Values relative to the largest matter to no sum below exp of minus this.
 SMALLEST_LOG = 40.0
 
@@ -144,9 +147,26 @@ class Kernel(abc.ABC):
         """Return the rows in which an error ``delta`` of ``sq`` may matter."""
 
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> AnyTile:
-        """Return the pairs of those rows in which it does; by default all in reach."""
+        """Return the pairs of those rows in which it does.
+
+        By default these are the pairs in reach, or, where errors of logs of values are
+        known to be small, those that are so near that errors matter: what all others
+        add is wrong by less than ``tol`` of the sum.
+        """
+        errors = self.log_errors(nearest_sq, delta, np.min(bandwidths))
+        if errors is not None:
+            margin = margin + np.log(np.expm1(np.clip(errors, TINY, LOG_TWO)))
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
-        return sq <= beside(reach + 2.0 * delta, sq)[:, None]
+        # rounded to the dtype of the tile, which compares faster
+        return sq <= column(ROUNDED_UP * (reach + 2.0 * delta), sq)
+
+    def log_errors(self, nearest_sq, delta, h) -> FloatArray | None:
+        """Return bounds on errors of logs of values at squared distances, by row.
+
+        These are wrong by ``delta`` at most, and none is below ``nearest_sq``. None for
+        kernels without a bound.
+        """
+        return None
 
     def screened_errors(self, nearest_sq, delta, h, eps) -> FloatArray:
         """Return bounds on errors of logs of values that a tile has, by row.
@@ -257,7 +277,10 @@ class Gaussian(ExponentialFamily):
     def screened_errors(self, nearest_sq, delta, h, eps):
         # of the shift and of what is added to it; of what is multiplied and exponentiated
         shift = delta + eps * np.abs(nearest_sq)
-        return self.rate(h) * shift + eps * (2.0 * SMALLEST_LOG + 4.0)
+        return self.log_errors(nearest_sq, shift, h) + eps * (2.0 * SMALLEST_LOG + 4.0)
+
+    def log_errors(self, nearest_sq, delta, h):
+        return self.rate(h) * delta
 
     def slopes(self, energy, values, h):
         return values

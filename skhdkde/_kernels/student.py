@@ -115,10 +115,13 @@ class Student(Kernel):
         return ~(delta * self.exponent <= tol * (core_sq + lowest))
 
     def screened_errors(self, nearest_sq, delta, h, eps):
-        lowest = self._core_sq(h) + np.maximum(nearest_sq - delta, 0.0)
         shift = delta + eps * np.abs(nearest_sq)
         own = 4.0 * self.exponent + 2.0 * SMALLEST_LOG + 4.0
-        return self.exponent * shift / lowest + eps * own
+        return self.log_errors(nearest_sq, shift, h) + eps * own
+
+    def log_errors(self, nearest_sq, delta, h):
+        lowest = self._core_sq(h) + np.maximum(nearest_sq - delta, 0.0)
+        return self.exponent * delta / lowest
 
     def thresholds(self, law, nearest_sq):
         """Return the bandwidths at which the tail index is 1 and 2, by query.

@@ -319,7 +319,7 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
         pairs = tile.suspect_pairs(reduction, sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
-        if int(pairs.sum()) <= few * len(rows) * sq.shape[1]:
+        if int(namespace(pairs).count_nonzero(pairs)) <= few * len(rows) * sq.shape[1]:
             _pairs_by_differences(tile, there, pairs, sq)
         elif dtype == np.float32:
             dtype, done = np.dtype(np.float64), False
@@ -361,7 +361,7 @@ def _pairs_by_differences(tile, rows, pairs, sq):
     """Replace ``pairs`` of ``sq``, which has the ``rows`` of a tile."""
     i, j = _nonzero(pairs)
     device, points = tile.device, tile.points
-    for batch in row_batches(len(i), points.shape[1], device.block_size):
+    for batch in row_batches(len(i), points.shape[1], device.block_size // 4):
         cols = tile.cols.start + j[batch]
         x = tile.queries.exact[rows[i[batch]]] - device.exact(points, cols)
         exact_sq = namespace(x).square(x, out=x).sum(1)
@@ -371,7 +371,10 @@ def _pairs_by_differences(tile, rows, pairs, sq):
 
 def _nonzero(array):
     """Return the indices of what is not zero, an array for each axis."""
-    return array.nonzero() if isinstance(array, np.ndarray) else tuple(array.nonzero().T)
+    if not isinstance(array, np.ndarray):
+        return tuple(array.nonzero().T)
+    found = np.flatnonzero(array)  # faster than for several axes
+    return np.unravel_index(found, array.shape)
 
 
 def _rows_by_product(tile, rows, sq):
