@@ -814,8 +814,9 @@ class HighDimKernelDensity(FeatureSets):
         """
         log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
-            self.approximation_ = Report(used, self._approximation.tol)
-            self.approximation_.warn(self._approximation.algorithm)
+            # other threads may set the attribute meanwhile
+            self.approximation_ = report = Report(used, self._approximation.tol)
+            report.warn(self._approximation.algorithm)
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X: Any = None) -> Diagnosis:
