@@ -187,10 +187,14 @@ def test_a_stack_grows_by_all_its_members():
 def test_discrete_features_stay_on_their_lattice():
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.poisson(4.0, 3000), rng.standard_normal(3000)])
-    kde = HighDimKernelDensity(discrete_features=[0], bandwidth=0.4).fit(rows[:1000])
+    kde = HighDimKernelDensity(discrete_features=[0], bandwidth=0.4, random_state=0).fit(
+        rows[:1000]
+    )
     for row in np.array_split(rows[1000:], 500):  # small batches are spread no less
         kde.partial_fit(row)
-    again = HighDimKernelDensity(discrete_features=[0], bandwidth=0.4).fit(rows)
+    again = HighDimKernelDensity(
+        discrete_features=[0], bandwidth=0.4, random_state=0
+    ).fit(rows)
     queries = np.column_stack([np.arange(9.0), np.zeros(9)])
     found, expected = kde.score_samples(queries), again.score_samples(queries)
     assert_allclose(found, expected, atol=0.1)
