@@ -471,9 +471,10 @@ class HighDimKernelDensity(FeatureSets):
         Notes
         -----
         The sums are those of a fit to all rows at ``bandwidth_`` with the covariance, the
-        mixture, the maps of features and the lattices of the first. The user guide,
-        "Data that grow", says when to fit again; ``drift_`` reports how likely new rows
-        are by the old. An index of faiss gets the points added, others are made again.
+        mixture, the maps of features and the lattices of the first. The user guide, "Data
+        that grow", says when to fit again, what stays and what follows; ``drift_`` says
+        how likely new rows are by the old. An index of faiss gets the points added,
+        others are made again.
         All points are copied: add many rows at once.
 
         Examples

@@ -254,7 +254,7 @@ def test_incomplete_rows_of_the_fit_are_known_after_it():
     with pytest.warns(UserWarning, match="NaN"):
         kde = HighDimKernelDensity(bandwidth=0.5, random_state=0).fit(rows)
     before = kde.impute(rows)
-    kde.partial_fit(X[200:], sample_weight=np.arange(30) % 2)
+    kde.partial_fit(X[200:], sample_weight=np.arange(40) % 2)
     assert_array_equal(kde.incomplete_rows_, [3, 90])
     # filled in by the others, not by what was drawn for the row itself
     assert_allclose(kde.impute(rows), before, atol=1.0)

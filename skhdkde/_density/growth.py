@@ -109,9 +109,12 @@ def _mixed(density, new):
 
 def _plain(density, new):
     earlier = density.components[0].points
-    n_earlier = earlier.shape[0]
+    n_earlier, n_features = earlier.shape
+    X = np.empty((n_earlier + len(new.X), n_features), earlier.dtype)
+    earlier.in_data_units(slice(None), out=X[:n_earlier])
+    X[n_earlier:] = new.X
     points = TrainingPoints(
-        np.concatenate([earlier.in_data_units(slice(None)), new.X]),
+        X,
         new.with_earlier(earlier.weights, n_earlier),
         # kernels on the sphere are not those of another size
         scale=earlier.scale if density.kernel.on_sphere else None,

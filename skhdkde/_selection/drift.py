@@ -15,8 +15,8 @@ from scipy.stats import norm
 from skhdkde._density import REFIT, in_range
 from skhdkde._utils.warnings import warn_user
 
-# Rows that are scored, of the fit and new ones, and of the fit at least.
-N_OF_FIT, N_NEW, FEWEST = 512, 256, 8
+# Rows that are scored, of each kind, and of the fit at least.
+N_SCORED, FEWEST = 256, 8
 # Variance of a mean over points left out, relative to that of as many independent ones,
 # at most: a kernel between two points adds to the log densities of both.
 DEPENDENT = 2.0
@@ -82,7 +82,7 @@ class DriftTest:
     """
 
     def __init__(self, density, log_density, held_out, options):
-        self.rows, scores = held_out.some(N_OF_FIT, options)
+        self.rows, scores = held_out.some(N_SCORED, options)
         self.weights = density.weights()[self.rows]
         self.scores = self._left_out(density, log_density, options)
         # of a structure, what the share of a point in it makes it too likely by
@@ -116,8 +116,8 @@ class DriftTest:
             self.n_scored_at = density.n_points
         rng = np.random.default_rng(density.n_points)
         some = np.arange(len(X))
-        if len(X) > N_NEW:
-            some = np.sort(rng.choice(len(X), N_NEW, replace=False))
+        if len(X) > N_SCORED:
+            some = np.sort(rng.choice(len(X), N_SCORED, replace=False))
         near = in_range(X[some], density)
         new = near.log_density(log_density(near.X, options)).astype(np.float64)
         n_added = density.n_points + len(X) - self.n_fitted
