@@ -105,7 +105,7 @@ ESTIMATORS = {
 }
 
 
-COLUMNS = "law|estimator|truth|mean error|spread|stated error|inside|CPU s"
+COLUMNS = "distribution|estimator|truth|mean error|spread|stated error|inside|CPU s"
 
 
 def row(law, estimator, truth, found, seconds):

@@ -37,7 +37,9 @@ LOOK = """async () => {
     const edge = Math.min(article.getBoundingClientRect().right, window.innerWidth) + 1;
     const end = element => {
         const box = element.getBoundingClientRect();
-        return Math.max(box.right, box.left + element.scrollWidth);
+        // The width of a formula's content counts what is for screen readers only.
+        return element.closest(".math")
+            ? box.right : Math.max(box.right, box.left + element.scrollWidth);
     };
     const scrolls = element => element !== article && (
         ["auto", "scroll"].includes(getComputedStyle(element).overflowX)

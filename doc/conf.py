@@ -44,6 +44,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "ExampleTitleSortKey",
     "remove_config_comments": True,
     "show_memory": False,
+    "thumbnail_size": (480, 336),
     "write_computation_times": False,
     "abort_on_example_error": True,
 }

@@ -152,7 +152,7 @@ axes.set(
 ticks = [1.5, 2.0, 2.5, 3.0]
 axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
 axes.set_xticks([], minor=True)
-axes.legend(loc="lower left", bbox_to_anchor=(0.49, 0.0), frameon=False)
+axes.legend(loc="lower right", frameon=False)
 
 grid_of_images = pictures.subplots(2, 10)
 for row, (name, rows) in zip(

@@ -51,6 +51,8 @@ from skhdkde._utils.validation import (
 MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 
 
+# Types of most parameters, whose values are compared as they are.
+PLAIN = {str, int, float, bool, type(None)}
 # Parameters that may be set after a fit: the fitted density does not depend on them.
 AT_ANY_TIME = ("backend", "n_jobs", "max_search_seconds", "verbose", "random_state")
 
@@ -396,7 +398,7 @@ class HighDimKernelDensity(FeatureSets):
         ValueError
             If X or the weights are not as described, if a bandwidth rule is asked for
             and X has fewer than two distinct points, or if values are missing and fewer
-            than 10 rows are complete.
+            than 10 rows of positive weight are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
 
@@ -404,8 +406,9 @@ class HighDimKernelDensity(FeatureSets):
         -----
         Where training points have missing values the complete rows are fitted first.
         What the others miss is drawn from the conditional density given what they have;
-        then again from a fit to all rows, each without itself; and that is fitted: three
-        fits in all, with a warning. ``incomplete_rows_`` says which rows they are.
+        then again from a fit to all rows, each without itself and its copies; and that is
+        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows
+        they are.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
@@ -417,14 +420,19 @@ class HighDimKernelDensity(FeatureSets):
         X = np.asarray(X) if approximate else X  # an index is on the host
         on_gpu = not isinstance(X, np.ndarray)
         search = isinstance(self.bandwidth, str)
-        fitted._plan = Plan(len(X), X.dtype, search, at_once=search)
-        options = self._options(X.shape[1], on_gpu, approximate, fitted._plan)
+        fitted._plan = Plan(len(X), X.dtype, search)
+        plan = replace(fitted._plan, at_once=search)
+        options = self._options(X.shape[1], on_gpu, approximate, plan)
         fitted.backend_ = options.backend
         X, weights, row_numbers = fitted._weighted_points(X, weights)
         maps = fitted._maps_to_compare(X)
         X, spread, apart = fitted._kinds_apart(X, maps)
-        training = LocalTraining(X, weights, self, options, row_numbers, spread)
-        found = fit_density(training, self, apart, fitted._without_booleans(maps))
+        found = fit_density(
+            LocalTraining(X, weights, self, options, row_numbers, spread),
+            self,
+            apart,
+            fitted._without_booleans(maps),
+        )
         fitted._density, fitted._approximation = found.density, found.approximation
         fitted.__dict__.update(found.attributes())
         fitted._table, fitted._held_out = (
@@ -739,6 +747,8 @@ class HighDimKernelDensity(FeatureSets):
         ValueError
             If a share is not between 0 and 1, or if there are too few training points to
             hold some out.
+        AttributeError
+            If this is a marginal or conditional density of which none are held out.
 
         Notes
         -----
@@ -762,6 +772,7 @@ class HighDimKernelDensity(FeatureSets):
         >>> round(float(np.mean(kde.score_samples(fresh) >= level)), 2)
         0.89
         """
+        self._check_fitted()
         shares = np.asarray(mass, dtype=np.float64)
         if not ((shares > 0.0) & (shares < 1.0)).all():
             raise ValueError(f"mass must be above 0 and below 1, got {mass!r}.")
@@ -853,8 +864,11 @@ class HighDimKernelDensity(FeatureSets):
     def _held_out_rows(self):
         """Return the points of positive weight, held-out log densities, and weights."""
         scores, weights = self._held_out.of_weight(self._compute_options())
-        X = self._density.given(np.arange(self._density.n_points))
-        return X, scores, weights
+        return self._rows(), scores, weights
+
+    def _rows(self):
+        """Return the points of positive weight."""
+        return self._density.given(np.arange(self._density.n_points))
 
     def _log_density(self, X, options):
         """Return log densities, and what was used for each query."""
@@ -983,12 +997,13 @@ class HighDimKernelDensity(FeatureSets):
         """
         self._check_fitted()
         approximate = self._approximation is not None
-        plan = replace(self._plan, at_once=True)
-        return self._options(self.n_features_in_, self._density.on_gpu, approximate, plan)
+        on_gpu = self._density.on_gpu
+        return self._options(self.n_features_in_, on_gpu, approximate, self._plan)
 
     def _check_fitted(self):
         """Raise an error if the estimator is not fitted, or its parameters are wrong."""
-        check_is_fitted(self)
+        if "_validated" not in vars(self):
+            check_is_fitted(self)
         if self._parameters() != self._validated:
             self._validate_params()
             check_n_jobs(self.n_jobs)
@@ -996,12 +1011,16 @@ class HighDimKernelDensity(FeatureSets):
     def _parameters(self):
         """Return the parameters as they are now, at less cost than `get_params`."""
         values = [getattr(self, name) for name in self._parameter_constraints]
-        arrays = (hasattr(v, "__array__") and not np.isscalar(v) for v in values)
-        pairs = zip(values, arrays, strict=True)
-        listed = (np.asarray(v).tolist() if array else v for v, array in pairs)
+        listed = [v if type(v) in PLAIN else _listed(v) for v in values]
         return [(type(value), value) for value in listed]  # 1.0 and True are not 1
 
     def _options(self, n_features, on_gpu, approximate, plan):
         """Return how pairs are visited; approximations need a backend with tiles."""
         options = ComputeOptions(self.backend, self.n_jobs, self.verbose)
         return options.resolved(n_features, on_gpu=on_gpu, tiles=approximate, plan=plan)
+
+
+def _listed(value):
+    """Return an array as a list, which compares with others as a whole."""
+    array = hasattr(value, "__array__") and not np.isscalar(value)
+    return np.asarray(value).tolist() if array else value

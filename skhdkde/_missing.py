@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import warnings
 from typing import Any, Self
@@ -15,6 +16,7 @@ from skhdkde._approximation import ExactSums
 from skhdkde._base import BaseKernelDensity
 from skhdkde._data import Table, columns_wanted
 from skhdkde._density import (
+    LeftOut,
     Structure,
     check_n_samples,
     columns_of,
@@ -25,10 +27,11 @@ from skhdkde._density import (
     patterns,
 )
 from skhdkde._fit import Fitted
-from skhdkde._maps import column_of
+from skhdkde._maps import chosen_columns, column_of
 from skhdkde._pairwise import Plan
 from skhdkde._selection import Drift, DriftTest, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local
+from skhdkde._utils.hashing import find_hashes, row_hashes
 from skhdkde._utils.random import seed_beside
 from skhdkde._utils.validation import check_data
 from skhdkde._utils.warnings import warn_user
@@ -41,8 +44,10 @@ FEWEST_COMPLETE, N_ROUNDS = 10, 2
 SHOWN = 5
 NO_HELD_OUT = (
     "held_out_log_density_ is not known of a density that was made of another by "
-    "{method}: its parts were fitted together with features that it has not. Hold out "
-    "rows before the fit, and call {method} of the estimator fitted to the others."
+    "{method}: its parts were fitted together with features that it has not. Nor are "
+    "density_level and entropy, which are taken from it. Hold out rows before the fit, "
+    "call {method} of the estimator fitted to the others, and take the log densities "
+    "of the rows that were held out by its score_samples."
 )
 
 
@@ -105,7 +110,8 @@ class FeatureSets(BaseKernelDensity):
         features : int, str or array-like
             The features that are given: indices, names or a mask.
         values : float or array-like of shape (n_given,)
-            Their values, in data units, in the order of `features`.
+            Their values, in data units, in the order of `features`. If they have names,
+            as a row of a data frame has, these must be those of the features.
 
         Returns
         -------
@@ -118,9 +124,10 @@ class FeatureSets(BaseKernelDensity):
         Raises
         ------
         ValueError
-            If there is no such feature, values are not finite, or outside the limits of
-            a feature, none is left that varies, or the kernel is neither "gaussian" nor
-            "student", or points are on a sphere.
+            If there is no such feature, values are not finite, outside the limits of a
+            feature, or so far away that squares are beyond float64, none is left that
+            varies, or the kernel is neither "gaussian" nor "student", or points are on a
+            sphere.
 
         Notes
         -----
@@ -134,6 +141,7 @@ class FeatureSets(BaseKernelDensity):
         """
         self._check_parts("conditional")
         given = self._columns_of(features)
+        self._check_labels(values, given)
         checked = check_array(
             np.atleast_2d(values), dtype=np.float64, input_name="values"
         )
@@ -178,9 +186,9 @@ class FeatureSets(BaseKernelDensity):
 
         Notes
         -----
-        A row that was incomplete in the training points is filled in by the others.
-        Under `feature_maps` a mean is over 16 equally likely places of each kernel,
-        which is finite where the mean may not be.
+        A row that was incomplete in the training points is filled in by others than it
+        and its copies. Under `feature_maps` a mean is over 16 equally likely places of
+        each kernel, which is finite where the mean may not be.
         """
         self._check_parts("impute")
         X = check_data(self, X, reset=False, missing=True)
@@ -228,16 +236,27 @@ class FeatureSets(BaseKernelDensity):
 
     def _columns_of(self, features):
         """Return the columns of features given by index, name or a mask, in order."""
-        n_features, names = self.n_features_in_, getattr(self, "feature_names_in_", None)
-        asked = np.atleast_1d(np.asarray(features, dtype=object)).ravel().tolist()
-        if len(asked) == n_features and all(isinstance(k, bool) for k in asked):
-            asked = np.flatnonzero(asked).tolist()
-        found = [column_of(k, n_features, names, where="features") for k in asked]
+        names = getattr(self, "feature_names_in_", None)
+        found = chosen_columns(features, self.n_features_in_, names, "features")
         if len(set(found)) < len(found):
-            raise ValueError(f"features must differ, got {asked}.")
-        if not found:
+            raise ValueError(f"features must differ, got {features!r}.")
+        if not len(found):
             raise ValueError("features must have at least one feature, got none.")
-        return np.array(found, dtype=int)
+        return found
+
+    def _check_labels(self, values, given):
+        """Raise ValueError if values have names that are not those of features given."""
+        names = getattr(self, "feature_names_in_", None)
+        labels = getattr(values, "columns", None)
+        if labels is None and hasattr(values, "iloc"):
+            labels = values.index
+        if names is None or labels is None or not all(isinstance(k, str) for k in labels):
+            return
+        if list(labels) != names[given].tolist():
+            raise ValueError(
+                f"values have the labels {list(labels)}, and features are "
+                f"{names[given].tolist()}: pass both in the same order."
+            )
 
     def _queries(self, X):
         """Return checked queries; they may have NaN where marginals are known."""
@@ -290,6 +309,7 @@ class FeatureSets(BaseKernelDensity):
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None else names[columns]
         found = copy.copy(self)
+        found._like = self._like  # which a copy has not
         found.__dict__.update(_parameters_of(self, columns), algorithm="exact")
         first = density.members[0].density if hasattr(density, "members") else density
         structure = first.structure or Structure()
@@ -327,17 +347,14 @@ class FeatureSets(BaseKernelDensity):
         return complete_rows(self, X, weights)
 
     def _completed_before(self, X):
-        """Return which training points rows are, if they were completed; -1 for none."""
+        """Return the training points that rows are, if they were completed; or None."""
         if self._incomplete is None:
             return None
         rows, given = self._incomplete
         places = rows
         if self._weightless is not None:
-            zero = self._weightless[0]
-            places = np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
-        known = {x.tobytes(): int(k) for x, k in zip(given, places, strict=True)}
-        X = np.ascontiguousarray(X, dtype=given.dtype)
-        return np.array([known.get(x.tobytes(), -1) for x in X], dtype=int)
+            places = places_with_weight(rows, self._weightless[0])
+        return left_out(X, given, places, self._density.n_points)
 
 
 class NotHeldOut:
@@ -352,12 +369,51 @@ class NotHeldOut:
         """Raise AttributeError."""
         raise AttributeError(NO_HELD_OUT.format(method=self.method))
 
+    of_weight = log_density
+
+    def level(self, shares, options):
+        """Raise AttributeError."""
+        self.log_density(options)
+
+
+def left_out(X, given, places, n_points):
+    """Return which training points have no part in completing rows of X.
+
+    These are the row itself and its copies: what they miss was drawn.
+
+    Parameters
+    ----------
+    X, given : ndarray of shape (n_queries, n_features), (n_incomplete, n_features)
+        Queries, and incomplete training points as they were given, with NaN.
+    places : ndarray of int of shape (n_incomplete,)
+        Where the latter are among the points of the density, -1 for nowhere.
+    n_points : int
+        Number of these.
+    """
+    wanted, own = np.unique(_hashes_of_gaps(given), return_inverse=True)
+    numbers = np.full(n_points, -1)
+    numbers[places[places >= 0]] = own[places >= 0]
+    found, place = find_hashes(_hashes_of_gaps(X.astype(given.dtype)), wanted)
+    of_X = np.full(len(X), -1)
+    of_X[found] = place
+    return LeftOut(numbers, of_X)
+
+
+def places_with_weight(rows, zero):
+    """Return where rows are among those of positive weight, -1 for nowhere."""
+    return np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
+
+
+def _hashes_of_gaps(X):
+    """Return a hash of each row, in which NaN equals NaN."""
+    return row_hashes(np.where(np.isnan(X), np.nan, X))
+
 
 def complete_rows(estimator, X, weights):
     """Return training points with draws for what is missing.
 
     The complete rows are fitted first. What the others miss is drawn given what they
-    have, and again from a fit to all rows, each without itself.
+    have, and again from a fit to all rows, each without itself and its copies.
 
     Raises
     ------
@@ -366,22 +422,21 @@ def complete_rows(estimator, X, weights):
     """
     missing = np.isnan(X)
     incomplete = missing.any(axis=1)
-    rows, complete = np.flatnonzero(incomplete), np.flatnonzero(~incomplete)
-    _check_complete(missing, len(complete))
+    counts = np.ones(len(X), dtype=bool) if weights is None else weights > 0.0
+    rows, complete = np.flatnonzero(incomplete), np.flatnonzero(~incomplete & counts)
+    _check_complete(missing, len(complete), weights is not None)
+    estimator._maps_to_compare(X[counts])  # an error has rows of X
     rng = np.random.RandomState(seed_beside(estimator.random_state))
     parameters = _parameters_of(estimator, np.arange(X.shape[1]))
     X, used, own = X.copy(), complete, None
-    given = X[rows]
+    given, places = X[rows], places_with_weight(rows, ~counts)
     for k in range(N_ROUNDS):
         fitted = clone(estimator).set_params(**parameters, algorithm="exact")
-        with warnings.catch_warnings():  # the last fit has them again
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(), _saying_which(len(used), len(X)):
+            warnings.simplefilter("ignore")  # the last fit has them again
             fitted.fit(X[used], sample_weight=None if weights is None else weights[used])
         if k > 0:
-            own = rows
-            if fitted._weightless is not None:
-                zero = fitted._weightless[0]
-                own = np.where(zero, -1, np.cumsum(~zero) - 1)[rows]
+            own = left_out(given, given, places, int(counts.sum()))
         drawn = conditional_draws(fitted._density, given, 1, rng, own)[0]
         if fitted._discrete is not None:
             drawn = np.where(missing[rows], fitted._discrete.rounded(drawn), given)
@@ -397,7 +452,21 @@ def complete_rows(estimator, X, weights):
     return X
 
 
-def _check_complete(missing, n_complete):
+@contextlib.contextmanager
+def _saying_which(n_used, n_samples):
+    """Put before errors of a fit that it was one to the complete rows."""
+    try:
+        yield
+    except ValueError as error:
+        if n_used < n_samples:
+            error.args = (
+                f"In a fit to the {n_used} complete rows of X, which is made to complete "
+                f"the others: {error}",
+            )
+        raise
+
+
+def _check_complete(missing, n_complete, weighted):
     """Raise ValueError if too few rows are complete to complete the others."""
     if n_complete >= FEWEST_COMPLETE:
         return
@@ -405,9 +474,10 @@ def _check_complete(missing, n_complete):
     order = np.argsort(-counts, kind="stable")[:SHOWN]
     shown = ", ".join(f"{k} ({counts[k]})" for k in order if counts[k])
     row, column = np.argwhere(missing)[0].tolist()
+    complete = "complete and of positive weight" if weighted else "complete"
     raise ValueError(
-        f"X contains NaN in {len(missing) - n_complete} of {len(missing)} rows, the "
-        f"first in row {row}, column {column}: {n_complete} rows are complete, and at "
+        f"X contains NaN in {missing.any(axis=1).sum()} of {len(missing)} rows, the "
+        f"first in row {row}, column {column}: {n_complete} rows are {complete}, and at "
         f"least {FEWEST_COMPLETE} are needed to complete the others. Leave out features "
         f"that miss the most: columns {shown} (values missing). Or fill X in before, as "
         "sklearn.impute.IterativeImputer does."

@@ -9,7 +9,7 @@ with a standard error.
 :func:`entropy`                minus the mean log density
 :func:`kl_divergence`          mean difference of two log densities, at points of one
 :func:`mutual_information`     joint log density less those of the groups of features
-:func:`two_sample_test`        whether two samples are of one law, and where they differ
+:func:`two_sample_test`        whether two samples differ, and where
 =============================  =========================================================
 
 The standard error is over fresh points. What it does not have is the bias of the
@@ -22,12 +22,13 @@ estimate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.covariance import ShrunkCovariance
@@ -38,7 +39,7 @@ from sklearn.utils.validation import _get_feature_names
 from skhdkde._base import Rule
 from skhdkde._data import columns_wanted
 from skhdkde._estimator import HighDimKernelDensity
-from skhdkde._maps import resolve_maps
+from skhdkde._maps import chosen_columns, resolve_maps
 from skhdkde._utils.arrays import local, row_batches
 from skhdkde._utils.hashing import row_hashes
 from skhdkde._utils.typing import FloatArray
@@ -54,9 +55,10 @@ __all__ = [
     "two_sample_test",
 ]
 
-# Elements of a block of kernel values; sums of kernels below this count as this.
+# Elements of a block of kernel values; sums, relative to the largest kernel, below which
+# kernels may have left the range of float64.
 BLOCK_SIZE = 2**22
-LEAST_SUM = 1e-300
+LEAST_SUM = 1e-290
 N_PERMUTATIONS = 199
 
 
@@ -149,7 +151,7 @@ class InformationEstimate:
 
 @dataclass(frozen=True, repr=False)
 class TwoSampleTest:
-    """Whether two samples are of one law, and where they differ.
+    """Whether two samples come from one distribution, and where they differ.
 
     Attributes
     ----------
@@ -163,7 +165,7 @@ class TwoSampleTest:
         Statistics of the permutations.
 
     log_ratio_X, log_ratio_Y : ndarray
-        Log density of the first law less that of the second, in nats, at each point of
+        Log density of the first sample less that of the second, in nats, at each point of
         the first and of the second sample, without that point itself.
 
     bandwidth : float
@@ -201,8 +203,8 @@ class TwoSampleTest:
         Returns
         -------
         rows_X, rows_Y : ndarray of int
-            Of X where the first law is the densest beside the second, and of Y where the
-            second is beside the first; the most different first.
+            Of X where the ratio of the first density to the second is largest, and of Y
+            where it is smallest; the most different first.
         """
         first, second = np.argsort(-self.log_ratio_X), np.argsort(self.log_ratio_Y)
         return first[:n], second[:n]
@@ -293,12 +295,12 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     TypeError
         If ``p`` or ``q`` is neither, or ``estimator`` is not such an estimator.
     ValueError
-        If features differ, or one is constant.
+        If features differ, in number or names, or one is constant.
 
     See Also
     --------
     two_sample_test : Whether two samples differ at all.
-    skhdkde.make_kl_scorer : Divergence of an estimate from a known law.
+    skhdkde.make_kl_scorer : Divergence of an estimate from a known distribution.
 
     Notes
     -----
@@ -307,7 +309,7 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     the result says how much the likelier the first fit makes the data. Rows that are in
     both samples otherwise bring a warning.
 
-    The error of ``p`` lowers the result, that of ``q`` raises it. For equal laws it is
+    The error of ``p`` lowers the result, that of ``q`` raises it. Of one density it is
     about zero, and may be below; a divergence of many nats, where the points of ``p`` are
     in the tails of ``q``, rests on the shape of a few kernels there.
 
@@ -326,12 +328,18 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     """
     fitted_p, fitted_q = _fitted(p, estimator, "p"), _fitted(q, estimator, "q")
     X, scores, weights = fitted_p._held_out_rows()
-    Y, of_q, _ = fitted_q._held_out_rows()
+    Y = fitted_q._rows()
     if X.shape[1] != Y.shape[1]:
         raise ValueError(
             f"p and q must be of the same features; p has {X.shape[1]}, q {Y.shape[1]}."
         )
-    if not np.array_equal(X, Y):
+    names_p, names_q = (
+        getattr(one, "feature_names_in_", None) for one in (fitted_p, fitted_q)
+    )
+    _check_same_names(names_p, names_q, "p and q")
+    if np.array_equal(X, Y):
+        of_q = fitted_q._held_out_rows()[1]
+    else:
         _warn_of_shared_rows(X, Y)
         of_q = fitted_q._log_density(X, fitted_q._compute_options())[0]
     return InformationEstimate.of(scores - of_q, weights)
@@ -343,7 +351,7 @@ def mutual_information(
     """Estimate the mutual information ``E log p(x, y) - log p(x) - log p(y)``.
 
     It is zero for independent features, and the same for any increasing maps of single
-    features. In pairs of a normal law of correlation ``r`` it is ``-log(1 - r^2) / 2``.
+    features. For normal pairs of correlation ``r`` it is ``-log(1 - r^2) / 2``.
 
     Parameters
     ----------
@@ -356,8 +364,8 @@ def mutual_information(
 
     groups : sequence of sequences, default=None
         In place of Y: two or more groups of features of X, each a list of indices or
-        names. Of more than two groups it is the total correlation ``E log p(x) - sum_g
-        log p(x_g)``. Features in no group have no part.
+        names, or a mask. Of more than two groups it is the total correlation
+        ``E log p(x) - sum_g log p(x_g)``. Features in no group have no part.
 
     estimator : HighDimKernelDensity, default=None
         What is fitted to the features of all groups together; see :func:`entropy`.
@@ -431,7 +439,7 @@ def mutual_information(
         "covariance_type": [StrOptions({"full", "diag", "spherical"})],
         "random_state": ["random_state"],
     },
-    prefer_skip_nested_validation=True,
+    prefer_skip_nested_validation=False,
 )
 def two_sample_test(
     X: Any,
@@ -442,7 +450,7 @@ def two_sample_test(
     bandwidth: float | Rule = "clt",
     random_state: Any = None,
 ) -> TwoSampleTest:
-    """Test whether two samples are of one law, and find where they differ.
+    """Test whether two samples come from one distribution; find where they differ.
 
     The statistic compares two kernel densities, one of each sample, at all points, each
     without itself: the mean of ``log p(x) - log q(x)`` over the first sample less that
@@ -452,7 +460,7 @@ def two_sample_test(
     Parameters
     ----------
     X, Y : array-like of shape (n_samples_X, n_features), (n_samples_Y, n_features)
-        Independent points of two laws.
+        Independent points of two distributions.
 
     n_permutations : int, default=199
         The smallest p-value is ``1 / (n_permutations + 1)``.
@@ -463,7 +471,7 @@ def two_sample_test(
     bandwidth : float or {"clt", "kl", ...}, default="clt"
         Of the kernels, in whitened units, or the rule that chooses it from both samples
         together. At that of "clt" many points have a share in each density, and noise is
-        small beside differences of the laws; at that of "kl" finer differences show.
+        small beside the differences; at that of "kl" finer differences show.
 
     random_state : int, RandomState instance or None, default=None
         Draws the permutations.
@@ -476,19 +484,20 @@ def two_sample_test(
     Raises
     ------
     ValueError
-        If the samples are not of the same features, or one has fewer than two points.
+        If the samples are not of the same features in the same order, or one has fewer
+        than two points.
 
     See Also
     --------
-    kl_divergence : How far apart two laws are, at the best densities of each.
+    kl_divergence : How far apart two distributions are, at the best densities of each.
 
     Notes
     -----
     The p-value is ``(1 + k) / (1 + n_permutations)``, with ``k`` permutations whose
     statistic is at least that of the data. All that is learned before comes from both
-    samples together, without their labels: so for independent draws of one law the
-    p-value is valid for any number of points and features. It takes one pass over all
-    pairs of points, and ``n_permutations`` sums for each.
+    samples together, without their labels: so for independent draws of one
+    distribution the p-value is valid for any number of points and features. It takes one
+    pass over all pairs of points, and ``n_permutations`` sums for each.
 
     Examples
     --------
@@ -504,11 +513,13 @@ def two_sample_test(
     >>> int(np.sum(rows_Y < 30))  # of these have moved
     20
     """
+    names_X, names_Y = _get_feature_names(X), _get_feature_names(Y)
     X, Y = (_as_points(sample, name) for sample, name in ((X, "X"), (Y, "Y")))
     if X.shape[1] != Y.shape[1]:
         raise ValueError(
             f"X and Y must have the same features; X has {X.shape[1]}, Y {Y.shape[1]}."
         )
+    _check_same_names(names_X, names_Y, "X and Y")
     if min(len(X), len(Y)) < 2:
         raise ValueError(
             f"X and Y must have at least two points each; got {len(X)} and {len(Y)}."
@@ -545,23 +556,41 @@ def _permuted(Z, in_first):
         Which points are of the first sample; of each labelling as many.
     """
     n_points, n_first = len(Z), in_first[:, 0].sum()
-    labels = in_first.astype(np.float64)
     half_sq = 0.5 * np.einsum("ij,ij->i", Z, Z)
     statistics, first = np.zeros(in_first.shape[1]), np.empty(n_points)
     for rows in row_batches(n_points, n_points, BLOCK_SIZE):
         logs = Z[rows] @ Z.T - half_sq
         own = np.arange(n_points)[rows]
         logs[np.arange(len(own)), own] = -np.inf
-        values = np.exp(logs - logs.max(axis=1, keepdims=True))
-        of_first = values @ labels
-        of_second = values.sum(axis=1, keepdims=True) - of_first
-        others = n_first - labels[rows]  # of the first sample, without the point itself
-        ratio = np.log(np.maximum(of_first, LEAST_SUM) / others)
-        ratio -= np.log(np.maximum(of_second, LEAST_SUM) / (n_points - 1 - others))
+        logs -= logs.max(axis=1, keepdims=True)
+        others = n_first - in_first[rows]  # of the first sample, without the point itself
+        of_first, of_second = _log_sums(logs, in_first, ~in_first)
+        ratio = of_first - of_second - np.log(others) + np.log(n_points - 1 - others)
         signs = np.where(in_first[rows], 1.0 / n_first, -1.0 / (n_points - n_first))
         statistics += np.sum(signs * ratio, axis=0)
         first[rows] = ratio[:, 0]
     return statistics, first
+
+
+def _log_sums(logs, *labellings):
+    """Yield logs of sums of kernels over the points with a label, for each labelling.
+
+    Parameters
+    ----------
+    logs : ndarray of shape (n_rows, n_points)
+        Of the kernels, the largest of each row being 0.
+    *labellings : ndarray of bool of shape (n_points, n_labellings)
+        Which points have the label; at least one in each beside the row itself.
+    """
+    values = np.exp(logs)
+    for labels in labellings:
+        sums = values @ labels.astype(np.float64)
+        found = np.log(np.maximum(sums, LEAST_SUM))
+        low = sums < LEAST_SUM
+        for column in np.flatnonzero(low.any(axis=0)):
+            rows = low[:, column]
+            found[rows, column] = logsumexp(logs[np.ix_(rows, labels[:, column])], axis=1)
+        yield found
 
 
 def _checked(estimator, parameter):
@@ -592,6 +621,7 @@ def _fitted(p, estimator, parameter):
     """Return a fitted estimate, of points or as it came."""
     if hasattr(p, "get_params"):
         fitted = _checked(p, parameter)
+        fitted._check_fitted()
     else:
         fitted = _estimator(estimator).fit(_column(p))
     if len(fitted.constant_features_):
@@ -600,6 +630,17 @@ def _fitted(p, estimator, parameter):
             "they have no density, and no entropy. Leave them out."
         )
     return fitted
+
+
+def _check_same_names(names, others, which):
+    """Raise ValueError if features have other names, or in another order."""
+    if names is None or others is None or list(names) == list(others):
+        return
+    k = [a == b for a, b in zip(names, others, strict=True)].index(False)
+    raise ValueError(
+        f"{which} must have the same features in the same order; column {k} is "
+        f"{str(names[k])!r} in the first and {str(others[k])!r} in the second."
+    )
 
 
 def _column(X):
@@ -624,7 +665,7 @@ def _joint(X, Y, groups, estimator):
         return _of_fitted(X, groups)
     names, X = _get_feature_names(X), _as_points(X, "X")
     if groups is None:
-        Y, names = _as_points(Y, "Y"), None
+        names, Y = _together(names, _get_feature_names(Y)), _as_points(Y, "Y")
         check_consistent_length(X, Y)
         ends = np.arange(X.shape[1] + Y.shape[1])
         columns, X = np.split(ends, [X.shape[1]]), np.hstack([X, Y])
@@ -634,6 +675,13 @@ def _joint(X, Y, groups, estimator):
     own = _for_columns(_estimator(estimator), used, X.shape[1], names)
     fitted = _fitted(X[:, used], own, "X")
     return fitted, [np.searchsorted(used, of_group) for of_group in columns]
+
+
+def _together(names, others):
+    """Return the names of features of two tables, None if they do not all differ."""
+    if names is None or others is None or set(names) & set(others):
+        return None
+    return [*names, *others]
 
 
 def _of_fitted(joint, groups):
@@ -654,16 +702,9 @@ def _of_fitted(joint, groups):
 
 def _columns(groups, n_features, names):
     """Return the columns of each group of features, by indices or names."""
-    known = {} if names is None else {name: k for k, name in enumerate(names)}
-    known |= {k: k % n_features for k in range(-n_features, n_features)}
-    groups = [[g] if isinstance(g, str | Integral) else list(g) for g in groups]
-    unknown = [key for of_group in groups for key in of_group if key not in known]
-    if unknown:
-        raise ValueError(
-            f"groups has {unknown[0]!r}, which is neither a name nor an index of the "
-            f"{n_features} features of X."
-        )
-    columns = [np.array([known[key] for key in g], dtype=int) for g in groups]
+    if not isinstance(groups, Iterable):
+        raise ValueError(f"groups must be two or more lists of features, got {groups!r}.")
+    columns = [chosen_columns(g, n_features, names, "groups") for g in groups]
     together = np.concatenate([*columns, np.empty(0, dtype=int)])
     several = len(columns) > 1 and all(len(g) for g in columns)
     if not several or len(np.unique(together)) < len(together):
@@ -702,7 +743,7 @@ def _marginal(joint, columns):
         return own
     (choice,) = joint._density.choices or [None]
     if own.feature_maps == "auto":
-        own.feature_maps = _one_map(choice.maps)
+        own.feature_maps = choice and _one_map(choice.maps)
     if own.covariance_type == "auto":
         own.set_params(covariance_type=joint.covariance_type_, preserve_variance=True)
         own.kernel = joint.kernel_

@@ -69,6 +69,16 @@ def test_tensor_in_tensor_out(backend, kernel, dtype, shift):
     assert_allclose(found.standard_error, expected.standard_error, rtol=0.05)
 
 
+def test_parts_have_the_library_of_the_whole(backend):
+    Y, tensor = both(DATA[0])
+    make = HighDimKernelDensity(bandwidth=1.0)
+    kde, other = make.fit(Y), clone(make).set_params(backend=backend).fit(tensor)
+    for part in (lambda kde: kde.marginal([0, 1]), lambda kde: kde.conditional(0, 1.0)):
+        expected, found = part(kde), part(other)
+        agree(found.sample(5, 0), expected.sample(5, 0), np.float64)
+        agree(found.score_samples(None), expected.score_samples(None), np.float64)
+
+
 @pytest.mark.parametrize("rule", ["kl", "nearest", "gaussian", "scott"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_bandwidth_rules(backend, rule, weighted):
@@ -184,7 +194,21 @@ def test_errors_name_the_parameter():
         kde.fit(torch.as_tensor(DATA[0] + 1j))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "float16", "bfloat16", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dispatch", [True, False])
+def test_half_precision_becomes_float32(backend, dtype, dispatch):
+    tensor = torch.as_tensor(DATA[0]).to(getattr(torch, dtype))
+    kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)
+    with sklearn.config_context(array_api_dispatch=dispatch):
+        result = kde.fit(tensor).score_samples(tensor)
+    assert kde._density.dtype == np.float32
+    assert isinstance(result, torch.Tensor) == dispatch
+    wide = tensor.float().numpy()
+    expected = HighDimKernelDensity(bandwidth=1.0).fit(wide).score_samples(wide)
+    assert_allclose(np.asarray(result), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
 def test_other_dtypes_become_float64(backend, dtype):
     tensor = torch.as_tensor(DATA[0]).to(getattr(torch, dtype))
     kde = HighDimKernelDensity(bandwidth=1.0, backend=backend)

@@ -137,6 +137,8 @@ def test_hidden_gpus_are_none(monkeypatch, visible, found):
     if sys.platform != "linux":
         pytest.skip("the driver is found in another way")
     monkeypatch.setattr("pathlib.Path.exists", lambda path: True)
+    uncached = backend_choice._has_nvidia_driver.__wrapped__
+    monkeypatch.setattr(backend_choice, "_has_nvidia_driver", uncached)
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.9.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     pytest.importorskip("torch")

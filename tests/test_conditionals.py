@@ -17,6 +17,7 @@ from sklearn.mixture import GaussianMixture
 from structured_oracle import make_oracle
 
 from skhdkde import BandwidthDisplay, HighDimKernelDensity
+from skhdkde.information import entropy
 
 D, NU = 4, 4.5
 RNG = np.random.default_rng(0)
@@ -279,8 +280,13 @@ def test_what_is_held_out():
     marginal = kde.marginal([0, 1])
     assert_array_equal(marginal.held_out_log_density_, marginal.score_samples(None))
     for found in (kde.conditional(0, 1.0), fitted("full").marginal([0, 1])):
-        with pytest.raises(AttributeError, match="Hold out rows before the fit"):
-            found.held_out_log_density_  # noqa: B018
+        for ask in (
+            lambda kde: kde.held_out_log_density_,
+            lambda kde: kde.density_level(0.9),
+            entropy,
+        ):
+            with pytest.raises(AttributeError, match="Hold out rows before the fit"):
+                ask(found)
         assert "held_out_log_density_" not in dir(found)
     with pytest.raises(ValueError, match="weights that depend on its bandwidth"):
         BandwidthDisplay.from_estimator(kde.conditional(0, 1.0), X[:, 1:])
@@ -300,6 +306,8 @@ def test_approximations_become_exact():
         (lambda kde: kde.marginal("a"), "features has 'a', but features of X have no"),
         (lambda kde: kde.marginal([]), "at least one feature"),
         (lambda kde: kde.marginal([1, 1]), "must differ"),
+        (lambda kde: kde.marginal([True, False]), "a mask of 2 entries, but X has 4"),
+        (lambda kde: kde.conditional(0, 1e200), r"as far .* 1.0e\+200, whose squares"),
         (lambda kde: kde.conditional([0, 1], [1.0]), "one for each of the 2 features"),
         (lambda kde: kde.conditional(0, np.nan), "values contains NaN"),
         (lambda kde: kde.conditional([0, 1, 2, 3], X[0]), "leave some of X out"),
@@ -308,6 +316,40 @@ def test_approximations_become_exact():
 def test_errors(call, match):
     with pytest.raises(ValueError, match=match):
         call(fitted("full"))
+
+
+def test_features_by_masks():
+    kde, expected = (
+        fitted("full"),
+        fitted("full").marginal([0, 2]).score_samples(X[:, [0, 2]]),
+    )
+    for mask in ([True, False, True, False], list(np.array([1, 0, 1, 0]) == 1)):
+        assert_array_equal(kde.marginal(mask).score_samples(X[:, [0, 2]]), expected)
+
+
+def test_names_of_values():
+    kde = fitted_to_frame()
+    row = FRAME.loc[3, ["c", "a"]]
+    found = kde.conditional(["c", "a"], row).sample(2, random_state=0)
+    assert_array_equal(
+        found, kde.conditional([2, 0], row.to_numpy()).sample(2, random_state=0)
+    )
+    for values in (row, FRAME.loc[[3], ["c", "a"]]):
+        with pytest.raises(ValueError, match=r"labels \['c', 'a'\], and .*\['a', 'c'\]"):
+            kde.conditional(["a", "c"], values)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+@pytest.mark.filterwarnings("error")
+def test_squares_beyond_float64(scale):
+    """The textbook's density is known there, of which the marginals are, too."""
+    kde = HighDimKernelDensity(bandwidth=0.5 * scale).fit(X * scale)
+    gaps = np.array([[1.0, np.nan, 2.0, 2.0]])
+    own = HighDimKernelDensity(bandwidth=0.5).fit(X).score_samples(gaps)
+    assert_allclose(kde.score_samples(gaps * scale) + 3 * np.log(scale), own, rtol=1e-12)
+    for call in (lambda: kde.impute(gaps * scale), lambda: kde.conditional(0, scale)):
+        with pytest.raises(ValueError, match=r"X has entries up to .* squares are"):
+            call()
 
 
 def test_limits_of_maps():

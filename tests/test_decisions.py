@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest
@@ -24,12 +24,13 @@ from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDens
     [
         DensityOutlierDetector(),
         DensityOutlierDetector(HighDimKernelDensity(random_state=0), trim=0),
-        # by a rule a class of one row, as in a check, has no bandwidth
+        DensityClassifier(),
         DensityClassifier(HighDimKernelDensity(bandwidth=1.0)),
     ]
 )
 @pytest.mark.filterwarnings("ignore:.*bandwidth .*at an end:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*constant feature:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*one distinct row:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -38,6 +39,11 @@ def correlated(n, d, seed):
     """Return points of one normal law, different for each seed."""
     mixing = np.random.default_rng(0).standard_normal((d, d)) / np.sqrt(d)
     return np.random.default_rng(seed).standard_normal((n, d)) @ mixing
+
+
+def mean_log_density(detector, X):
+    """Return the score of rows that are not known from the training."""
+    return np.mean([d.score_samples(X) for d in detector.estimators_], axis=0)
 
 
 def cheap(**parameters):
@@ -56,7 +62,7 @@ def test_training_rows_are_scored_by_fits_without_them(X):
     """A lone outlier of the training is found, which its own kernel would hide."""
     odd = np.vstack([X, np.full((1, 4), 8.0)])
     detector = cheap(trim=0).fit(odd)
-    expected = detector.estimator_.score_samples(odd)
+    expected = mean_log_density(detector, odd)
     scores = detector.score_samples(odd)
     assert scores[-1] == scores.min() < expected[-1] - 10.0
     assert_array_equal(scores, detector.held_out_log_density_)
@@ -71,9 +77,7 @@ def test_training_rows_are_known_wherever_they_are(X):
     mixed = np.vstack([fresh[:3], X[[5, 150, 5]], fresh[3:]])
     scores = detector.score_samples(mixed)
     assert_array_equal(scores[3:6], detector.held_out_log_density_[[5, 150, 5]])
-    assert_allclose(
-        scores[[0, 1, 2, 6, 7, 8, 9]], detector.estimator_.score_samples(fresh)
-    )
+    assert_allclose(scores[[0, 1, 2, 6, 7, 8, 9]], mean_log_density(detector, fresh))
 
 
 def test_copies_are_one_row_with_their_weight(X):
@@ -237,7 +241,7 @@ def test_columns_are_known_by_name(X):
     frame = pd.DataFrame(np.column_stack([X, np.arange(200) % 3]), columns=[*"abcdn"])
     density = HighDimKernelDensity(discrete_features=["n"], covariance_type="diag")
     detector = DensityOutlierDetector(density).fit(frame)
-    assert_array_equal(detector.estimator_.discrete_features_, [4])
+    assert_array_equal(detector.estimators_[0].discrete_features_, [4])
     assert detector.feature_names_in_.tolist() == [*"abcdn"]
     scores = detector.score_samples(frame[::-1])
     assert_array_equal(scores, detector.held_out_log_density_[::-1])
@@ -254,11 +258,12 @@ def test_columns_are_known_by_name(X):
 
 def test_a_failed_fit_changes_nothing(X):
     detector, label = cheap().fit(X), np.arange(200) % 2
-    classifier = DensityClassifier().fit(X, label)
+    estimator = HighDimKernelDensity(covariance_type="full")
+    classifier = DensityClassifier(estimator).fit(X, label)
     before = detector.p_values(X), classifier.predict_proba(X)
     with pytest.raises(ValueError, match="sample_weight must have a positive entry"):
         detector.fit(X + 1.0, sample_weight=np.zeros(200))
-    with pytest.raises(ValueError, match=r"In class True: .*two distinct points"):
+    with pytest.raises(ValueError, match=r"In class True: .*distinct points"):
         classifier.fit(X, np.arange(200) == 7)
     assert_array_equal(detector.p_values(X), before[0])
     assert_array_equal(classifier.predict_proba(X), before[1])
@@ -310,6 +315,37 @@ def test_where_no_class_has_a_density_priors_remain():
     assert model.score_samples([[99.0, 0.0]])[0] == -np.inf
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_no_prior_has_no_say():
+    """Not in the temperature, and not where it alone has a density."""
+    X, y = blobs(120, 0)
+    X[::6] += [9.0, -9.0]
+    y[::6] = 2
+    model = DensityClassifier(priors=[0.5, 0.5, 0.0]).fit(X, y)
+    others = DensityClassifier(priors=[0.5, 0.5]).fit(X[y < 2], y[y < 2])
+    assert model.temperature_ == others.temperature_
+    assert_allclose(model.predict_proba(X)[:, :2], others.predict_proba(X))
+    density = HighDimKernelDensity(bandwidth=2.0, kernel="tophat")
+    model = DensityClassifier(density, priors=[0.8, 0.2, 0.0]).fit(X, y)
+    assert_allclose(model.predict_proba([[9.0, -9.0]]), [[0.8, 0.2, 0.0]])
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(exponent=st.integers(-323, 308))
+@example(exponent=308)
+def test_a_factor_of_weights_has_no_effect(exponent):
+    X, y = blobs(30, 0)
+    weights = np.where(y == 1, 1.0, 1e-3) if exponent > -300 else np.ones(30)
+    weights *= float(f"1e{exponent}")
+    density = HighDimKernelDensity(bandwidth=0.5)
+    for model in (DensityClassifier(density), DensityOutlierDetector(density)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = clone(model).fit(X, y, sample_weight=weights).score_samples(X[:5])
+        expected = clone(model).fit(X, y, sample_weight=weights / weights.max())
+        assert_allclose(found, expected.score_samples(X[:5]), rtol=1e-12)
+
+
 def test_weights_are_repetitions():
     X, y = blobs(60, 0)
     weights = np.random.default_rng(0).integers(0, 4, 60)
@@ -359,6 +395,12 @@ def test_what_no_class_knows_is_refused(names, label):
     assert_allclose(model.p_values(fresh)[:, 1], expected)
 
 
+def test_a_label_beyond_the_type_of_the_classes():
+    X, y = blobs(100, 0)
+    model = DensityClassifier(reject=0.05).fit(X, y.astype(np.uint8))
+    assert model.predict([[9.0, -9.0]]).tolist() == [-1]
+
+
 @pytest.mark.parametrize(
     "parameters, message",
     [
@@ -377,6 +419,14 @@ def test_parameters_that_make_no_sense(parameters, message):
         DensityClassifier(**parameters).fit(*blobs(40, 0))
 
 
+@pytest.mark.parametrize("parameters", [{"reject": 7}, {"reject_label": 1}])
+def test_what_is_set_after_the_fit_is_checked(parameters):
+    X, y = blobs(40, 0)
+    model = DensityClassifier(reject=0.1).fit(X, y).set_params(**parameters)
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        model.predict(X)
+
+
 def test_a_level_that_refuses_nothing_is_warned_of():
     X, y = blobs(40, 0)
     with pytest.warns(UserWarning, match=r"reject=0.01 refuses nothing: class 1 has"):
@@ -392,5 +442,61 @@ def test_classes_warn_once_of_each_kind():
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == 1
     assert texts[0].startswith("In class 0: X has 2 constant features")
-    assert texts[0].endswith("So in 2 cases.")
+    assert texts[0].endswith("Warnings of this kind: 2.")
     assert caught[0].filename == __file__
+
+
+# Several densities.
+
+
+def test_scores_are_means_of_several_log_densities(X):
+    wide, narrow = (
+        HighDimKernelDensity(bandwidth=2.0),
+        HighDimKernelDensity(bandwidth=0.5),
+    )
+    both = DensityOutlierDetector([wide, narrow], trim=0).fit(X)
+    alone = [DensityOutlierDetector(d, trim=0).fit(X) for d in (wide, narrow)]
+    queries = np.vstack([X[:5], correlated(5, 4, 2)])
+    expected = np.mean([d.score_samples(queries) for d in alone], axis=0)
+    assert_allclose(both.score_samples(queries), expected, rtol=1e-12)
+    assert [d.bandwidth_ for d in both.estimators_] == [2.0, 0.5]
+    assert not hasattr(wide, "bandwidth_")
+
+
+def between_clusters(rng):
+    X = rng.standard_normal((400, 8)) + 5.0 * rng.choice([-1.0, 1.0], size=(400, 1))
+    return X, rng.standard_normal((50, 8))
+
+
+def against_correlations(rng):
+    X = np.repeat(rng.standard_normal((400, 10)), 2, axis=1)
+    X += 0.12 * rng.standard_normal(X.shape)
+    return X, X[:50] * np.array([1.0, -1.0] * 3 + [1.0] * 14)
+
+
+@pytest.mark.parametrize(
+    "case, blind", [(between_clusters, 0), (against_correlations, 1)]
+)
+def test_the_default_sees_outliers_that_one_density_does_not(case, blind):
+    X, odd = case(np.random.default_rng(0))
+    detector = DensityOutlierDetector().fit(X[50:])
+    queries, truth = np.vstack([X[:50], odd]), [1] * 50 + [0] * 50
+    assert roc_auc_score(truth, detector.score_samples(queries)) > 0.9
+    alone = detector.estimators_[blind].score_samples(queries)
+    assert roc_auc_score(truth, alone) < 0.75
+
+
+@pytest.mark.parametrize("estimator", [[], [HighDimKernelDensity(), 3]])
+def test_a_list_must_have_densities(X, estimator):
+    with pytest.raises(ValueError, match=r"estimator must be a HighDim.*, a list"):
+        DensityOutlierDetector(estimator).fit(X)
+
+
+def test_a_class_of_one_row_has_the_bandwidth_of_the_others(X):
+    y = np.repeat([0, 1, 2], [100, 99, 1])
+    with pytest.warns(UserWarning, match="Class 2 has one distinct row.*bandwidth"):
+        classifier = DensityClassifier().fit(X, y)
+    bandwidths = [density.bandwidth_ for density in classifier.estimators_]
+    assert bandwidths[2] == np.median(bandwidths[:2])
+    with pytest.raises(ValueError, match="In class 2"):
+        DensityClassifier(HighDimKernelDensity(covariance_type="full")).fit(X, y)

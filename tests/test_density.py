@@ -154,7 +154,7 @@ def test_tophat_excludes_points_at_exactly_the_bandwidth(make_kde):
         (np.float32, np.float64, np.float64),
         (np.float64, np.float32, np.float64),
         (np.int64, np.int32, np.float64),
-        (np.float16, np.float16, np.float64),
+        (np.float16, np.float16, np.float32),
     ],
 )
 def test_dtypes(make_kde, train, query, result):

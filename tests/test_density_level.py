@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import chi2
+from sklearn.exceptions import NotFittedError
 
 from skhdkde import HighDimKernelDensity
 
@@ -69,6 +70,11 @@ def test_where_nothing_is_held_out():
     full = HighDimKernelDensity(bandwidth=1.0, covariance_type="full")
     with pytest.raises(ValueError, match="at least 3 distinct points"):
         full.fit([[0.0, 1.0], [1.0, 0.0]]).density_level(0.9)
+
+
+def test_before_the_fit():
+    with pytest.raises(NotFittedError):
+        HighDimKernelDensity(bandwidth=1.0).density_level(0.9)
 
 
 def test_points_out_of_reach_warn():

@@ -1,11 +1,17 @@
 """Entropy, divergence, mutual information, and the test for two samples."""
 
+from itertools import combinations
+
 import numpy as np
 import oracles
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.special import logsumexp
 from scipy.stats import kstest, multivariate_normal
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -193,6 +199,14 @@ def test_what_is_chosen_serves_the_groups(parameters):
     assert abs(found.value + 0.5 * np.log(1.0 - 0.64)) < 0.35
 
 
+def test_no_map_may_be_the_best():
+    X, Y = normal_pairs(50, 1, 0.8)
+    kde = HighDimKernelDensity(feature_maps="auto", random_state=0)
+    assert kde.fit(np.hstack([X, Y])).feature_maps_ is None
+    found = mutual_information(X, Y, estimator=kde)
+    assert abs(found.value + 0.5 * np.log(1.0 - 0.64)) < 0.35
+
+
 def test_parameters_by_feature_follow_their_features():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
@@ -209,6 +223,8 @@ def test_parameters_by_feature_follow_their_features():
     )
     found = mutual_information(frame, groups=[["counts", "a"], ["b"]], estimator=kde)
     assert found.value == pytest.approx(-0.5 * np.log(1.0 - 0.64), abs=0.15)
+    beside = mutual_information(frame[["counts", "a"]], frame[["b"]], estimator=kde)
+    assert beside.value == pytest.approx(found.value, abs=1e-9)
     fitted = kde.fit(frame[["counts", "a", "b"]])
     again = mutual_information(fitted, groups=[["counts", "a"], ["b"]])
     assert again.value == pytest.approx(found.value, abs=1e-9)
@@ -229,7 +245,6 @@ def errors():
     fitted = HighDimKernelDensity(bandwidth=1.0).fit(X)
     sphere = HighDimKernelDensity(support="sphere", bandwidth=0.5)
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-    mutual = mutual_information
     yield lambda: entropy(pipe), TypeError, "p must be .*last step"
     yield lambda: entropy(X, estimator=StandardScaler()), TypeError, "estimator must be"
     yield (
@@ -237,6 +252,26 @@ def errors():
         ValueError,
         "p has 2, q 1",
     )
+    yield lambda: entropy(kde), NotFittedError, "not fitted"
+    part = fitted.conditional(0, 0.0)
+    yield lambda: entropy(part), AttributeError, r"not known .* by conditional"
+    yield (
+        lambda: mutual_information(unit, Y, estimator=sphere),
+        ValueError,
+        "unit vectors",
+    )
+    yield lambda: two_sample_test(X, constant), ValueError, "X has 2, Y 3"
+    yield lambda: two_sample_test(X, Y[:1]), ValueError, "at least two points each"
+    yield lambda: two_sample_test(X, Y, n_permutations=0), ValueError, "n_permutations"
+    yield lambda: two_sample_test(X, Y, bandwidth="best"), ValueError, "'bandwidth'"
+    yield lambda: two_sample_test(X, Y, bandwidth=-1.0), ValueError, "'bandwidth'"
+    yield lambda: entropy(fitted).interval(1.0), ValueError, "level"
+
+
+def errors_of_groups():
+    X, Y = normal_pairs(20, 2, 0.5)
+    kde, mutual = HighDimKernelDensity(bandwidth=1.0), mutual_information
+    fitted = clone(kde).fit(X)
     yield lambda: mutual(X), ValueError, "either Y, .* or groups"
     yield lambda: mutual(X, Y, groups=[[0], [1]]), ValueError, "either Y, .* or groups"
     yield lambda: mutual(X, Y[:5]), ValueError, "inconsistent"
@@ -244,16 +279,15 @@ def errors():
     yield lambda: mutual(X, groups=[[0]]), ValueError, "two or more"
     yield lambda: mutual(X, groups=[[0], [0]]), ValueError, "no feature in two"
     yield lambda: mutual(X, groups=[[0], ["a"]]), ValueError, "groups has 'a'"
-    yield lambda: mutual(X, groups=[[0], [2]]), ValueError, "groups has 2"
+    yield lambda: mutual(X, groups=[[0], [2]]), ValueError, "groups has index 2"
+    yield lambda: mutual(X, groups=[[0], [1.0]]), TypeError, "groups must have indices"
+    yield lambda: mutual(X, groups=[[True], [1]]), ValueError, "a mask of 1 entries"
+    yield lambda: mutual(X, groups=2), ValueError, "two or more lists.* got 2"
+    yield lambda: mutual(kde, groups=[[0], [1]]), NotFittedError, "not fitted"
     yield lambda: mutual(fitted, groups=[[0], []]), ValueError, "none of them empty"
-    yield lambda: mutual(unit, Y, estimator=sphere), ValueError, "unit vectors"
-    yield lambda: two_sample_test(X, constant), ValueError, "X has 2, Y 3"
-    yield lambda: two_sample_test(X, Y[:1]), ValueError, "at least two points each"
-    yield lambda: two_sample_test(X, Y, n_permutations=0), ValueError, "n_permutations"
-    yield lambda: entropy(fitted).interval(1.0), ValueError, "level"
 
 
-@pytest.mark.parametrize("call, kind, words", errors())
+@pytest.mark.parametrize("call, kind, words", [*errors(), *errors_of_groups()])
 def test_errors_say_what_to_do(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
@@ -264,6 +298,40 @@ def test_constant_features_have_no_entropy():
     X = np.column_stack([np.arange(20.0) ** 1.5, np.ones(20)])
     with pytest.raises(ValueError, match=r"constant features, \[1\]"):
         entropy(X, estimator=HighDimKernelDensity())
+
+
+def test_columns_in_another_order_are_an_error():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(normal_pairs(20, 2, 0.5)[0], columns=["a", "b"])
+    other = frame[["b", "a"]] + 1.0
+    kde = HighDimKernelDensity(bandwidth=1.0)
+    for call in (two_sample_test, lambda X, Y: kl_divergence(X, Y, estimator=kde)):
+        with pytest.raises(ValueError, match="column 0 is 'a' in the first and 'b' in"):
+            call(frame, other)
+        with pytest.raises(ValueError, match="column 0 is 'a'"):
+            call(frame, other.rename(columns={"b": "c"}))
+        assert repr(call(frame, other.to_numpy()))
+
+
+def test_groups_may_be_masks():
+    X = normal_pairs(30, 3, 0.5)[0]
+    masks = [[True, False, True], np.array([False, True, False])]
+    found = mutual_information(X, groups=masks, estimator=FULL)
+    assert found == mutual_information(X, groups=[[0, 2], [1]], estimator=FULL)
+
+
+def test_a_known_density_needs_no_held_out_points():
+    """The second density of a divergence has not seen the points of the first."""
+    X, Y = normal_pairs(60, 2, 0.5)
+    kde = HighDimKernelDensity(bandwidth=0.5).fit(X)
+    q = (
+        HighDimKernelDensity(bandwidth=0.5)
+        .fit(np.hstack([X, Y]))
+        .conditional([2, 3], Y[0])
+    )
+    found = kl_divergence(kde.fit(Y), q)
+    expected = kde.score_samples(None) - q.score_samples(Y)
+    assert_allclose(found.pointwise, expected, rtol=1e-12)
 
 
 def test_shared_rows_warn():
@@ -296,6 +364,51 @@ def test_statistic_by_direct_sums():
     n_as_large = np.sum(found.null_statistics >= found.statistic)
     assert found.p_value == (1 + n_as_large) / 10
     assert found.most_different(1)[0] == [np.argmax(ratio_X)]
+
+
+def ratios(X, Y, h, first):
+    """Log density ratios at the rows of both samples, and their statistic."""
+    Z, out = np.vstack([X, Y]), []
+    for i, z in enumerate(Z):
+        logs = -np.sum((Z - z) ** 2, axis=1) / (2.0 * h**2)
+        others = np.arange(len(Z)) != i
+        sides = [logs[others & side] for side in (first, ~first)]
+        out.append(logsumexp(sides[0]) - np.log(len(sides[0])))
+        out[-1] -= logsumexp(sides[1]) - np.log(len(sides[1]))
+    out = np.array(out)
+    return out, out[first].mean() - out[~first].mean()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    shift=st.floats(0.0, 1e3),
+    h=st.floats(0.01, 10.0),
+    n=st.integers(2, 3),
+    seed=st.integers(0, 99),
+)
+def test_samples_that_are_far_apart(shift, h, n, seed):
+    """Kernels of one sample may be nothing beside those of the other."""
+    rng = np.random.default_rng(seed)
+    X, Y = rng.standard_normal((n, 2)), rng.standard_normal((2, 2)) + shift
+    found = two_sample_test(
+        X,
+        Y,
+        covariance_type="spherical",
+        bandwidth=h,
+        n_permutations=5,
+        random_state=seed,
+    )
+    size = 1e-11 * (shift + 5.0) ** 2 / h**2 + 1e-9  # of the rounding of a square
+    expected, statistic = ratios(X, Y, h, np.arange(n + 2) < n)
+    assert_allclose(found.log_ratio_X, expected[:n], atol=size)
+    assert_allclose(found.log_ratio_Y, expected[n:], atol=size)
+    assert found.statistic == pytest.approx(statistic, abs=size)
+    possible = [
+        ratios(X, Y, h, np.isin(np.arange(n + 2), rows))[1]
+        for rows in combinations(range(n + 2), n)
+    ]
+    apart = np.abs(found.null_statistics[:, None] - possible).min(axis=1)
+    assert apart.max() < size
 
 
 def test_p_values_of_one_law_are_uniform():

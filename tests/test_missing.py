@@ -190,6 +190,58 @@ def test_rows_are_filled_in_without_themselves():
     assert abs(kde.impute(other) - others.impute(other))[0, 2] > 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:X has NaN")
+def test_copies_are_filled_in_without_each_other():
+    """What one of them misses was drawn: it is no evidence for the others."""
+    Y = np.vstack([X, X[4], -np.abs(X[4]), X[4]])
+    Y[[4, 90, 91, 92], 2] = np.nan
+    Y[[91, 92], 3] = 0.0, -0.0
+    Y[4, 3] = 0.0
+    kde = HighDimKernelDensity(bandwidth=0.3, random_state=0).fit(Y)
+    rows = [4, 90, 92]
+    seen = kde._density.given(np.arange(93))
+    for row in rows:
+        same = (Y[:, :2] == Y[row, :2]).all(axis=1) & (Y[:, 3] == Y[row, 3])
+        others = HighDimKernelDensity(bandwidth=0.3).fit(seen[~same])
+        query = np.where(np.isnan(Y[row : row + 1]), -np.nan, Y[row : row + 1])
+        assert_allclose(kde.impute(query), others.impute(query), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_weighted", [0, 1, 9])
+def test_complete_rows_of_no_weight_complete_nothing(n_weighted):
+    gaps = with_gaps(X, share=0.1)
+    complete = np.flatnonzero(~np.isnan(gaps).any(axis=1))
+    weights = np.ones(len(X))
+    weights[complete[n_weighted:]] = 0.0
+    words = f"{n_weighted} rows are complete and of positive weight, and at least 10"
+    with pytest.raises(ValueError, match=words):
+        HighDimKernelDensity(**FULL).fit(gaps, sample_weight=weights)
+
+
+def test_errors_of_the_fit_to_complete_rows():
+    gaps = with_gaps(X, share=0.1)
+    complete = ~np.isnan(gaps).any(axis=1)
+    maps = {0: ("log", -50.0)}
+    low = gaps.copy()
+    low[np.flatnonzero(~np.isnan(gaps[:, 0]) & ~complete)[0], 0] = -60.0
+    with pytest.raises(ValueError, match=r"for feature 0, .* 1 of 90 rows have others"):
+        HighDimKernelDensity(**FULL, feature_maps=maps).fit(low)
+    gaps[complete] = gaps[complete][0]
+    n = complete.sum()
+    with pytest.raises(
+        ValueError, match=f"In a fit to the {n} complete rows of X, .* all"
+    ):
+        HighDimKernelDensity().fit(gaps)
+
+
+def test_queries_that_are_too_far():
+    kde = HighDimKernelDensity(**FULL).fit(X)
+    with pytest.raises(
+        ValueError, match=r"as far .* 1.0e\+200, whose squares are beyond"
+    ):
+        kde.impute([[1e200, np.nan, 0.0, 0.0]])
+
+
 def test_names_of_features_with_missing_values():
     frame = pd.DataFrame(with_gaps(np.abs(X) + 1.0, 0.1), columns=list("abcd"))
     frame["d"] = frame["d"].round()

@@ -187,6 +187,6 @@ def test_distances_to_listed_points(dtype):
     spec = ReductionSpec(KERNELS["gaussian"], h * points.scale, points, dtype, 1e-5)
     queries, nobody = points.as_queries(X), np.full(10, -1)
     batch = near_far.batch(spec, queries, nobody, np.zeros(10), ids, NUMPY)
-    for x, own, log_sum in zip(X, ids[:, :-1], batch.near(), strict=True):
+    for x, own, log_sum in zip(X, ids[:, :-1], batch.listed(), strict=True):
         sq = oracles.squared_distances(x, Y[own])
         assert_allclose(log_sum, float(np.log(np.exp(-sq / (2 * h**2)).sum())), atol=1e-4)

@@ -300,6 +300,19 @@ def test_error_bound_holds(dtype, d, kind):
         assert largest_errors(rng, kind, moved, d, dtype).max() <= 1.0
 
 
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("d", [128, 768, 5000])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_error_bound_holds_for_few_queries(dtype, d, kind):
+    """Whose products are made in another way."""
+    rng, device = np.random.default_rng(d), NumpyDevice()
+    for moved in QUERIES:
+        queries, points = rows_of(rng, kind, moved, d, dtype, 12)
+        few = [queries.augmented[i : i + 3] for i in range(0, 12, 3)]
+        sq = [device.product(rows, points.augmented).copy() for rows in few]
+        assert relative_errors(np.vstack(sq), queries, points).max() <= 1.0
+
+
 @pytest.mark.parametrize("kind", ["normal", "positive", "near", "sparse", "shifted"])
 @pytest.mark.parametrize("d", [2, 33, 768])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

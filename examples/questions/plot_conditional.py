@@ -48,21 +48,27 @@ for (name, pictures), line in zip(rows.items(), axes, strict=True):
 # %%
 # The conditional density itself is an estimator of the pixels that are left, with all
 # methods. Here are two of them, given all others: how bright the pixel is and how bright
-# its neighbour, for two of the images. The cross is the truth.
+# its neighbour, for two of the images. The cross is the truth, the dashed line holds
+# all possible values: kernels know no limits unless ``feature_maps`` gives them.
 
 names = np.flatnonzero(varies)
 pair = [int(np.flatnonzero(names == k)[0]) for k in (42, 43)]
 others = np.delete(np.arange(len(names)), pair)
-x = np.linspace(-4.0, 20.0, 80)
+x = np.linspace(-6.0, 26.0, 120)
 grid = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained", sharey=True)
-for image, ax in zip(shown[[0, 3]][:, varies], axes, strict=True):
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained", sharey=True)
+for k, ax in zip((0, 3), axes, strict=True):
+    image = shown[k, varies]
     two = kde.conditional(others, image[others])
-    log_density = two.score_samples(grid).reshape(80, 80)
-    ax.contourf(x, x, log_density - log_density.max(), levels=np.linspace(-8, 0, 9))
-    ax.plot(*image[pair], "+", color="white", ms=14, mew=3)
-    ax.set(xlabel="pixel in row 6, column 3")
+    log_density = two.score_samples(grid).reshape(len(x), len(x))
+    height = log_density - log_density.max()
+    areas = ax.contourf(x, x, height, levels=np.linspace(-8, 0, 9), cmap="Blues")
+    ax.plot([0, 16, 16, 0, 0], [0, 0, 16, 16, 0], "--", color="0.4", lw=1)
+    ax.plot(*image[pair], "+", color="#D55E00", ms=12, mew=3)
+    ax.set(title=f"image {k + 1} of the eight", xlabel="pixel in row 6, column 3")
+    ax.set(aspect="equal")
 axes[0].set_ylabel("pixel in row 6, column 4")
+figure.colorbar(areas, ax=axes, label="log density below the highest (nats)")
 plt.show()
 
 # %%

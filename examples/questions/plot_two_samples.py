@@ -2,7 +2,7 @@
 Have my data changed? A test, what differs, and regions of high density
 =======================================================================
 
-A model was made for the data of last month. Are those of this month of the same law? With
+A model was made for the data of last month. Do those of this month differ? With
 many features no single histogram says so. :func:`~skhdkde.information.two_sample_test`
 compares two kernel densities, gives a p-value that is valid for any number of
 features, and names the points that differ. What is *typical* is a region that holds
@@ -49,15 +49,15 @@ _, rows = found.most_different(12)
 print(f"of the 12 most different {moved[rows].sum()} have moved")
 
 figure = plt.figure(figsize=(10, 3.6), layout="constrained")
-left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1])
+left, right = figure.subfigures(1, 2, width_ratios=[1.3, 1])
 axes = left.subplots()
 axes.hist(found.null_statistics, bins=25, color="#b0b0b0", label="batches exchanged")
 axes.axvline(unchanged.statistic, color="#0072B2", label="nothing changed")
 axes.axvline(found.statistic, color="#D55E00", label="15 % moved")
 axes.set(xlabel="mean log density ratio (nats)", ylabel="permutations")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 right.suptitle("least like the first batch: moved ones in orange", fontsize=10)
-for row, ax in zip(rows, right.subplots(2, 6).ravel(), strict=True):
+for row, ax in zip(rows, right.subplots(3, 4).ravel(), strict=True):
     ax.imshow(second[row], cmap="gray_r")
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
@@ -98,7 +98,7 @@ masses = [0.99, 0.9, 0.5]
 levels = density.density_level(masses)
 
 x, y = (
-    np.linspace(low - 2.0, high + 2.0, 120)
+    np.linspace(low - 4.0, high + 4.0, 120)
     for low, high in zip(
         points.min(axis=0), np.max([*points, *others], axis=0), strict=True
     )
@@ -107,9 +107,12 @@ grid = np.column_stack([g.ravel() for g in np.meshgrid(x, y)])
 heights = density.score_samples(grid).reshape(len(y), len(x))
 figure, ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
 lines = ax.contour(x, y, heights, levels=levels, colors=["#9ecae1", "#4292c6", "#08519c"])
-ax.clabel(lines, fmt=dict(zip(lines.levels, ("99 %", "90 %", "50 %"), strict=True)))
-ax.plot(*points.T, ".", color="#555555", markersize=3, label="benign")
+ax.plot(*points.T, ".", color="0.6", markersize=3, label="benign")
 ax.plot(*others.T, "x", color="#D55E00", markersize=3, alpha=0.6, label="malignant")
+shares = dict(zip(lines.levels, ("99 %", "90 %", "50 %"), strict=True))
+labels = ax.clabel(lines, fmt=shares)
+for label in labels:
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8})
 ax.set(xlabel=pair[0], ylabel=pair[1])
 ax.legend(frameon=False)
 inside = np.mean(density.score_samples(others) >= levels[1])

@@ -61,8 +61,10 @@ for axes, d in zip(panels, (10, 100), strict=True):
     )
     best = losses["kl"][1]
     axes.set_title(f"{d} features, {n} points")
-    axes.set_ylim(0.0, 5.0 * best)
-    axes.legend(fontsize="small", loc="upper right" if d == 10 else "lower right")
+    # Room for the legend, below the names of the regimes.
+    place = ("upper right", (1.0, 0.94)) if d == 10 else ("lower right", (1.0, 0.0))
+    axes.set_ylim(0.0, (7.0 if d == 10 else 5.0) * best)
+    axes.legend(fontsize="small", loc=place[0], bbox_to_anchor=place[1])
     excess = losses["silverman"][1] - best
     print(
         f"          Silverman's rule loses {excess:.2f} nats, "

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from skhdkde._approximation.calibration import (
+    GLANCE_SHARE,
     Level,
     Prepared,
     differences,
@@ -82,6 +83,7 @@ class Approximation:
 
     def __post_init__(self):
         self.n_measured = self.n_measured or self.density.n_points
+        self.density.shares_components = True
 
     @property
     def n_population(self) -> int:
@@ -295,11 +297,23 @@ class _Batch:
         """Find log sums by neighbours and a sample; return which are not good enough."""
         if not len(todo):
             return todo
-        terms, _ = self._terms(todo, levels)
+        terms = self._neighbor_terms(todo, levels)
         errors = self._stated(terms) + max(level.missed for level in levels)
         size = min(level.n_sampled for level in levels)
         errors += self._unlike(NEIGHBORS, terms.total(), errors, size)
         return self._keep(todo, terms.total(), errors, NEIGHBORS)
+
+    def _neighbor_terms(self, todo, levels):
+        """Return the terms of the sums, at a glance where far points hardly matter."""
+        if len(levels) > 1 or not levels[0].glance:
+            return self._terms(todo, levels)[0]
+        sums = next(self._sums(todo, levels))
+        terms, enough = sums.glance(GLANCE_SHARE * self.of.tol)
+        self.used[todo, N_EVALUATIONS] += sums.n_evaluations_at_a_glance
+        rest = np.flatnonzero(~enough)
+        if len(rest):
+            terms.put(rest, self._terms(todo[rest], levels)[0])
+        return terms
 
     def by_samples(self, strict):
         """Find log sums by growing samples; return which are not good enough.

@@ -40,6 +40,9 @@ NEIGHBORS = (8, 16, 32, 64, 128)
 # allowed to it at a larger share of the queries.
 HELD_AT, LEFT_OUT_SHARE, MISSED_SHARE = 0.95, 0.5, 0.25
 MISSED_AT, WORST_AT, WORST_SHARE = 0.98, 0.99, 10.0
+# Share of the tolerance that far points may add to a log sum, to be looked at no further,
+# and share of the queries for which they must not add more.
+GLANCE_SHARE, GLANCED = 0.02, 0.5
 # Growth of neighbours and sample where the first do not suffice, and steps of effort.
 MORE, MORE_EFFORT = 8, 2
 # Time of a sampled pair, in units of one of the exact sum.
@@ -61,6 +64,7 @@ class Level:
     # neighbours that the search misses, points of which the sample has none
     missed: float = 0.0
     met: float = 0.0  # share of those queries for which the tolerance was met
+    glance: bool = False  # whether far points hardly matter for most of them
 
 
 @dataclass(frozen=True)
@@ -251,7 +255,10 @@ class _Calibration:
         over = excess(differences(terms.total(), exact_sums), stated, HELD_AT)
         missed = max(level.missed, over)
         met = float(np.mean(stated + missed <= self.tol))
-        return dataclasses.replace(level, missed=missed, met=met)
+        # of near terms hardly any is the reserve's
+        far = np.mean(terms.far <= terms.near + np.log(GLANCE_SHARE * self.tol))
+        glance = level.n_sampled == N_SAMPLED and bool(far >= GLANCED)
+        return dataclasses.replace(level, missed=missed, met=met, glance=glance)
 
     def _neighbors(self, level):
         return self.prepared.neighbors(self.queries, self.own, level, self.options)

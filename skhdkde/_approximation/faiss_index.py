@@ -7,6 +7,9 @@ products: the order is the same, and graphs over inner products are hard to walk
   clusters far apart the walk may not find the way to the right one, however long;
 - ``IVF``, the points by their nearest centroid, of which the nearest few are scanned:
   up to three times slower on data in one piece, and never lost.
+
+Both keep coordinates in half precision: who is near is found by them, and distances are
+then computed from the points.
 """
 
 import contextlib
@@ -18,6 +21,9 @@ from skhdkde._utils.threads import openmp_threads
 
 # Links of a point, and width of the walk that finds them.
 N_LINKS, CONSTRUCTION = 16, 80
+# Root mean square of the coordinates of a typical point, in scaled units, down to which
+# half precision resolves them; and points to tell it from.
+SMALLEST_HALF, N_TYPICAL = 1e-3, 1000
 # Lists per square root of the number of points, and points per list to train them on.
 LISTS, TRAINED_ON = 4, 40
 # Rows added at once, between which the user can interrupt.
@@ -48,8 +54,7 @@ class FaissIndex:
         faiss = require_faiss(f"neighbors_index={kind!r}")
         with _threads(faiss, n_threads):
             if kind == "hnsw":
-                self.index = faiss.IndexHNSWFlat(n_features, N_LINKS)
-                self.index.hnsw.efConstruction = CONSTRUCTION
+                self.index = self._graph(faiss, coordinates, n_features)
             else:
                 self.index = self._trained(faiss, coordinates, n_features, seed)
             self._add(coordinates, self.most, progress)
@@ -73,6 +78,18 @@ class FaissIndex:
             found._add(coordinates, n_points, lambda amount: None)
         found.most = self.most + n_points
         return found
+
+    def _graph(self, faiss, coordinates, n_features):
+        """Return a graph without points, over two bytes per coordinate if they do."""
+        some = coordinates(np.arange(0, self.most, max(1, self.most // N_TYPICAL)))
+        if np.median(np.sqrt(np.mean(some**2, axis=1))) < SMALLEST_HALF:
+            index = faiss.IndexHNSWFlat(n_features, N_LINKS)
+        else:
+            half = faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexHNSWSQ(n_features, half, N_LINKS)
+            index.train(some)
+        index.hnsw.efConstruction = CONSTRUCTION
+        return index
 
     def _trained(self, faiss, coordinates, n_features, seed):
         """Return lists, without points, about centroids that are fitted to a sample."""

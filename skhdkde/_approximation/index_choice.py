@@ -42,7 +42,7 @@ def suitable_search(
     if not len(near_far.reserve):
         return None
     trial = _Trial(near_far, seed, options)
-    n_bytes = len(population) * (4 * points.shape[1] + 160)
+    n_bytes = len(population) * (2 * points.shape[1] + 160)
     if not trial.finds("ivf", FEW_LISTS) and n_bytes <= LARGEST_GRAPH:
         if trial.finds("hnsw", TRIAL_WALK):
             search = made("hnsw")

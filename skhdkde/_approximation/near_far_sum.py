@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from skhdkde._diagnosis import N_NEIGHBORS, local_laws
 from skhdkde._pairwise import (
     NEIGHBOR_TOL,
     ComputeOptions,
+    KernelReduction,
     KSmallest,
     LogSumExp,
     ReductionSpec,
@@ -41,11 +42,20 @@ from skhdkde._pairwise import (
     reduce_pairs,
     relative_values,
 )
-from skhdkde._utils.arrays import finite_or_zero, row_batches
+from skhdkde._utils.arrays import (
+    beside,
+    finite_or_zero,
+    namespace,
+    row_batches,
+    widened,
+)
 from skhdkde._utils.moments import without_each
 from skhdkde._utils.threads import n_threads_for, run_tasks
 from skhdkde._utils.typing import FloatArray, IntArray, Rows
 
+TINY = np.finfo(float).tiny
+# Error in nats of sums that hardly matter.
+ROUGH = 0.1
 # Size of the first sample.
 N_SAMPLED = 2048
 # Expected number of sampled points from which on a sample sees a range of distances.
@@ -97,6 +107,11 @@ class SumTerms:
         error = np.where(certain, 0.0, error) + rounding_error(total, n_points, dtype)
         return np.where(np.isneginf(total) & ~self.all_seen, np.inf, error)
 
+    def put(self, rows: Rows, others: SumTerms) -> None:
+        """Replace the terms at some of the queries."""
+        for name, values in vars(self).items():
+            values[rows] = getattr(others, name)
+
     def subset(self, rows: Rows) -> SumTerms:
         """Return the terms at some of the queries."""
         return SumTerms(*(values[rows] for values in vars(self).values()))
@@ -113,6 +128,86 @@ class SumTerms:
         )
 
 
+@dataclass(frozen=True)
+class GlancePoints:
+    """The reserve, followed by a sample, as one set of points."""
+
+    points: TrainingPoints
+    reserve: IntArray  # which of the training points they are, ascending
+    sampled: IntArray
+    # (n_points, 2), weights in the sum over the reserve, and in the mean over the sample
+    weights: FloatArray
+
+    @classmethod
+    def of(cls, points, reserve: IntArray, sample: Sample) -> GlancePoints:
+        """Return the points of a reserve and of a sample."""
+        rows, weights = np.concatenate([reserve, sample.rows]), None
+        shares = sample.points.weight_block(slice(0, len(sample.rows)), np.float64)
+        columns = np.zeros((len(rows), 2))
+        columns[: len(reserve), 0] = 1.0
+        if points.weights is not None:
+            weights = np.concatenate([points.weights[reserve], shares])
+            columns[: len(reserve), 0] = points.weights[reserve]
+        columns[len(reserve) :, 1] = shares / max(shares.sum(), TINY)
+        return cls(points.subset(rows, weights), reserve, sample.rows, columns)
+
+    def positions(self, ids: IntArray, own: IntArray) -> IntArray:
+        """Return where neighbours and queries themselves are among these; -1 if not."""
+        everyone = np.column_stack([ids, own])
+        sampled = positions(self.sampled, everyone)
+        sampled = np.where(sampled >= 0, sampled + len(self.reserve), -1)
+        return np.column_stack([positions(self.reserve, own), sampled])
+
+
+class GlanceSums(KernelReduction):
+    """Log sums over the reserve and log means over the sample of :class:`GlancePoints`.
+
+    The result has the lowest energy of a point of the sample, then the two logs. The
+    state is the lowest energy, the sums, and the lowest energy in the sample.
+    """
+
+    width = 3
+
+    def __init__(self, spec: ReductionSpec, made: GlancePoints):
+        rough = dataclasses.replace(spec, points=made.points, tolerance=ROUGH)
+        super().__init__(rough)
+        self.weights, self.n_reserved = made.weights, len(made.reserve)
+
+    def start(self, n_rows):
+        return np.full(n_rows, np.inf), np.zeros((n_rows, 2)), np.full(n_rows, np.inf)
+
+    def update(self, state, tile):
+        xp, first = namespace(tile.sq), max(self.n_reserved - tile.cols.start, 0)
+        in_sample = state[2]
+        if first < tile.sq.shape[1]:
+            nearest = widened(xp.amin(tile.sq[:, first:], 1))
+            in_sample = xp.minimum(in_sample, self.kernel.energy(nearest))
+        lowest, reference = self._lowest(state[0], tile)
+        shifted = self.kernel.shift(self.kernel.energy(tile.sq), reference)
+        values = self.kernel.values(shifted, self.bandwidths[0], shifted, reference)
+        weights = self.weights[tile.cols].astype(str(values.dtype).split(".")[-1])
+        sums = widened(values @ beside(weights, values))
+        return lowest, sums + state[1] * self._factors(lowest, state[0]), in_sample
+
+    def merge(self, state, other):
+        lowest, sums = super().merge(state[:2], other[:2])
+        return lowest, sums, namespace(lowest).minimum(state[2], other[2])
+
+    def finish(self, state):
+        lowest, sums, in_sample = state
+        return np.column_stack([in_sample, self._log_sums(lowest, sums)])
+
+
+class _Made(NamedTuple):
+    """What a :class:`NearFarSum` makes of its points."""
+
+    mass: float  # weight of the population
+    mass_without: FloatArray  # (n_points,), the same without each point
+    reserve_points: TrainingPoints
+    first_sample: Sample
+    glance_points: GlancePoints
+
+
 class NearFarSum:
     """Kernel sums over the points of one whitening, which are distinct.
 
@@ -123,14 +218,46 @@ class NearFarSum:
     def __init__(self, points: TrainingPoints, reserve: IntArray, seed: int):
         self.points, self.seed = points, seed
         self.reserve = np.sort(reserve)
-        self.reserve_points = points.subset(self.reserve)
         self.population = np.setdiff1d(np.arange(points.shape[0]), self.reserve)
-        weights = self.weights_of(self.population)
-        self.mass = weights.sum()
-        self._mass_without = np.full(points.shape[0], self.mass)
-        self._mass_without[self.population] = without_each(weights)
         self.sampler = Sampler(points, self.population, seed)
-        self._first_sample = self.sampler.draw(0, N_SAMPLED)
+        self._made = self._make()
+
+    def _make(self):
+        """Return what follows from the rest, which a pickle is without."""
+        weights = self.weights_of(self.population)
+        without = np.full(self.points.shape[0], weights.sum())
+        without[self.population] = without_each(weights)
+        sample = self.sampler.draw(0, N_SAMPLED)
+        glance = GlancePoints.of(self.points, self.reserve, sample)
+        reserve = self.points.subset(self.reserve)
+        return _Made(float(weights.sum()), without, reserve, sample, glance)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_made": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._made = self._make()
+
+    @property
+    def mass(self) -> float:
+        """Weight of the population."""
+        return self._made.mass
+
+    @property
+    def glance_points(self) -> GlancePoints:
+        """The reserve and the first sample, as one set of points."""
+        return self._made.glance_points
+
+    @property
+    def n_first(self) -> int:
+        """Size of the first sample."""
+        return len(self._made.first_sample.rows)
+
+    @property
+    def reserve_points(self) -> TrainingPoints:
+        """The points of the reserve."""
+        return self._made.reserve_points
 
     def weights_of(self, ids: IntArray) -> FloatArray:
         """Return the weights of the points ``ids``; 0 for -1, which is no point."""
@@ -139,12 +266,12 @@ class NearFarSum:
 
     def mass_without(self, own: IntArray) -> FloatArray:
         """Return the weight of the population without the points ``own``."""
-        return np.where(own >= 0, self._mass_without[own], self.mass)
+        return np.where(own >= 0, self._made.mass_without[own], self.mass)
 
     def sample(self, start: int, stop: int) -> Sample:
         """Return the points from place ``start`` to ``stop`` of a random order."""
         first = start == 0 and stop == N_SAMPLED
-        return self._first_sample if first else self.sampler.draw(start, stop)
+        return self._made.first_sample if first else self.sampler.draw(start, stop)
 
     def batch(
         self, spec, queries, own, duplicates, ids, options, log_factor=0.0, kind=None
@@ -176,10 +303,35 @@ class SumBatch:
         if moments is None:
             moments = self.moments(N_SAMPLED)
         far, deviation, resolved = self.far(moments)
-        logs = self.near(), far, deviation, self.missed_bound(moments, resolved)
-        near, far, deviation, missed = (log + self.log_factor for log in logs)
-        all_seen = self._all_seen(moments.n_sampled)
+        near = np.logaddexp(self.listed(), self._of_reserve())
+        missed = self.missed_bound(moments.lowest, moments.n_sampled, resolved)
+        return self._terms(near, far, deviation, missed, resolved, moments.n_sampled)
+
+    def _terms(self, near, far, deviation, missed, resolved, n_sampled):
+        logs = (log + self.log_factor for log in (near, far, deviation, missed))
+        near, far, deviation, missed = logs
+        all_seen = self._all_seen(n_sampled)
         return SumTerms(near, far, deviation, missed, resolved, all_seen)
+
+    def glance(self, negligible: float) -> tuple[SumTerms, np.ndarray]:
+        """Return the terms with a plain estimate of the far sum, and where that will do.
+
+        It does where far points, as the first sample has them, and those of the reserve
+        each add less than ``negligible`` to the log sum: then an error of all that they
+        add, which is stated, does not matter, nor rounding.
+        """
+        made, n_sampled = self.near_far.glance_points, self.near_far.n_first
+        lowest, reserve, far = self._reduced(
+            GlanceSums(self.spec, made), made.points, made.positions(self.ids, self.own)
+        ).T
+        near, resolved = self.listed(), np.zeros(len(far), dtype=bool)
+        with np.errstate(divide="ignore"):
+            far = far + np.log(self._far_mass)
+        missed = self.missed_bound(lowest, n_sampled, resolved)
+        enough = np.maximum(far, reserve) <= near + np.log(negligible)
+        enough &= ~np.isneginf(near)
+        far = np.logaddexp(far, reserve)
+        return self._terms(near, far, far, missed, resolved, n_sampled), enough
 
     def moments(self, n_sampled: int, known: SampleMoments | None = None):
         """Return the moments over a sample; ``known`` are those over a smaller one."""
@@ -200,6 +352,11 @@ class SumBatch:
         return self.ids.shape[1] + moments.n_new + len(self.near_far.reserve)
 
     @property
+    def n_evaluations_at_a_glance(self) -> int:
+        """Kernel evaluations for each query, without moments of a sample."""
+        return self.ids.shape[1] + self.near_far.n_first + len(self.near_far.reserve)
+
+    @property
     def _bandwidth(self) -> float:
         return float(self.spec.bandwidth_scaled)
 
@@ -215,8 +372,10 @@ class SumBatch:
     @functools.cached_property
     def _hidden(self):
         """Points that a sample must not count, the query's own last; -1 for none."""
-        reserved = np.isin(self.own, self.near_far.reserve)
-        return np.column_stack([self.ids, np.where(reserved, -1, self.own)])
+        own = self.own
+        if (own >= 0).any():
+            own = np.where(np.isin(own, self.near_far.reserve), -1, own)
+        return np.column_stack([self.ids, own])
 
     @functools.cached_property
     def _neighbors(self):
@@ -240,22 +399,30 @@ class SumBatch:
 
         if sq.size:
             width = self.ids.shape[1] * points.shape[1]
-            batches, n_jobs = row_batches(len(sq), width, CACHED), self.options.n_jobs
-            run_tasks(work, batches, n_threads_for(n_jobs), lambda amount: None)
+            batches, n_threads = row_batches(len(sq), width, CACHED), 1
+            if len(batches) > 1:
+                n_threads = n_threads_for(self.options.n_jobs)
+            run_tasks(work, batches, n_threads, lambda amount: None)
         sq[self.ids < 0] = np.inf
         return sq
 
-    def near(self) -> FloatArray:
-        """Return log sums over neighbours, duplicates and reserve, one by one."""
+    def listed(self) -> FloatArray:
+        """Return log sums over neighbours and duplicates, one by one."""
         sq, weights = self._neighbors
-        near = self._log_sums(sq.copy(), weights)
+        listed = self._log_sums(sq.copy(), weights)
+        if not self.duplicates.any():
+            return listed
         at_own = self._log_sums(np.zeros((len(sq), 1)), self.duplicates[:, None])
-        near, reserve = np.logaddexp(near, at_own), self.near_far.reserve_points
+        return np.logaddexp(listed, at_own)
+
+    def _of_reserve(self):
+        """Return log sums over the reserve, one by one."""
+        reserve = self.near_far.reserve_points
         if not len(self.near_far.reserve):
-            return near
+            return np.full(len(self.own), -np.inf)
         reduction = LogSumExp(dataclasses.replace(self.spec, points=reserve))
         leave_out = positions(self.near_far.reserve, self.own)
-        return np.logaddexp(near, self._reduced(reduction, reserve, leave_out)[:, 0])
+        return self._reduced(reduction, reserve, leave_out)[:, 0]
 
     @functools.cached_property
     def _far_mass(self):
@@ -307,16 +474,19 @@ class SumBatch:
         n_population = len(self.near_far.population)
         return n_population - np.count_nonzero(self._hidden >= 0, axis=1)
 
-    def missed_bound(self, moments: SampleMoments, resolved: np.ndarray) -> FloatArray:
+    def missed_bound(
+        self, lowest: FloatArray, n_sampled: int, resolved: np.ndarray
+    ) -> FloatArray:
         """Return the log of a bound on far points of which the sample has none.
 
+        ``lowest`` are the energies of the nearest points of the sample.
         Where it has some but does not resolve them, twice the standard deviation that
         the power law predicts is added. Where the search has failed it is infinite.
         """
         kernel, h = self.spec.kernel, self._bandwidth
         sq, n_population = self._neighbors[0], len(self.near_far.population)
         missed = np.full(len(sq), -np.inf)
-        each = n_population / moments.n_sampled  # points that a sampled one stands for
+        each = n_population / n_sampled  # points that a sampled one stands for
         n_found = np.isfinite(sq).sum(axis=1)
         n_far = self._n_far
         bounded = (n_found > 0) & (n_far > 0) & (each > 1.0) & (self.kind is not None)
@@ -332,7 +502,7 @@ class SumBatch:
             with np.errstate(divide="ignore"):
                 bound = np.log(weight * np.hypot(total, 2.0 * np.sqrt(square)))
             missed[rows] = bound + peak
-        return np.where(self._search_failed(moments.lowest), np.inf, missed)
+        return np.where(self._search_failed(lowest), np.inf, missed)
 
     def _search_failed(self, lowest):
         """Return where the search has failed for sure, or may have by rounding."""

@@ -83,7 +83,7 @@ class IndexSearch(NeighborSearch):
             return np.clip(np.nan_to_num(Z.astype(np.float32)), -FARTHEST, FARTHEST)
 
     def search(self, queries, own, k, effort, options):
-        n_threads = n_threads_for(options.n_jobs)
+        n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
         ids = np.full((len(queries), k), -1)
         for rows in row_batches(len(queries), self.points.shape[1]):
             Z = self._coordinates(queries[rows])

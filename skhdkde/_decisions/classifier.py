@@ -162,7 +162,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If X, y or the weights are not as described, or a class has too few rows for
-            its density.
+            its density. A class of one distinct row has the median bandwidth of the
+            others, with a warning, unless the estimator needs more than a bandwidth.
         """
         fitted = copy.copy(self)
         checked = np.asarray(local(check_data(fitted, X, reset=True)))
@@ -171,11 +172,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         fitted.priors_ = fitted._checked_priors(np.bincount(label, weights))
         fitted._check_reject_label()
         fitted._members = fitted._rows_of_classes(checked, label, weights)
-        fitted.estimators_, collected = [], RelayedWarnings()
-        for k, name in enumerate(fitted.classes_.tolist()):
-            with collected.of(f"In class {name!r}"):
-                fitted.estimators_.append(fitted._density(X, checked, k))
-        collected.warn()
+        fitted.estimators_ = fitted._densities(X, checked)
         fitted._references = {}
         fitted._warn_of_few_rows()
         fitted.temperature_ = fitted._temperature(X, checked)
@@ -242,21 +239,42 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
             for own in (weights * (label == k) for k in range(len(self.classes_)))
         ]
 
-    def _density(self, X, checked, k):
-        """Return the density of a class."""
-        found = self._members[k]
-        if found is None:
-            return None
-        default = HighDimKernelDensity()
-        estimator = default if self.estimator is None else clone(self.estimator)
-        return estimator.fit(take(X, checked, found.rows), sample_weight=found.weights)
+    def _densities(self, X, checked):
+        """Return the density of each class, or None for a class without rows."""
+        densities, collected = [None] * len(self._members), RelayedWarnings()
+        estimator = HighDimKernelDensity() if self.estimator is None else self.estimator
+        plain = estimator.covariance_type == "spherical" and not estimator.feature_maps
+        by_rule = plain and isinstance(estimator.bandwidth, str)
+        # one row alone has no bandwidth: it gets that of other classes
+        alone = [by_rule and m is not None and len(m.hashes) == 1 for m in self._members]
+        for k in np.argsort(alone, kind="stable"):
+            name, found = self.classes_.tolist()[k], self._members[k]
+            if found is None:
+                continue
+            own = clone(estimator)
+            others = [d.bandwidth_ for d in densities if d is not None]
+            if alone[k] and others:
+                own.set_params(bandwidth=float(np.median(others)))
+                warn_user(
+                    f"Class {name!r} has one distinct row: its density has the median "
+                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Have more rows."
+                )
+            with collected.of(f"In class {name!r}"):
+                rows = take(X, checked, found.rows)
+                densities[k] = own.fit(rows, sample_weight=found.weights)
+        collected.warn()
+        return densities
 
     def _temperature(self, X, checked):
         """Return the temperature, found on rows that were held out if it is "auto"."""
         if self.temperature != "auto":
             return float(self.temperature)
         members = self._members
-        classes = [k for k, m in enumerate(members) if m and len(m.hashes) >= FEWEST_ROWS]
+        classes = [
+            k
+            for k in np.flatnonzero(self.priors_)  # a class of no probability has no say
+            if members[k] and len(members[k].hashes) >= FEWEST_ROWS
+        ]
         if len(self.classes_) == 1 or not classes:
             return 1.0
         logs, labels, weights = [], [], []
@@ -318,11 +336,12 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_proba : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``. Where no class has a density it is that of the
-            priors.
+            In the order of ``classes_``. Where no class that has a prior has a density it
+            is that of the priors.
         """
         joint = self._log_densities(self._queries(X)) / self.temperature_
-        joint[np.isneginf(joint).all(axis=1)] = 0.0
+        possible = self.priors_ > 0.0
+        joint[np.isneginf(joint[:, possible]).all(axis=1)] = 0.0
         return log_softmax(joint + self._log_priors(), axis=1)
 
     def predict_proba(self, X: Any) -> FloatArray:
@@ -358,9 +377,11 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         labels = self.classes_[best]
         if self.reject is None:
             return labels
+        self._validate_params()  # may be set since the fit, as that of the label
         self._check_reject_label()
         unknown = self.p_values(X).max(axis=1) <= self.reject
-        return np.where(unknown, self.reject_label, labels)
+        # as an array, lest -1 becomes 255 among labels that are uint8
+        return np.where(unknown, np.asarray(self.reject_label), labels)
 
     def p_values(self, X: Any) -> FloatArray:
         """How likely a row as unlikely as each is, if it is of each class.

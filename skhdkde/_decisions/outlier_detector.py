@@ -1,4 +1,4 @@
-"""The detector of outliers: a density, what is trimmed before it, and a threshold."""
+"""The detector of outliers: densities, what is trimmed before them, and a threshold."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from skhdkde._utils.warnings import warn_user
 
 # Share of false alarms of contamination="auto", and share of rows of trim="auto".
 LEVEL, TRIM = 0.05, 0.05
-# Tails of the default density; its bandwidth, relative to the best in likelihood, which
-# is too small for ranks; and the largest with preserved variance.
+# Tails of the first density by default; its bandwidth, relative to the best in
+# likelihood, which is too small for ranks; and the largest with preserved variance.
 DEGREES_OF_FREEDOM, SMOOTHING = 4, 2.0
 LARGEST_BANDWIDTH = 0.999 * (1.0 - 2.0 / DEGREES_OF_FREEDOM) ** 0.5
 
@@ -40,19 +40,24 @@ LARGEST_BANDWIDTH = 0.999 * (1.0 - 2.0 / DEGREES_OF_FREEDOM) ** 0.5
 class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     """Outliers by their log density, with p-values and a rate of false discoveries.
 
-    A row is an outlier if hardly any training row is as unlikely by a density that has
+    A row is an outlier if hardly any training row is as unlikely by densities that have
     not seen it. All of this is about held-out log densities: also rows that were in the
     training are scored by fits without them, so that ``fit_predict`` and ``predict`` of
     the same rows agree.
 
     Parameters
     ----------
-    estimator : HighDimKernelDensity, default=None
-        What estimates the density; it is cloned. None is one with
-        ``covariance_type="full"``, ``preserve_variance=True``, ``kernel="student"``,
-        ``degrees_of_freedom=4``, ``discrete_features="auto"``, ``random_state=0`` and
-        twice the bandwidth of "kl", up to the largest: the bandwidth that is best in
-        likelihood makes log densities too noisy to rank by.
+    estimator : HighDimKernelDensity or list of these, default=None
+        What estimates the density; it is cloned. Of several densities the score of a
+        row is the mean of their logs. None is two, which see different outliers, both
+        with ``discrete_features="auto"`` and ``random_state=0``:
+
+        - one with ``covariance_type="full"``, for rows that break the correlations:
+          ``preserve_variance=True``, ``kernel="student"``, ``degrees_of_freedom=4`` and
+          twice the bandwidth of "kl", up to the largest (the bandwidth that is best in
+          likelihood makes log densities too noisy to rank by);
+        - one with ``covariance_type="diag"`` and ``adaptive=True``, for rows between
+          clusters.
 
     contamination : "auto" or float, default="auto"
         What :meth:`predict` flags, unless it is told a rate of false discoveries. A
@@ -71,8 +76,8 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
 
     Attributes
     ----------
-    estimator_ : HighDimKernelDensity
-        The density, fitted to the rows that were not trimmed.
+    estimators_ : list of HighDimKernelDensity
+        The densities, fitted to the rows that were not trimmed.
 
     offset_ : float
         The threshold: rows of a lower log density are flagged.
@@ -81,7 +86,8 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Training rows that the density has not seen. They are not flagged for that.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
-        Log density of each training row by a fit that did not see it; of copies the mean.
+        Log density of each training row by fits that did not see it, in the mean of the
+        densities; of copies the mean.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -122,21 +128,21 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "estimator": [HighDimKernelDensity, None],
+        "estimator": [HighDimKernelDensity, list, None],
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "trim": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="left")],
     }
     # `fdr` is no metadata
     __metadata_request__predict = {"fdr": UNUSED}
 
-    estimator_: HighDimKernelDensity
+    estimators_: list[HighDimKernelDensity]
     offset_: float
     trimmed_: np.ndarray
     held_out_log_density_: np.ndarray
 
     def __init__(
         self,
-        estimator: HighDimKernelDensity | None = None,
+        estimator: HighDimKernelDensity | list[HighDimKernelDensity] | None = None,
         *,
         contamination: float | Literal["auto"] = "auto",
         trim: float | Literal["auto"] = "auto",
@@ -147,7 +153,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
-        """Fit the density, and score the training rows by fits without them.
+        """Fit the densities, and score the training rows by fits without them.
 
         Parameters
         ----------
@@ -169,16 +175,14 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or the weights are not as described, or X has fewer than three distinct
-            rows of positive weight.
+            If X or the weights are not as described, X has fewer than three distinct
+            rows of positive weight, or `estimator` is a list without an estimator.
         """
-        fitted = copy.copy(self)
+        fitted, wanted = copy.copy(self), wanted_densities(self.estimator)
         checked = np.asarray(local(check_data(fitted, X, reset=True)))
         weights = checked_weights(sample_weight, len(checked))
-        names, wanted = getattr(fitted, "feature_names_in_", None), "auto"
-        if self.estimator is not None:
-            wanted = self.estimator.discrete_features
-        separate = only_discrete(checked, wanted, names)
+        names = getattr(fitted, "feature_names_in_", None)
+        separate = any(only_discrete(checked, d.discrete_features, names) for d in wanted)
         found = DistinctRows.of(checked, weights, merge=not separate)
         share = TRIM if self.trim == "auto" else self.trim
         kept = central_rows(checked[found.rows], found.weights, share)
@@ -189,14 +193,14 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return self
 
     def _learn(self, X, checked, found, kept):
-        """Fit the density to the rows that are kept; find what scores usual rows have."""
+        """Fit densities to the rows that are kept; find what scores usual rows have."""
         own = None if found.weights is None else found.weights[kept]
         central = take(X, checked, found.rows[kept])
         relayed = RelayedWarnings()
         with relayed.of(f"Fitted to {kept.sum()} of {len(kept)} rows"):
-            self.estimator_ = fitted_density(self.estimator, central, own)
+            self.estimators_ = fitted_densities(self.estimator, central, own)
         relayed.warn()
-        held_out = held_out_scores(self.estimator_, X, checked, found, kept)
+        held_out = held_out_scores(self.estimators_, X, checked, found, kept)
         scores, totals = found.by_hash(held_out)
         self._hashes, self._known_scores = found.hashes, scores
         self._reference = Reference(scores, totals, found.effective_number)
@@ -212,7 +216,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return self._reference.quantile(self.contamination)
 
     def score_samples(self, X: Any) -> FloatArray:
-        """Log density of each row; of a training row by a fit that did not see it.
+        """Log density of each row; of a training row by fits that did not see it.
 
         Parameters
         ----------
@@ -222,7 +226,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-            In nats. The lower, the less usual.
+            In nats, the mean of the densities. The lower, the less usual.
         """
         check_is_fitted(self)
         checked = np.asarray(local(check_data(self, X, reset=False)))
@@ -231,7 +235,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         scores[known] = self._known_scores[place]
         fresh = np.setdiff1d(np.arange(len(checked)), known)
         if len(fresh):
-            scores[fresh] = self.estimator_.score_samples(take(X, checked, fresh))
+            scores[fresh] = mean_log_density(self.estimators_, take(X, checked, fresh))
         return scores
 
     def decision_function(self, X: Any) -> FloatArray:
@@ -257,11 +261,12 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         """How likely a row as unlikely as each is, if it is like the training rows.
 
         ``(1 + k) / (n + 1)``, where ``k`` of the ``n`` training rows have a held-out log
-        density of at most that of the row [1]_. If the training rows are like the row,
-        in any distribution, a p-value is at most ``p`` with probability ``p`` or less,
-        for any ``n``. Two things make that approximate: a training row is scored by a
-        fit to up to a twentieth less rows than a fresh one, which makes its p-values a
-        little too large; and it had a share in what was chosen, such as the bandwidth.
+        density of at most that of the row (Bates et al., 2023). If the training rows are
+        like the row, in any distribution, a p-value is at most ``p`` with probability
+        ``p`` or less, for any ``n``. Two things make that approximate: a training row is
+        scored by a fit to up to a twentieth less rows than a fresh one, which makes its
+        p-values a little too large; and it had a share in what was chosen, such as the
+        bandwidth.
         Outliers among the training rows, trimmed or not, make p-values larger.
 
         Parameters
@@ -319,26 +324,47 @@ def warn_of_no_density(scores):
     )
 
 
-def fitted_density(estimator, X, sample_weight):
-    """Return an estimator fitted to X; for None the default of the detector."""
-    if estimator is not None:
-        return clone(estimator).fit(X, sample_weight=sample_weight)
-    density = HighDimKernelDensity(
-        covariance_type="full",
-        preserve_variance=True,
-        kernel="student",
-        degrees_of_freedom=DEGREES_OF_FREEDOM,
-        discrete_features="auto",
-        random_state=0,
-    ).fit(X, sample_weight=sample_weight)
-    bandwidth = min(SMOOTHING * density.bandwidth_, LARGEST_BANDWIDTH)
-    return density.set_params(bandwidth=bandwidth).fit(X, sample_weight=sample_weight)
+def wanted_densities(estimator):
+    """Return the densities that are asked for; for None the first two by default."""
+    if estimator is None:
+        usual = HighDimKernelDensity(discrete_features="auto", random_state=0)
+        correlated = clone(usual).set_params(
+            covariance_type="full",
+            preserve_variance=True,
+            kernel="student",
+            degrees_of_freedom=DEGREES_OF_FREEDOM,
+        )
+        return [correlated, usual.set_params(covariance_type="diag", adaptive=True)]
+    wanted = estimator if isinstance(estimator, list) else [estimator]
+    if not wanted or not all(isinstance(d, HighDimKernelDensity) for d in wanted):
+        raise ValueError(
+            "estimator must be a HighDimKernelDensity, a list of one or more of these, "
+            f"or None, got {estimator!r}."
+        )
+    return wanted
 
 
-def held_out_scores(estimator, X, checked, found, kept):
-    """Return log densities of all rows by a fit to those kept, themselves held out."""
+def fitted_densities(estimator, X, sample_weight):
+    """Return densities fitted to X."""
+    fitted = [
+        clone(density).fit(X, sample_weight=sample_weight)
+        for density in wanted_densities(estimator)
+    ]
+    if estimator is None:
+        bandwidth = min(SMOOTHING * fitted[0].bandwidth_, LARGEST_BANDWIDTH)
+        fitted[0].set_params(bandwidth=bandwidth).fit(X, sample_weight=sample_weight)
+    return fitted
+
+
+def mean_log_density(densities, X):
+    """Return the mean of the logs of the densities of rows."""
+    return np.mean([density.score_samples(X) for density in densities], axis=0)
+
+
+def held_out_scores(densities, X, checked, found, kept):
+    """Return log densities of all rows by fits to those kept, themselves held out."""
     scores = np.empty(len(kept))
-    scores[kept] = estimator.held_out_log_density_
+    scores[kept] = np.mean([d.held_out_log_density_ for d in densities], axis=0)
     if not kept.all():
-        scores[~kept] = estimator.score_samples(take(X, checked, found.rows[~kept]))
+        scores[~kept] = mean_log_density(densities, take(X, checked, found.rows[~kept]))
     return scores

@@ -36,5 +36,5 @@ class RelayedWarnings:
         """Warn once of each kind."""
         for (category, _), each in self._found.items():
             where, text = each[0]
-            more = f" So in {len(each)} cases." if len(each) > 1 else ""
+            more = f" Warnings of this kind: {len(each)}." if len(each) > 1 else ""
             warn_user(f"{where}: {text}{more}", category)

@@ -12,7 +12,7 @@ from skhdkde._data import find_discrete_features
 from skhdkde._utils.hashing import row_hashes
 from skhdkde._utils.moments import is_constant
 from skhdkde._utils.typing import FloatArray, IntArray
-from skhdkde._utils.validation import ALL_ZERO, finite_weights
+from skhdkde._utils.validation import ALL_ZERO, finite_weights, relative_weights
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class DistinctRows:
 
 
 def checked_weights(sample_weight: Any, n_samples: int) -> FloatArray:
-    """Return weights of which one is positive; they are 1 for None."""
+    """Return weights relative to the largest, which is positive; they are 1 for None."""
     if sample_weight is None:
         return np.ones(n_samples)
     weights = finite_weights(sample_weight, n_samples)
     if not weights.any():
         raise ValueError(ALL_ZERO)
-    return weights
+    return relative_weights(weights, weights.max())
 
 
 def only_discrete(X: FloatArray, wanted: Any, names: Any) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from skhdkde._density import full_whitening, shrunk_covariance, standardizing
-from skhdkde._utils.moments import Moments
+from skhdkde._utils.moments import Moments, is_constant
 
 MOST_STEPS = 10
 
@@ -29,10 +29,11 @@ def central_rows(X, weights, share):
         Of the weight that may be left out.
     """
     kept = np.ones(len(X), dtype=bool)
-    moments = Moments.of(X, weights)
-    if share == 0.0 or not moments.varies.any():
+    varies = ~is_constant(X.min(axis=0), X.max(axis=0), X.dtype)
+    if share == 0.0 or not varies.any():
         return kept
-    X = X[:, moments.varies]
+    X = X[:, varies]
+    X = X / np.abs(X).max(axis=0)  # so that no square is out of range
     everything = standardizing(Moments.of(X, weights))
     weights = np.ones(len(X)) if weights is None else weights
     for _ in range(MOST_STEPS):

@@ -34,6 +34,7 @@ sampling           random draws
 """
 
 from skhdkde._density.completion import (
+    LeftOut,
     conditional_draws,
     conditional_means,
     patterns,

@@ -35,6 +35,17 @@ def patterns(X):
         yield rows, one
 
 
+class LeftOut(NamedTuple):
+    """Which training points have no part in completing which rows: those of one number.
+
+    ``points`` has a number for each training point, ``rows`` one for each row; -1 for
+    none.
+    """
+
+    points: Any
+    rows: Any
+
+
 @dataclass(frozen=True)
 class Kernels:
     """The kernels of one component over what rows miss, given what they have.
@@ -114,8 +125,8 @@ def conditional_means(density, X, leave_out=None):
         With kernels "gaussian" or "student".
     X : ndarray of shape (n_rows, n_features)
         With NaN where a value is missing; each row has a density of what it has.
-    leave_out : ndarray of int of shape (n_rows,), default=None
-        A training point that is left out for each row; -1 for none.
+    leave_out : LeftOut, default=None
+        Training points that have no part in completing some of the rows.
     """
 
     def fill(kernels, total):
@@ -175,8 +186,8 @@ def _completed_varying(density, X, n_copies, leave_out, fill):
         for some in slices(len(rows), n_at_once):
             own = rows[some]
             values = X[np.ix_(own, given)].astype(np.float64)
-            left_out = None if leave_out is None else leave_out[own]
-            kernels = _kernels(parts, density.n_points, values, left_out)
+            left_out = leave_out and leave_out._replace(rows=leave_out.rows[own])
+            kernels = _kernels(parts, values, left_out)
             total = logsumexp([logsumexp(k.logs, axis=1) for k in kernels], axis=0)
             if np.isneginf(total).any():
                 row = int(own[np.flatnonzero(np.isneginf(total))[0]])
@@ -224,7 +235,7 @@ def _parts(density, inverses, given, others):
     return found
 
 
-def _kernels(parts, n_points, values, leave_out):
+def _kernels(parts, values, leave_out):
     """Return the kernels of all members and components given values of some rows."""
     result = []
     for part in parts:
@@ -240,18 +251,15 @@ def _kernels(parts, n_points, values, leave_out):
         unit = log_density_given(density, [(np.zeros((1, 1)), None)], values.shape[1])
         for split, (logs, widening) in zip(splits, found, strict=True):
             logs += (part.log_weight + log_jacobian + unit)[:, None]
-            _leave_out(logs, split.points.rows, leave_out, n_points)
+            _leave_out(logs, split.points.rows, leave_out)
             laws = own, h_own, part.maps_others, part.inverse
             result.append(Kernels(split, mapped, logs, widening, *laws))
     return result
 
 
-def _leave_out(logs, rows, leave_out, n_points):
-    """Take training points from those of a component, one for each row, in place."""
+def _leave_out(logs, points, leave_out):
+    """Take training points from those of a component, in place."""
     if leave_out is None:
         return
-    places = np.full(n_points + 1, -1)  # the last is for -1: none
-    places[rows] = np.arange(len(rows))
-    found = places[leave_out]
-    own = np.flatnonzero(found >= 0)
-    logs[own, found[own]] = -np.inf
+    numbers, own = leave_out.points[points], np.flatnonzero(leave_out.rows >= 0)
+    logs[own] = np.where(leave_out.rows[own, None] == numbers[None], -np.inf, logs[own])

@@ -7,7 +7,7 @@ import numpy as np
 from skhdkde._density.covariance import fit_whitenings
 from skhdkde._density.neighborhoods import fit_neighborhoods
 from skhdkde._density.projected import ProjectedWhitenedPoints
-from skhdkde._density.whitened_points import WhitenedPoints
+from skhdkde._density.whitened_points import WhitenedPoints, whitened
 
 DEFAULT_NEIGHBOR = 5
 
@@ -59,7 +59,7 @@ def whiten_components(
     projected = structure.on_sphere and not structure.plain
     kind, found = ProjectedWhitenedPoints if projected else WhitenedPoints, []
     for whitening, rows, membership in whitenings:
-        Z = whitening.apply(X[rows]).astype(X.dtype, copy=False)
+        Z = whitened(whitening, X[rows])
         own = None if weights is None else weights[rows]
         spread = 1.0
         if structure.covariance_type == "spherical":

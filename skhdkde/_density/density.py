@@ -269,11 +269,14 @@ class Density(LocalDensity):
     as_given : ndarray of shape (n_points, n_features) or None
         Training points with discrete features where they were given: as queries they are
         there. In the sums these are spread.
+    shares_components : bool
+        Whether something else holds the components, as an approximation of its sums does.
 
     ``options``, for each method, are :class:`~skhdkde._pairwise.backends.ComputeOptions`.
     """
 
     as_given: Any = None
+    shares_components = False
 
     def __init__(self, components, training=None, whitened=None, structure=None):
         first = components[0]
@@ -282,6 +285,23 @@ class Density(LocalDensity):
         super().__init__(first.kernel, first.bandwidth, shape, first.points.dtype)
         self.components, self.training = components, training
         self.whitened, self.structure = whitened, structure
+
+    def __getstate__(self):
+        # what a structure makes of the training points is made of them again
+        state = self.__dict__.copy()
+        if self.structure is not None:
+            state["whitened"] = [own.packed(self.training) for own in self.whitened]
+            if not self.shares_components:
+                del state["components"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if self.structure is not None:
+            self.whitened = [own.unpacked(self.training) for own in self.whitened]
+        if "components" not in state:
+            made_of = self.whitened, self.structure, self.kernel, self.bandwidth
+            self.components = structured_components(*made_of)
 
     @property
     def choices(self):

@@ -26,6 +26,7 @@ from skhdkde._density.whitened_points import WhitenedPoints
 from skhdkde._density.whitening import Whitening
 from skhdkde._diagnosis import Diagnosing
 from skhdkde._pairwise import TrainingPoints
+from skhdkde._utils.validation import check_squares
 
 # Diagnosis of a query of which nothing is known that varies.
 CERTAIN = {
@@ -306,6 +307,7 @@ def splits_of(density, given, others):
 def _as_whitened(density):
     """Return the points of the textbook's density in coordinates about their mean."""
     X = training_of(density)
+    check_squares(float(np.abs(X).max()))
     center = X.mean(axis=0, dtype=np.float64)
     whitening, rows = Whitening(center, np.ones(len(center))), np.arange(len(X))
     Z = whitening.apply(X).astype(X.dtype)

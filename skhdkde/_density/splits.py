@@ -127,7 +127,15 @@ class Split(abc.ABC):
             Local scales of the kernels over the others, of which those of the points
             are a factor.
         """
-        sq, weights = self.squared_distances(values), self.points.weights
+        with np.errstate(over="ignore", invalid="ignore"):
+            sq = self.squared_distances(values)
+        if not np.isfinite(sq).all():
+            raise ValueError(
+                f"values that are given are as far from training points as "
+                f"{np.abs(values).max():.1e}, whose squares are beyond float64: bring "
+                "them nearer."
+            )
+        weights = self.points.weights
         scale = self.points.local_scale
         scale = np.ones(sq.shape[1]) if scale is None else scale
         sq /= scale**2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,24 @@ class WhitenedPoints(LocalWhitened):
         linear = self.whitening.linear
         return linear**2 if linear.ndim == 1 else np.square(linear).sum(axis=1)
 
+    def packed(self, X):
+        """Return these for a pickle that has X, the training points in data units.
+
+        They are without coordinates, unless these are not what X has in the whitening,
+        to the last bit.
+        """
+        same = X is not None and X.shape[1] == self.n_features
+        if same and np.array_equal(whitened(self.whitening, X[self.rows]), self.Z):
+            nothing: Any = None
+            return dataclasses.replace(self, Z=nothing)
+        return self
+
+    def unpacked(self, X):
+        """Return these from what `packed` returned."""
+        if self.Z is not None:
+            return self
+        return dataclasses.replace(self, Z=whitened(self.whitening, X[self.rows]))
+
     def log_scales(self):
         """Return logs of what each point's density is multiplied by, (n_points,).
 
@@ -112,6 +131,11 @@ class WhitenedPoints(LocalWhitened):
             sq_offset=sq_offset,
             scale=scale,
         )
+
+
+def whitened(whitening, X):
+    """Return coordinates of points in a whitening, in their dtype."""
+    return whitening.apply(X).astype(X.dtype, copy=False)
 
 
 def _kth_neighbor_sq(points, k, options):

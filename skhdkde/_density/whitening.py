@@ -146,6 +146,14 @@ class LocalWhitened(Whitened, abc.ABC):
     def points(self, shrinkage=1.0, scale=None, scaled_distance=(1.0, 0.0)):
         """Return the points ready for tiles."""
 
+    def packed(self, X):
+        """Return these for a pickle that has X, the training points in data units."""
+        return self
+
+    def unpacked(self, X):
+        """Return these from what `packed` returned."""
+        return self
+
     def largest_entry(self):
         """Return the largest coordinate of a point or of a query that is one."""
         return np.abs(self.Z).max()

@@ -544,8 +544,9 @@ def _n_threads():
 
 
 def float_dtype(array):
-    """Return float32 for arrays of float32, float64 for others."""
-    return np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
+    """Return float32 for arrays of float32 or float16, float64 for others."""
+    narrow = array.dtype in (np.float32, np.float16)
+    return np.dtype(np.float32 if narrow else np.float64)
 
 
 def is_dask(X):

@@ -119,7 +119,7 @@ class Blocks(Training):
             scale = 1.0  # kernels on the sphere are not those of another size
         mean = plain.mean * scale
         mean_sq = plain.variance.sum() * scale**2 + mean @ mean
-        center = useful_center(mean, mean_sq)
+        center = useful_center(mean, mean_sq, self.dtype)
         self._layout = PointsLayout(self.dtype, scale, center=center)
 
     def _summary(self, n_candidates):

@@ -14,6 +14,12 @@ from scipy.special import gammaln
 from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 from skhdkde._utils.typing import AnyTile, FloatArray
 
+TINY, LOG_TWO = np.finfo(float).tiny, np.log(2.0)
+# By more than rounding to float32 takes away.
+ROUNDED_UP = 1.0 + 1e-6
+# Values relative to the largest matter to no sum below exp of minus this.
+SMALLEST_LOG = 40.0
+
 
 class Kernel(abc.ABC):
     """The role of a kernel; a new one is a subclass.
@@ -27,6 +33,8 @@ class Kernel(abc.ABC):
     name: str  # as users write it
     compact = False  # the profile vanishes from r = h on
     affine = False  # values follow from an affine function of sq; see product_terms
+    # float64 sums may be made of float32 tiles, and of differences where they matter
+    screened = False
     singular = False  # the slope diverges at r = 0
     # far out values fall as r^-decay, if their logs are not multiples of r^growth
     decay = 0.0
@@ -139,9 +147,35 @@ class Kernel(abc.ABC):
         """Return the rows in which an error ``delta`` of ``sq`` may matter."""
 
     def suspect_pairs(self, sq, nearest_sq, delta, bandwidths, tol, margin) -> AnyTile:
-        """Return the pairs of those rows in which it does; by default all in reach."""
+        """Return the pairs of those rows in which it does.
+
+        By default these are the pairs in reach, or, where errors of logs of values are
+        known to be small, those that are so near that errors matter: what all others
+        add is wrong by less than ``tol`` of the sum.
+        """
+        errors = self.log_errors(nearest_sq, delta, np.min(bandwidths))
+        if errors is not None:
+            margin = margin + np.log(np.expm1(np.clip(errors, TINY, LOG_TWO)))
         reach = self.reach(nearest_sq + delta, margin, np.max(bandwidths))
-        return sq <= beside(reach + 2.0 * delta, sq)[:, None]
+        # rounded to the dtype of the tile, which compares faster
+        return sq <= column(ROUNDED_UP * (reach + 2.0 * delta), sq)
+
+    def log_errors(self, nearest_sq, delta, h) -> FloatArray | None:
+        """Return bounds on errors of logs of values at squared distances, by row.
+
+        These are wrong by ``delta`` at most, and none is below ``nearest_sq``. None for
+        kernels without a bound.
+        """
+        return None
+
+    def screened_errors(self, nearest_sq, delta, h, eps) -> FloatArray:
+        """Return bounds on errors of logs of values that a tile has, by row.
+
+        The tile has a precision of ``eps``, and errors ``delta`` of squared distances,
+        none of which is below ``nearest_sq``. Values are those of :meth:`values`, down to
+        ``exp(-SMALLEST_LOG)``. Only for kernels that are ``screened``.
+        """
+        raise TypeError(f"kernel {self.name!r} is not screened")
 
     def at_distances(self, nearest_sq: FloatArray, h: float) -> tuple:
         """Return squared distances that local laws are fitted to, and their kernel.
@@ -220,7 +254,7 @@ class Gaussian(ExponentialFamily):
 
     name = "gaussian"
     power = 2
-    affine = True
+    affine = screened = True
     squaring_ratio = np.sqrt(2.0)
 
     def log_normalizer(self, n_features):
@@ -239,6 +273,14 @@ class Gaussian(ExponentialFamily):
         product -= column(finite_or_zero(extreme), product)
         product *= factor
         return self.values_from_product(product)
+
+    def screened_errors(self, nearest_sq, delta, h, eps):
+        # of the shift and of what is added to it; of what is multiplied and exponentiated
+        shift = delta + eps * np.abs(nearest_sq)
+        return self.log_errors(nearest_sq, shift, h) + eps * (2.0 * SMALLEST_LOG + 4.0)
+
+    def log_errors(self, nearest_sq, delta, h):
+        return self.rate(h) * delta
 
     def slopes(self, energy, values, h):
         return values

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._kernels.kernel import Kernel
+from skhdkde._kernels.kernel import SMALLEST_LOG, Kernel
 from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 
 # Exponent from which 1 + x would cost digits that its power needs. There the logarithm is
@@ -25,7 +25,7 @@ class Student(Kernel):
     """
 
     name = "student"
-    affine = True
+    affine = screened = True
 
     def __init__(self, degrees_of_freedom: float, n_features: int):
         self.degrees_of_freedom = float(degrees_of_freedom)
@@ -113,6 +113,15 @@ class Student(Kernel):
         core_sq = self._core_sq(np.min(bandwidths))
         lowest = np.maximum(nearest_sq - delta, 0.0)
         return ~(delta * self.exponent <= tol * (core_sq + lowest))
+
+    def screened_errors(self, nearest_sq, delta, h, eps):
+        shift = delta + eps * np.abs(nearest_sq)
+        own = 4.0 * self.exponent + 2.0 * SMALLEST_LOG + 4.0
+        return self.log_errors(nearest_sq, shift, h) + eps * own
+
+    def log_errors(self, nearest_sq, delta, h):
+        lowest = self._core_sq(h) + np.maximum(nearest_sq - delta, 0.0)
+        return self.exponent * delta / lowest
 
     def thresholds(self, law, nearest_sq):
         """Return the bandwidths at which the tail index is 1 and 2, by query.

@@ -24,6 +24,7 @@ column         `Column`: the training values of a feature, with weights
 from skhdkde._maps.feature_maps import (
     FeatureMaps,
     check_limits,
+    chosen_columns,
     column_of,
     excepting,
     fit_maps,

@@ -233,7 +233,7 @@ def check_limits(X: Any, spec: Any, names: Any = None, spread: bool = False) -> 
     Parameters
     ----------
     X : array-like of shape (n_points, n_features)
-        All of positive weight.
+        All of positive weight; NaN for what is missing.
     spec
         See :func:`fit_maps`.
     names : sequence of str or None
@@ -255,7 +255,7 @@ def check_limits(X: Any, spec: Any, names: Any = None, spread: bool = False) -> 
             continue
         low, high = limits
         x = X[:, k].astype(np.float64)
-        outside = ~((x > low) & (x < high))
+        outside = ~(((x > low) & (x < high)) | np.isnan(x))
         if not outside.any():
             continue
         name = k if names is None else repr(str(names[k]))
@@ -352,6 +352,23 @@ def column_of(key: Any, n_features: int, names: Any, where: str = "feature_maps"
             f"{where} has index {key}, but X has features 0 to {n_features - 1}."
         )
     return int(key) % n_features
+
+
+def chosen_columns(features: Any, n_features: int, names: Any, where: str) -> Any:
+    """Return the columns of features, given by indices, names or a mask, in order.
+
+    ``where`` is the parameter that they are given in, for messages.
+    """
+    asked = np.atleast_1d(np.asarray(features, dtype=object)).ravel().tolist()
+    if asked and all(isinstance(k, bool | np.bool_) for k in asked):
+        if len(asked) != n_features:
+            raise ValueError(
+                f"{where} has a mask of {len(asked)} entries, but X has {n_features} "
+                "features."
+            )
+        asked = np.flatnonzero(asked).tolist()
+    found = [column_of(k, n_features, names, where) for k in asked]
+    return np.array(found, dtype=int)
 
 
 def checked_spec(key: Any, spec: Any) -> Any:

@@ -30,6 +30,7 @@ keops_backend  a formula for each reduction; `keops_runtime` compiles and runs t
                `keops_files` keeps what KeOps writes whole
 points         training points and queries, in scaled units
 tiles          tiles, bounds on their rounding errors, and mending
+screening      float64 log sums from float32 tiles, and pairs that matter from differences
 matrix_points  points with a matrix each, and tiles of distances in these metrics
 projected_points  points with kernels projected to the unit sphere, and their tiles
 reductions     reductions; `kernel_grid`, for many settings of a kernel at once

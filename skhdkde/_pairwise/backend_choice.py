@@ -22,6 +22,7 @@ from skhdkde._pairwise.pass_times import (
     numpy_seconds,
     torch_seconds,
 )
+from skhdkde._utils.threads import n_threads_for
 from skhdkde._utils.warnings import warn_user
 
 BACKENDS = ("auto", "numpy", "keops", "torch")
@@ -38,6 +39,7 @@ KEOPS_UP_TO = 16
 KEOPS_AT_MOST = 48 * 2**10 // 8 - 6
 # Seconds of a pass by numpy that are too few to look at a GPU.
 SHORT = 0.02
+NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")  # where Linux shows it
 # Queries that are expected at least.
 MANY_QUERIES = 10_000
 # Libraries that KeOps looks for: without them it uses the CPU.
@@ -57,15 +59,12 @@ class Plan:
         Whether a bandwidth was or is to be chosen.
     at_once : bool, default=True
         Whether passes follow at once, so that a GPU may be initialised.
-    n_threads : int, default=1
-        For numpy.
     """
 
     n_points: int
     dtype: Any
     search: bool = False
     at_once: bool = True
-    n_threads: int = 1
 
     def longest(self, n_features: int) -> Pass:
         """Return a pass with as many queries as points, or with many."""
@@ -74,15 +73,21 @@ class Plan:
 
 
 def resolve_backend(
-    backend: str, n_features: int, on_gpu=False, tiles=False, plan: Plan | None = None
+    backend: str,
+    n_features: int,
+    on_gpu=False,
+    tiles=False,
+    plan: Plan | None = None,
+    n_jobs: int | None = 1,
 ) -> str:
     """Return the backend to use, where users asked for one of ``BACKENDS``.
 
     ``on_gpu`` says whether the data are a tensor on a GPU, and ``tiles`` whether pairs
-    must be visited tile by tile. A backend that is asked for by name must be installed.
+    must be visited tile by tile. ``n_jobs`` are the threads of numpy. A backend that is
+    asked for by name must be installed.
     """
     if backend == "auto":
-        return _best_backend(n_features, on_gpu, tiles, plan)
+        return _best_backend(n_features, on_gpu, tiles, plan, n_jobs)
     if tiles and backend == "keops":
         raise ValueError(
             "backend='keops' visits all pairs: it works with algorithm='exact' only; "
@@ -105,7 +110,7 @@ def resolve_backend(
     return backend
 
 
-def _best_backend(n_features, on_gpu, tiles, plan):
+def _best_backend(n_features, on_gpu, tiles, plan, n_jobs):
     """Return the backend that is fastest for data of ``n_features`` on this machine."""
     if not (on_gpu or _has_cuda_gpu()):
         return "numpy"
@@ -116,15 +121,16 @@ def _best_backend(n_features, on_gpu, tiles, plan):
     names = [name for name in order if usable[name]]
     fastest = None
     if names and plan is not None:
-        fastest = _fastest(names, n_features, on_gpu, plan)
+        fastest = _fastest(names, n_features, on_gpu, plan, n_jobs)
     return fastest or next(iter(names), "numpy")
 
 
-def _fastest(names, n_features, on_gpu, plan):
+def _fastest(names, n_features, on_gpu, plan, n_jobs):
     """Return which of these backends or numpy is fastest; None without measurements."""
     longest, seconds = plan.longest(n_features), {}
     if not on_gpu:
-        seconds["numpy"] = numpy_seconds(host_limits(), plan.n_threads, longest)
+        n_threads = n_threads_for(n_jobs)
+        seconds["numpy"] = numpy_seconds(host_limits(), n_threads, longest)
         if seconds["numpy"] < SHORT:
             return "numpy"
     gpu = gpu_limits(measure=plan.at_once and "torch" in names)
@@ -195,5 +201,5 @@ def _has_cuda_gpu():
     """Return whether a CUDA GPU is visible, without initialising it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
-    on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
+    on_linux = NVIDIA_DRIVER.exists()
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)

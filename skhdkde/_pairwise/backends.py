@@ -21,15 +21,18 @@ from scipy.spatial.distance import cdist
 from skhdkde._pairwise.backend_choice import Plan, resolve_backend
 from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
 from skhdkde._pairwise.reductions import Reduction
+from skhdkde._pairwise.screening import Screening
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
 from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
-# Bandwidths below which exponents are not finite in float32.
-SMALLEST_BANDWIDTH = 1e-15
-# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
-SMALLEST_WEIGHT = 1e-20
+# Terms of inner products, of all pairs together, that take less time than threads would
+# save: about a millisecond.
+SMALL_WORK = 2**23
+# Queries up to which each is multiplied on its own, if rows have so many entries: a
+# product of matrices would copy all points for them.
+FEW_QUERIES, LONG_ROW = 4, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +48,8 @@ class ComputeOptions:
         self, n_features: int, *, on_gpu=False, tiles=False, plan: Plan | None = None
     ) -> Self:
         """Return the options with the backend that :func:`resolve_backend` names."""
-        if plan is not None:
-            plan = dataclasses.replace(plan, n_threads=n_threads_for(self.n_jobs))
-        backend = resolve_backend(self.backend, n_features, on_gpu, tiles, plan)
+        asked = self.backend, n_features, on_gpu, tiles, plan
+        backend = resolve_backend(*asked, n_jobs=self.n_jobs)
         return dataclasses.replace(self, backend=backend)
 
     def labelled(self, label: str) -> Self:
@@ -99,7 +101,9 @@ def reduce_pairs(
 def visit_pairs(device: Device, reduction, queries, points, options, leave_out, out):
     """Fill ``out`` as :func:`reduce_pairs` does, tile by tile on a device."""
     dtype = working_dtype(reduction, queries, points)
-    n_tasks = device.n_tasks(n_threads_for(options.n_jobs))
+    work_size = len(queries) * points.shape[0] * points.shape[1]
+    small = device.splits_points and work_size <= SMALL_WORK
+    n_tasks = 1 if small else device.n_tasks(n_threads_for(options.n_jobs))
     row_ranges, col_ranges = split(len(queries), points.shape, n_tasks, device)
 
     def work(task, check):
@@ -131,7 +135,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
     :func:`~skhdkde._utils.threads.run_tasks`.
     """
     if queries.dtype == np.float32 and not in_range(queries.exact).all():
-        queries = queries.in_float64(points)
+        queries = queries.in_dtype(np.float64, points)
     state = device.start(reduction, len(queries.exact))
     nearest_sq = np.full(len(queries.exact), np.inf)
     make_tile = points.tile_class or Tile
@@ -154,7 +158,7 @@ def visit_tiles(reduction, queries, points, cols, device, check):
 
 def tile_ranges(cols, queries, points, device):
     """Return the ranges of points of the tiles that cover ``cols``."""
-    step = device.cols_for(len(queries.exact), queries.dtype)
+    step = device.cols_for(*queries.exact.shape, queries.dtype)
     if not points.kept_in(queries.dtype):  # made within the memory of a block
         step = min(step, max(16, device.block_size // points.shape[1]))
     return slices(cols.stop, step, cols.start)
@@ -167,8 +171,7 @@ def working_dtype(reduction: Reduction, queries, points: TrainingPoints) -> np.d
     whose tiles are.
     """
     wide = points.tile_class is not None and points.tile_class.wide
-    wide |= reduction.smallest_bandwidth < SMALLEST_BANDWIDTH
-    if wide or points.smallest_weight < SMALLEST_WEIGHT:
+    if wide or not points.fit_float32(reduction.smallest_bandwidth):
         return np.dtype(np.float64)
     return np.dtype(reduction.dtype or np.result_type(queries.dtype, points.dtype))
 
@@ -180,7 +183,7 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     rows = slices(n_queries, step)
     n_ranges = 1
     if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
-        n_tiles = -(-n_points // device.cols_for(step, np.dtype(np.float64)))
+        n_tiles = -(-n_points // device.cols_for(step, n_features, np.dtype(np.float64)))
         n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
     bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
@@ -189,12 +192,16 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
 class NumpyDevice(Device):
     """Tiles by numpy, in the cache of a core.
 
-    A tile of float32 is 2 MiB. Taller tiles repay the packing of the training block,
-    wider ones the overhead of a numpy call; both must stay in the cache.
+    A tile of float32 is 2 MiB, or 4 MiB where rows are long. Taller tiles repay the
+    packing of the training block, wider ones that of the queries and the overhead of a
+    numpy call; they must stay in the cache.
     """
 
-    tile_rows = 256
-    tile_cols = 2048
+    tile_rows = 1024
+    # pairs of a tile, of rows with few features and of longer ones
+    tile_size, long_rows, long_tile_size = 2**19, 256, 2**20
+    # points of a tile at most; and queries with fewer of which it has more points
+    tile_cols, few_rows = 2048, 16
     block_size = BLOCK_SIZE
     longest_walk, splits_points = LONGEST_WALK, True
 
@@ -207,11 +214,23 @@ class NumpyDevice(Device):
     def working(self):
         return contextlib.nullcontext()
 
-    def cols_for(self, n_rows, dtype):
-        return self.tile_cols
+    def cols_for(self, n_rows, n_features, dtype):
+        size = self.tile_size if n_features < self.long_rows else self.long_tile_size
+        most = self.tile_cols * max(1, self.few_rows // max(n_rows, 1))
+        return min(most, max(size // max(n_rows, 1), 1))
 
     def visit(self, reduction, queries, points, cols, check):
-        return visit_tiles(reduction, queries, points, cols, self, check)
+        tiles = tile_ranges(cols, queries, points, self)
+        screening = Screening.of(reduction, queries, points, tiles, self)
+        if screening is None:
+            return visit_tiles(reduction, queries, points, cols, self, check)
+        state, doubtful = screening.state(tiles, check)
+        if len(doubtful):
+            few = queries.subset(doubtful)
+            exact = visit_tiles(reduction, few, points, cols, self, lambda n_pairs: None)
+            for array, rows in zip(state, exact, strict=True):
+                array[doubtful] = rows
+        return state
 
     def start(self, reduction, n_rows):
         return reduction.start(n_rows)
@@ -239,6 +258,9 @@ class NumpyDevice(Device):
 
     def product(self, queries, block):
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)
+        few = len(queries) <= FEW_QUERIES and queries.shape[1] >= LONG_ROW
+        if few and hasattr(np, "vecdot"):  # of numpy 2
+            return np.vecdot(queries[:, None], block, out=sq)
         return np.matmul(queries, block.T, out=sq)
 
     def scratch(self, like):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,7 @@ from skhdkde._utils.arrays import (
     BLOCK_SIZE,
     DeviceArray,
     beside,
+    clipped,
     column,
     namespace,
     row_batches,
@@ -47,12 +49,21 @@ from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray, Rows
 LARGEST_QUERY = 1e145
 # Elements of a block that stays in the cache between two passes over it.
 SMALL_BLOCK_SIZE = 2**16
+# Bandwidths, in scaled units, below which exponents are not finite in float32.
+SMALLEST_BANDWIDTH = 1e-15
+# Relative to the largest; smaller ones, times a kernel value, underflow in float32.
+SMALLEST_WEIGHT = 1e-20
 # Queries, in scaled units, beyond which squares are not finite in float32.
 LARGEST_FLOAT32 = 1e15
 # Terms of an inner product that the BLAS of a CPU adds up before it starts a new block.
 LONGEST_WALK = 768
 # The same where no new block is ever started.
 NO_BLOCKS = 2**62
+# One thread at a time makes rows in float32 that all of them use.
+_narrowing = threading.Lock()
+# Squared distance of the mean from the origin, in units of the variance, up to which
+# points are as good as centred.
+NEARLY_CENTERED = {np.dtype(np.float32): 0.1, np.dtype(np.float64): 1.0}
 # Columns of augmented rows on a GPU are padded to a multiple of this, by zeros.
 ALIGNED = 4
 
@@ -140,6 +151,7 @@ class TrainingPoints:
     at_queries: FloatArray | None = None
     # what makes tiles, if not the products of `Tile`
     tile_class: Any = None
+    _narrow: NarrowRows | None = None
 
     def __init__(
         self,
@@ -166,6 +178,24 @@ class TrainingPoints:
         size = 0.0 if whitening is None else self.largest_norm
         self.indistinct_sq = indistinct_sq(size, self.dtype)
         self._set_weights(weights)
+
+    def __copy__(self):
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, _narrow=None)
+        return copied
+
+    def __getstate__(self):
+        # a pickle holds the data once: the rest is made of them again
+        state = {**self.__dict__, "exact": self.exact, "_narrow": None}
+        if not self.on_gpu:
+            state["exact"] = np.ascontiguousarray(self.exact)
+        del state["augmented"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        prepare = _prepare_on_gpu if self.on_gpu else _prepare
+        self.exact, self.augmented, _ = prepare(self.exact, 1.0, self.center)
 
     def _set_weights(self, weights):
         some = weights is not None and len(weights)
@@ -283,6 +313,19 @@ class TrainingPoints:
             return self.shape[0]
         return self.weights.sum() ** 2 / np.sum(self.weights**2)
 
+    def fit_float32(self, smallest_bandwidth: float) -> bool:
+        """Return whether float32 can hold what sums at such bandwidths are made of."""
+        small = self.smallest_weight < SMALLEST_WEIGHT
+        return not small and smallest_bandwidth >= SMALLEST_BANDWIDTH
+
+    @property
+    def narrow(self) -> NarrowRows:
+        """The augmented points in float32, made at first use and kept."""
+        with _narrowing:
+            if self._narrow is None:
+                self._narrow = _narrow_rows(self)
+        return self._narrow
+
     def mean_square_spread(self) -> float:
         """Return the weighted mean of ``|y - mean|^2``."""
         if self.weights is None and not self.on_gpu:
@@ -335,6 +378,13 @@ class TrainingPoints:
         return Queries(exact, np.arange(len(exact))[rows], exact.dtype, 1.0)
 
 
+class NarrowRows(NamedTuple):
+    """Augmented points in float32."""
+
+    augmented: FloatArray  # (n_points, n_features + 2)
+    largest_shift: float  # how far rounding moved a point at most, in scaled units
+
+
 class QueryBlock:
     """A block of queries, prepared once for all the tiles of its row.
 
@@ -379,10 +429,9 @@ class QueryBlock:
             self.exact.shape[1], self.sq_norms_on_host, self.dtype, self.longest_walk
         )
 
-    def in_float64(self, points: TrainingPoints) -> Self:
-        """Return the block for tiles in float64."""
-        wide, walk = np.dtype(np.float64), self.longest_walk
-        return type(self)(self.exact, points, self.leave_out, wide, walk)
+    def in_dtype(self, dtype: DTypeLike, points: TrainingPoints) -> Self:
+        """Return the block for tiles in another dtype."""
+        return type(self)(self.exact, points, self.leave_out, dtype, self.longest_walk)
 
     def subset(self, rows: IntArray) -> Self:
         """Return a block of some of the rows."""
@@ -511,12 +560,12 @@ def row_rounding(
     xp, n_features = namespace(rows), rows.shape[1]
     n_steps = min(n_features, longest_walk)
     shares = xp.square(rows)
-    shares /= xp.clip(shares.sum(1), np.finfo(dtype).tiny, None)[:, None]
+    shares /= clipped(shares.sum(1), np.finfo(dtype).tiny)[:, None]
     digit = np.finfo(dtype).eps * _largest_part(shares, n_steps)[:, None]
     squares = xp.einsum("ij,ij->i", shares, shares)
-    few = xp.clip(8.0 * (squares - 4.0 / n_features), 0.0, 1.0)
+    few = clipped(8.0 * (squares - 4.0 / n_features), 0.0, 1.0)
     lost = xp.where(shares < 4.0 * digit, xp.minimum(shares, 0.5 * digit), 0.0).sum(1)
-    n_terms = xp.clip(widened((shares >= digit).sum(1)), 1.0, None)
+    n_terms = clipped(widened((shares >= digit).sum(1)), 1.0)
     sampled = sorted_rows(shares[:, beside(_sampled_features(n_features), shares)])
     equal = (sampled[:, 1:] - sampled[:, :-1] <= digit) & (sampled[:, :-1] >= digit)
     share = sampled.shape[1] / n_features
@@ -524,11 +573,11 @@ def row_rounding(
     if share < 1.0:  # those of all features are hardly ever more
         pairs += 2.0 * xp.sqrt(pairs) + 3.0
     # a few pairs, as any row has, are within what the bound allows for
-    n_equal = xp.clip(0.5 + 2.0 * pairs / share**2 / n_terms, 1.0, None)
+    n_equal = clipped(0.5 + 2.0 * pairs / share**2 / n_terms, 1.0)
     n_equal = xp.minimum(n_equal, n_terms)
     # beside a few large terms all others may be lost, however large in the row itself
     most = 0.5 * digit[:, 0] * n_steps
-    most *= xp.clip(2.0 * (squares - 0.1), 0.0, 1.0)
+    most *= clipped(2.0 * (squares - 0.1), 0.0, 1.0)
     lost_sq = xp.maximum(lost, most) * sq_norms
     bias = xp.sqrt(n_equal) * (1.0 + few)
     walk = random_walk(n_features, longest_walk, dtype)
@@ -572,6 +621,8 @@ def _sampled_features(n_features):
 
 def _pairs_in_runs(equal):
     """Return how many pairs are in the runs of a row where each equals the next."""
+    if isinstance(equal, np.ndarray) and not equal.any():
+        return np.zeros(len(equal))
     xp, place = namespace(equal), beside(np.arange(1, equal.shape[1] + 1), equal)
     start = running_max(xp.where(equal, 0, place))
     return widened(xp.where(equal, place - start, 0).sum(1))
@@ -594,6 +645,18 @@ def _augmented(exact, center, dtype):
     if isinstance(exact, np.ndarray):
         return _augment(exact, center, np.empty((n, n_columns), dtype=dtype))
     return _augment(exact, center, aligned_rows(exact, n, n_columns, dtype))
+
+
+def _narrow_rows(points):
+    """Return all points as the tiles of float32 take them."""
+    shape = points.shape[0], points.shape[1] + 2
+    narrow, largest_sq = np.empty(shape, dtype=np.float32), 0.0
+    for rows in row_batches(shape[0], shape[1], SMALL_BLOCK_SIZE):
+        _augment(points.exact[rows], points.center, out=narrow[rows])
+        shift = points.exact[rows] - points.center
+        shift -= narrow[rows, :-2]
+        largest_sq = max(largest_sq, np.einsum("ij,ij->i", shift, shift).max())
+    return NarrowRows(narrow, float(np.sqrt(largest_sq)))
 
 
 def aligned_rows(like: AnyTile, n_rows: int, n_columns: int, dtype: DTypeLike) -> AnyTile:
@@ -693,16 +756,17 @@ def scale_for(largest: float, dtype: np.dtype) -> float:
 def _center_of(X, scale):
     """Return the useful centre of the points ``X * scale``."""
     total, total_sq = (_sums if isinstance(X, np.ndarray) else _sums_on_gpu)(X, scale)
-    return useful_center(total / len(X), total_sq / len(X))
+    return useful_center(total / len(X), total_sq / len(X), X.dtype)
 
 
-def useful_center(mean: FloatArray, mean_sq: float) -> FloatArray:
+def useful_center(mean: FloatArray, mean_sq: float, dtype: np.dtype) -> FloatArray:
     """Return the mean of points, or zero where they are nearly centred as they are.
 
-    ``mean_sq`` is the mean of their squared norms.
+    ``mean_sq`` is the mean of their squared norms. Points that are centred are kept
+    twice, which in float64 is not worth a factor of two in errors.
     """
     distance_sq = mean @ mean
-    near = distance_sq <= 0.1 * (mean_sq - distance_sq)
+    near = distance_sq <= NEARLY_CENTERED[dtype] * (mean_sq - distance_sq)
     return np.zeros_like(mean) if near else mean
 
 

@@ -31,6 +31,8 @@ from skhdkde._utils.typing import AnyTile, Device, FloatArray
 # A pair from differences costs about 80 times its share of a float64 product, and 6
 # times its share of a full row of differences.
 FEW_IN_FLOAT32 = 0.01
+# Error in nats that is allowed where the worst bounds may suffice in float32 too.
+ROUGH = 0.01
 FEW_IN_FLOAT64 = 0.15
 
 
@@ -167,7 +169,9 @@ class Tile:
 
 def smallest_by_row(sq: AnyTile) -> AnyTile:
     """Return the smallest entry of each row, in float64."""
-    return widened(namespace(sq).amin(sq, 1))
+    if isinstance(sq, np.ndarray):
+        return sq.min(axis=1).astype(np.float64, copy=False)
+    return widened(sq.amin(1))
 
 
 def _differences_by_product(slopes, queries, block):
@@ -285,10 +289,11 @@ def always_sharp(queries: QueryBlock, points: TrainingPoints, reduction) -> bool
     """Return whether no tile of these queries can need mending, by the worst bound."""
     sq_norms = queries.sq_norms_on_host
     nothing = np.zeros_like(sq_norms)
-    # whatever rows have in common: in float64 that is mostly enough
-    delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
-    if not reduction.suspect_rows(nothing, delta).any():
-        return True
+    # whatever rows have in common is mostly enough there
+    if queries.dtype == np.float64 or getattr(reduction, "tol", 0.0) >= ROUGH:
+        delta = error_bound(sq_norms, queries.worst_rounding, points, queries.dtype)
+        if not reduction.suspect_rows(nothing, delta).any():
+            return True
     delta = error_bound(sq_norms, queries.rounding, points, queries.dtype)
     return not reduction.suspect_rows(nothing, delta).any()
 
@@ -314,7 +319,7 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
         pairs = tile.suspect_pairs(reduction, sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
-        if int(pairs.sum()) <= few * len(rows) * sq.shape[1]:
+        if int(namespace(pairs).count_nonzero(pairs)) <= few * len(rows) * sq.shape[1]:
             _pairs_by_differences(tile, there, pairs, sq)
         elif dtype == np.float32:
             dtype, done = np.dtype(np.float64), False
@@ -356,7 +361,7 @@ def _pairs_by_differences(tile, rows, pairs, sq):
     """Replace ``pairs`` of ``sq``, which has the ``rows`` of a tile."""
     i, j = _nonzero(pairs)
     device, points = tile.device, tile.points
-    for batch in row_batches(len(i), points.shape[1], device.block_size):
+    for batch in row_batches(len(i), points.shape[1], device.block_size // 4):
         cols = tile.cols.start + j[batch]
         x = tile.queries.exact[rows[i[batch]]] - device.exact(points, cols)
         exact_sq = namespace(x).square(x, out=x).sum(1)
@@ -366,7 +371,10 @@ def _pairs_by_differences(tile, rows, pairs, sq):
 
 def _nonzero(array):
     """Return the indices of what is not zero, an array for each axis."""
-    return array.nonzero() if isinstance(array, np.ndarray) else tuple(array.nonzero().T)
+    if not isinstance(array, np.ndarray):
+        return tuple(array.nonzero().T)
+    found = np.flatnonzero(array)  # faster than for several axes
+    return np.unravel_index(found, array.shape)
 
 
 def _rows_by_product(tile, rows, sq):

@@ -99,7 +99,7 @@ class TorchDevice(Device):
             with torch.cuda.stream(self._streams.own):
                 yield
 
-    def cols_for(self, n_rows, dtype):
+    def cols_for(self, n_rows, n_features, dtype):
         if not self.quick:
             n_rows = self.tile_rows
         size = self.tile_size // (2 if self.on_gpu and dtype == np.float64 else 1)
@@ -219,7 +219,7 @@ class TorchDevice(Device):
     def _sharper(self, reduction, queries, points, cols, check):
         """Return what `visit` does, in float64 if that is fast, or with tiles mended."""
         if queries.dtype == np.float32 and self.fast_float64:
-            wide = queries.in_float64(points)
+            wide = queries.in_dtype(np.float64, points)
             return self.visit(reduction, wide, points, cols, check)
         state = visit_tiles(reduction, queries, points, cols, self, check)
         return _map_state(to_host, state)

@@ -29,6 +29,8 @@ BLOCK_SIZE = 2**20
 GPU_BLOCK_SIZE = 2**24
 # Relative, of a sum of weights.
 ROUNDING = 1e-12
+# Names of dtypes that float32 holds, without that of their library.
+NARROW = {"float32", "float16", "bfloat16"}
 
 # The functions of numpy that kernels use, for lazy tensors of KeOps. These cannot be
 # changed in place: ``out`` is ignored, and the result is to be used.
@@ -119,6 +121,13 @@ def finite_or_zero(values: AnyTile) -> AnyTile:
     """Return the values with 0 in place of infinities."""
     xp = namespace(values)
     return xp.where(xp.isinf(values), 0.0, values)
+
+
+def clipped(array: AnyTile, low: float, high: float = np.inf) -> AnyTile:
+    """Return an array with entries between two numbers; of few, faster than ``clip``."""
+    if isinstance(array, np.ndarray):
+        return np.minimum(np.maximum(array, low), high)
+    return array.clip(low, high)
 
 
 def sorted_rows(array: AnyTile) -> AnyTile:
@@ -272,13 +281,24 @@ def local(X: Any) -> Any:
 def detached(X: Any) -> Any:
     """Return X, without a record of how it came about if it is a tensor.
 
-    Sparse tensors are refused, and what has no values yet.
+    Tensors of half precision are widened: numpy has no bfloat16. Sparse tensors are
+    refused, and what has no values yet.
     """
     if type(X).__name__ == "LazyFrame":  # of polars
         raise TypeError("a LazyFrame has no values yet: call collect() on it.")
     if getattr(X, "is_sparse", False) is True:
         raise TypeError("Sparse tensors are not supported: pass X.to_dense().")
-    return X.detach() if hasattr(X, "detach") else X
+    if not hasattr(X, "detach"):
+        return X
+    X = X.detach()
+    return X.float() if is_narrow(X) else X
+
+
+def is_narrow(X: Any) -> bool:
+    """Return whether X, an array or a data frame, has float32 or half precision only."""
+    dtypes = getattr(X, "dtypes", None)  # of a data frame
+    dtypes = [getattr(X, "dtype", None)] if dtypes is None else list(dtypes)
+    return {str(dtype).rpartition(".")[2].lower() for dtype in dtypes} <= NARROW
 
 
 def _on_gpu(X):
@@ -306,7 +326,15 @@ def has_missing(X: Any) -> bool:
     """Return whether there is NaN in X, an array or a ``DeviceArray``."""
     if not isinstance(X, np.ndarray):
         return bool(X.tensor.isnan().any())
+    if has_finite_sum(X):
+        return False
     return any(np.isnan(X[rows]).any() for rows in row_batches(*X.shape))
+
+
+def has_finite_sum(X: np.ndarray) -> bool:
+    """Return whether the sum of all entries is finite: then all of them are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(X.sum()))
 
 
 def select(X: Any, mask: np.ndarray) -> Any:

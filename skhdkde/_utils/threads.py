@@ -15,7 +15,8 @@ class _BlasCap:
     """One thread in each BLAS call while any pass runs; afterwards as many as before.
 
     The number of BLAS threads belongs to the process: with several passes at once,
-    the first to come sets it and the last to leave restores it.
+    the first to come sets it and the last to leave restores it. The libraries are asked
+    and told themselves: a pass may be over in less time than ``threadpool_limits`` takes.
     """
 
     def __init__(self):
@@ -25,43 +26,52 @@ class _BlasCap:
         """Forget all passes."""
         self._lock = threading.Lock()
         self._n_passes = 0
-        self._controller: Any = None
-        self._limiter: Any = None
-        self._n_threads_before = 1
+        self._libraries: Any = None
+        self._before: list = []  # each library, and its threads without the cap
 
     def after_fork(self):
         """Hold no lock and no cap, in a child forked during a pass of its parent."""
-        limiter = self._limiter if self._n_passes else None
+        before = self._before if self._n_passes else []
         self.reset()
-        if limiter is not None:
-            limiter.__exit__(None, None, None)
+        _restore(before)
 
     def n_threads(self):
         """Return how many threads a BLAS call would use, were it not for our own cap."""
         with self._lock:
             if self._n_passes == 0:
-                self._n_threads_before = self._current()
-            return self._n_threads_before
+                self._look()
+            return max((n for _, n in self._before), default=0) or cpu_count()
 
-    def _current(self):
-        if self._controller is None:
-            self._controller = ThreadpoolController().select(user_api="blas")
-        pools = [lib["num_threads"] for lib in self._controller.info()]
-        return max(pools) if pools else cpu_count()
+    def _look(self):
+        """Note how many threads each library has now."""
+        if self._libraries is None:
+            found = ThreadpoolController().select(user_api="blas")
+            self._libraries = found.lib_controllers
+        self._before = [(library, library.num_threads) for library in self._libraries]
 
     def __enter__(self):
+        """Cap the threads; return how many passes run, this one too."""
         with self._lock:
             if self._n_passes == 0:
-                self._n_threads_before = self._current()
-                self._limiter = self._controller.limit(limits=1)
-                self._limiter.__enter__()
+                self._look()
+                for library, n_threads in self._before:
+                    if n_threads != 1:
+                        library.set_num_threads(1)
             self._n_passes += 1
+            return self._n_passes
 
     def __exit__(self, *exc_info):
         with self._lock:
             self._n_passes -= 1
             if self._n_passes == 0:
-                self._limiter.__exit__(*exc_info)
+                _restore(self._before)
+
+
+def _restore(before):
+    """Give libraries the threads that they had before a cap."""
+    for library, n_threads in before:
+        if n_threads != 1:
+            library.set_num_threads(n_threads)
 
 
 _blas_cap = _BlasCap()
@@ -120,13 +130,17 @@ def run_tasks(
 ) -> list[Any]:
     """Return ``[work(task, check) for task in tasks]``, computed on threads.
 
-    ``work`` calls ``check(amount)`` between tiles: it advances ``progress`` and raises
-    if another task failed or the user interrupted, so that all stop promptly.
+    Of ``n_threads`` no more are used than the share of the cores that other passes, run
+    at the same time from threads of the user's, leave. ``work`` calls ``check(amount)``
+    between tiles: it advances ``progress`` and raises if another task failed or the user
+    interrupted, so that all stop promptly.
     """
-    run = _Run(work, progress)
-    with _blas_cap:
+    with _blas_cap as n_passes:
+        if n_threads > 1 and len(tasks) > 1 and n_passes > 1:
+            n_threads = min(n_threads, max(1, cpu_count() // n_passes))
         if n_threads == 1 or len(tasks) == 1:
-            return [work(task, run.check) for task in tasks]
+            return [work(task, progress) for task in tasks]
+        run = _Run(work, progress)
         with ThreadPoolExecutor(min(n_threads, len(tasks))) as executor:
             futures = [executor.submit(run, task) for task in tasks]
             try:

@@ -32,7 +32,7 @@ class Device(Protocol):
     def working(self) -> Any:
         """Return a context in which a thread works on tasks."""
 
-    def cols_for(self, n_rows: int, dtype: np.dtype) -> int:
+    def cols_for(self, n_rows: int, n_features: int, dtype: np.dtype) -> int:
         """Return how many points a tile of so many queries has at most."""
 
     def visit(self, reduction: Any, queries: Any, points: Any, cols: slice, check: Any):
