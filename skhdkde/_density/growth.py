@@ -14,6 +14,7 @@ import numpy as np
 
 from skhdkde._density.density import plain_density, structured_density
 from skhdkde._density.mixed import MixedDensity
+from skhdkde._density.whitened_points import whitened as whitened_rows
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._utils.typing import FloatArray, IntArray
 
@@ -153,7 +154,7 @@ def with_new_points(whitened: list, new: NewPoints, n_earlier: int) -> list:
     """
     found, all_rows = [], _rows_of_each(whitened, new.X)
     for own, rows in zip(whitened, all_rows, strict=True):
-        Z = own.whitening.apply(new.X[rows]).astype(own.Z.dtype, copy=False)
+        Z = whitened_rows(own.whitening, new.X[rows])
         more = dataclasses.replace(
             own,
             rows=np.concatenate([own.rows, n_earlier + rows]),
