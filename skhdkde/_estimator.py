@@ -31,7 +31,7 @@ from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
 from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
-from skhdkde._selection import FEWEST, DriftTest, HeldOutScores
+from skhdkde._selection import DriftTest, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local, prototype
 from skhdkde._utils.moments import is_constant
 from skhdkde._utils.random import seed_beside
@@ -291,7 +291,7 @@ class HighDimKernelDensity(FeatureSets):
         the fit, both held out: ``difference``, in nats, of their mean log densities, and
         the ``p_value`` of a rank test. Below 1e-4 it is ``significant``, of which a
         warning says. ``n_fitted`` rows chose bandwidth and structure, ``n_added`` came
-        later. None before, and for fits of fewer than 8 rows.
+        later. None before, and if too few rows are without duplicates: 8 of the fit.
 
     data_report_ : DataReport
         What the training points are: constant and discrete features, codes for missing
@@ -617,11 +617,10 @@ class HighDimKernelDensity(FeatureSets):
         """Add points, which are rows X, to density, approximation and what is made."""
         options, density = self._compute_options(), self._density
         known = density, cheapest(self._approximation, density)
-        if self._drift_test is None and density.n_points >= FEWEST:
+        if self._drift_test is None:
             self._drift_test = DriftTest(*known, self._held_out, options)
-        if self._drift_test is not None:
-            self._drift_test = copy.copy(self._drift_test)
-            self.drift_ = self._drift_test.of_new(*known, X, new.weights, options)
+        self._drift_test = copy.copy(self._drift_test)
+        self.drift_ = self._drift_test.of_new(*known, X, new.weights, options)
         self._density = grown_density(density, new)
         if self._approximation is not None:
             again = self.drift_ is not None and self.drift_.significant

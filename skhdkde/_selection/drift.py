@@ -1,8 +1,11 @@
 """Whether new rows are still like those of a fit, by log densities of both.
 
 Both are held out: new rows are scored before they are added, and a sample of the rows of
-the fit without themselves. If both are from one law, so are their log densities. The test
-is that of Wilcoxon, Mann and Whitney on ranks, which asks for no moments and takes -inf.
+the fit without themselves. If both are from one law, so are their log densities. Rows
+that equal others of the estimate are left out of both: beside a duplicate a log density
+may be anything, and rows that were stored twice would make all others seem unlikely. The
+test is that of Wilcoxon, Mann and Whitney on ranks, which asks for no moments and takes
+-inf.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import numpy as np
 from scipy.stats import norm
 
 from skhdkde._density import REFIT, in_range
+from skhdkde._utils.hashing import row_hashes
 from skhdkde._utils.warnings import warn_user
 
 # Rows that are scored, of each kind, and of the fit at least.
@@ -82,22 +86,26 @@ class DriftTest:
     """
 
     def __init__(self, density, log_density, held_out, options):
-        self.rows, scores = held_out.some(N_SCORED, options)
+        self.n_fitted = self.n_scored_at = density.n_points
+        self.rows, single = np.empty(0, dtype=int), _single(_hashes(density))
+        if np.count_nonzero(single) < FEWEST:
+            return
+        rows, scores = held_out.some(N_SCORED, options)
+        self.rows = rows[single[rows]]
         self.weights = density.weights()[self.rows]
         self.scores = self._left_out(density, log_density, options)
         # of a structure, what the share of a point in it makes it too likely by
         with np.errstate(invalid="ignore"):
-            lost = (self.scores if scores is None else scores) - self.scores
+            lost = 0.0 if scores is None else scores[single[rows]] - self.scores
         self.lost = np.nan_to_num(lost, nan=0.0, posinf=0.0, neginf=-np.inf)
-        self.n_fitted = self.n_scored_at = density.n_points
 
     def _left_out(self, density, log_density, options):
         near = in_range(None, density)
         scores = near.log_density(log_density(None, options, self.rows))
         return scores.astype(np.float64)
 
-    def of_new(self, density, log_density, X, weights, options) -> Drift:
-        """Return the drift of new rows, and note their number.
+    def of_new(self, density, log_density, X, weights, options) -> Drift | None:
+        """Return the drift of new rows; None if there are too few rows to tell.
 
         Parameters
         ----------
@@ -111,13 +119,17 @@ class DriftTest:
             Positive.
         options : ComputeOptions
         """
+        hashes = _hashes(density)
+        known = np.isin(row_hashes(X.astype(density.dtype, copy=False)), hashes)
+        some = np.flatnonzero(~known)
+        if len(self.rows) < FEWEST or not len(some):
+            return None
         if density.n_points >= GROWN * self.n_scored_at:
             self.scores = self._left_out(density, log_density, options)
             self.n_scored_at = density.n_points
-        rng = np.random.default_rng(density.n_points)
-        some = np.arange(len(X))
-        if len(X) > N_SCORED:
-            some = np.sort(rng.choice(len(X), N_SCORED, replace=False))
+        if len(some) > N_SCORED:
+            rng = np.random.default_rng(density.n_points)
+            some = np.sort(rng.choice(some, N_SCORED, replace=False))
         near = in_range(X[some], density)
         new = near.log_density(log_density(near.X, options)).astype(np.float64)
         n_added = density.n_points + len(X) - self.n_fitted
@@ -126,6 +138,17 @@ class DriftTest:
             (new, weights[some]),
             (self.n_fitted, n_added),
         )
+
+
+def _hashes(density):
+    """Return hashes of the training points as they were given."""
+    return row_hashes(density.given(np.arange(density.n_points)))
+
+
+def _single(hashes):
+    """Return which of some hashes are there once."""
+    _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return counts[group.ravel()] == 1
 
 
 def drift(fitted, new, numbers) -> Drift:
