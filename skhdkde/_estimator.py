@@ -31,7 +31,7 @@ from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
 from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
-from skhdkde._selection import DriftTest, HeldOutScores
+from skhdkde._selection import DriftTest, Earlier, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local, prototype
 from skhdkde._utils.moments import is_constant
 from skhdkde._utils.random import seed_beside
@@ -616,11 +616,11 @@ class HighDimKernelDensity(FeatureSets):
     def _with_points(self, new, X):
         """Add points, which are rows X, to density, approximation and what is made."""
         options, density = self._compute_options(), self._density
-        known = density, cheapest(self._approximation, density)
+        earlier = Earlier(density, cheapest(self._approximation, density), options)
         if self._drift_test is None:
-            self._drift_test = DriftTest(*known, self._held_out, options)
+            self._drift_test = DriftTest(earlier, self._held_out)
         self._drift_test = copy.copy(self._drift_test)
-        self.drift_ = self._drift_test.of_new(*known, X, new.weights, options)
+        self.drift_ = self._drift_test.of_new(earlier, X, new.weights)
         self._density = grown_density(density, new)
         if self._approximation is not None:
             again = self.drift_ is not None and self.drift_.significant
