@@ -241,7 +241,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
 
     def _densities(self, X, checked):
         """Return the density of each class, or None for a class without rows."""
-        densities, collected = [None] * len(self._members), RelayedWarnings()
+        densities: list[Any] = [None] * len(self._members)
+        collected = RelayedWarnings()
         estimator = HighDimKernelDensity() if self.estimator is None else self.estimator
         plain = estimator.covariance_type == "spherical" and not estimator.feature_maps
         by_rule = plain and isinstance(estimator.bandwidth, str)
@@ -257,7 +258,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
                 own.set_params(bandwidth=float(np.median(others)))
                 warn_user(
                     f"Class {name!r} has one distinct row: its density has the median "
-                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Have more rows."
+                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Have more "
+                    "rows."
                 )
             with collected.of(f"In class {name!r}"):
                 rows = take(X, checked, found.rows)
