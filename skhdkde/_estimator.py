@@ -200,7 +200,7 @@ class HighDimKernelDensity(FeatureSets):
         For "neighbors" and "auto": how many are summed one by one; more make the error
         smaller. None chooses from 8 to 128 by `tol`, at 512 training points.
 
-    neighbors_index : {"hnsw", "ivf", "exact"} or transformer, default=None
+    neighbors_index : {"hnsw", "ivf", "exact"}, transformer or index, default=None
         For "neighbors" and "auto": what finds neighbours.
 
         - "hnsw": a graph, by faiss; "ivf": lists, by faiss
@@ -208,6 +208,8 @@ class HighDimKernelDensity(FeatureSets):
         - a neighbours transformer in scikit-learn's manner with ``mode="distance"``, such
           as :class:`~sklearn.neighbors.KNeighborsTransformer`; its `n_neighbors` is the
           most that can be used
+        - an empty index of faiss, of Euclidean distances, as ``faiss.index_factory``
+          makes them: a copy is filled, and searched with the settings that it has
         - None: from 100,000 points on, if faiss is installed, whichever of the first
           two suits the data; otherwise "exact" for "neighbors", none for "auto"
 
@@ -300,7 +302,7 @@ class HighDimKernelDensity(FeatureSets):
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
 
-    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer"} or None
+    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer", "faiss"} or None
         What finds neighbours; None if nothing does.
 
     approximation_ : Report or None
