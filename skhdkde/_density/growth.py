@@ -75,8 +75,9 @@ def check_growth(density: Any) -> None:
         return
     if structure.covariance_type == "neighborhood":
         raise ValueError(
-            "covariance_type='neighborhood' cannot have more points: the covariance of "
-            f"each comes from its nearest neighbours, which new points may be. {REFIT}"
+            "covariance_type='neighborhood', asked for or chosen by 'auto' or 'stack', "
+            "cannot have more points: the covariance of each comes from its nearest "
+            f"neighbours, which new points may be. {REFIT}"
         )
     if structure.adaptive:
         raise ValueError(
