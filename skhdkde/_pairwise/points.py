@@ -357,9 +357,9 @@ class TrainingPoints:
         """Return the points ``rows``, centred."""
         return self.augmented[rows][:, :-2]
 
-    def in_data_units(self, rows: Rows) -> FloatArray:
-        """Return the points ``rows`` as they were given."""
-        return self.exact[rows] / self.dtype.type(self.scale)
+    def in_data_units(self, rows: Rows, out: FloatArray | None = None) -> FloatArray:
+        """Return the points ``rows`` as they were given, in ``out`` if there is one."""
+        return np.divide(self.exact[rows], self.dtype.type(self.scale), out=out)
 
     def stretched(self, rows: IntArray, steps: FloatArray) -> FloatArray:
         """Return steps from some of the points in the units of the points."""
