@@ -327,21 +327,23 @@ class HighDimKernelDensity(FeatureSets):
     Notes
     -----
     float32 data are computed in float32, where that is precise enough, and give float32
-    results; everything else is float64. By ``algorithm="exact"`` log densities are
-    within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
-    rounding of the result itself where that is more; with a structure, of the sum over
-    whitened coordinates rounded to the dtype. Where inner products would lose that
-    precision, the pairs that matter are computed in float64 or from differences. That
-    holds for queries at any distance; what is below the range of the dtype is -inf.
+    results; half precision (float16, bfloat16 of torch) becomes float32, everything else
+    float64. By ``algorithm="exact"`` log densities are within 1e-3 nats (float32) or 1e-8
+    nats (float64) of the exact sum, or within rounding of the result itself where that
+    is more; with a structure, of the sum over whitened coordinates rounded to the dtype.
+    Where inner products would lose that precision, the pairs that matter are computed in
+    float64 or from differences. That holds for queries at any distance; what is below the
+    range of the dtype is -inf.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
     as a torch tensor, and results are arrays of that library, on the device of X.
     Training points on a CUDA GPU stay there for the textbook's estimate.
 
-    Fitting stores up to two copies of the data, with a structure three. Methods need at
-    most 64 MiB per thread beside their result and a few numbers per query, and a copy of
-    the queries if one is more than 1e144 times as large as the data. The user guide,
-    "Structures", has the formulas and what they cost.
+    Fitting stores one copy of the data; two if their mean is far from the origin, or with
+    a structure. A pickle holds one. Methods need at most 64 MiB per thread beside their
+    result and a few numbers per query, and a copy of the queries if one is more than
+    1e144 times as large as the data. The user guide, "Structures", has the formulas and
+    what they cost.
 
     References
     ----------
@@ -814,8 +816,9 @@ class HighDimKernelDensity(FeatureSets):
         """
         log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
-            self.approximation_ = Report(used, self._approximation.tol)
-            self.approximation_.warn(self._approximation.algorithm)
+            # other threads may set the attribute meanwhile
+            self.approximation_ = report = Report(used, self._approximation.tol)
+            report.warn(self._approximation.algorithm)
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X: Any = None) -> Diagnosis:

@@ -278,7 +278,7 @@ REFUSED = {
         X[:100, :2],
         None,
         X[:, :2],
-        r"covariance_type='neighborhood', .* Call fit",
+        r"covariance_type='neighborhood'.* Call fit",
     ),
     "marginal": ({}, X, lambda kde: kde.marginal([0, 1]), X[:, :2], "made by marginal"),
     "conditional": (

@@ -89,7 +89,7 @@ class IndexSearch(NeighborSearch):
         with np.errstate(over="ignore"):
             Z = exact * (self.scale / self.points.scale) - self.center
             # beyond its range all points are equally near: some will do
-            return np.clip(np.nan_to_num(Z.astype(np.float32)), -FARTHEST, FARTHEST)
+            return np.clip(Z.astype(np.float32), -FARTHEST, FARTHEST)
 
     def search(self, queries, own, k, effort, options):
         n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
@@ -149,6 +149,8 @@ def _principal_axes(points, n_axes, seed):
 
 def first_found(ids: IntArray, k: int) -> IntArray:
     """Return the first ``k`` of each row that are not -1, followed by -1."""
+    if (ids >= 0).all():
+        return ids[:, :k]
     order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, 1)
 
