@@ -209,7 +209,7 @@ def main():
         place, *sizes = options.one
         kept(*KEPT[place], *sizes)
         return
-    print(describe_run("scipy", "scikit-learn", "faiss-cpu", remark="medians"))
+    print(describe_run("scipy", "scikit-learn", "faiss-cpu"))
     with threadpool_limits(1, user_api="blas"):
         write_table(
             "One row at a time, float32, one thread: CPU time in us of a call (median, "

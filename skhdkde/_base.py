@@ -74,6 +74,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         "neighbors_index": [
             StrOptions({"hnsw", "ivf", "exact"}),
             HasMethods(["fit", "transform"]),
+            HasMethods(["train", "add", "search"]),
             None,
         ],
         "backend": [StrOptions(set(BACKENDS))],

@@ -119,8 +119,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
             feature_names_in_ : object
         As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
         that ``bandwidth_search_`` states is an estimate above 65,536 points. There are
-        no ``held_out_log_density_`` and no ``data_report_``, hence no ``density_level``,
-        and ``approximation_`` is None.
+        no ``held_out_log_density_`` and no ``data_report_``, hence no ``density_level``;
+        no ``partial_fit``, hence no ``drift_``; and ``approximation_`` is None.
 
     backend_ : str
         What the workers use; several names, joined by "+", if they differ.

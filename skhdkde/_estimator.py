@@ -31,7 +31,7 @@ from skhdkde._fit import LocalTraining, check_combination, fit_density
 from skhdkde._maps import check_limits, excepting, resolve_maps
 from skhdkde._missing import FeatureSets
 from skhdkde._pairwise import ComputeOptions, Plan
-from skhdkde._selection import FEWEST, DriftTest, HeldOutScores
+from skhdkde._selection import DriftTest, Earlier, HeldOutScores
 from skhdkde._utils.arrays import has_missing, like, local, prototype
 from skhdkde._utils.moments import is_constant
 from skhdkde._utils.random import seed_beside
@@ -200,7 +200,7 @@ class HighDimKernelDensity(FeatureSets):
         For "neighbors" and "auto": how many are summed one by one; more make the error
         smaller. None chooses from 8 to 128 by `tol`, at 512 training points.
 
-    neighbors_index : {"hnsw", "ivf", "exact"} or transformer, default=None
+    neighbors_index : {"hnsw", "ivf", "exact"}, transformer or index, default=None
         For "neighbors" and "auto": what finds neighbours.
 
         - "hnsw": a graph, by faiss; "ivf": lists, by faiss
@@ -208,6 +208,8 @@ class HighDimKernelDensity(FeatureSets):
         - a neighbours transformer in scikit-learn's manner with ``mode="distance"``, such
           as :class:`~sklearn.neighbors.KNeighborsTransformer`; its `n_neighbors` is the
           most that can be used
+        - an empty index of faiss, of Euclidean distances, as ``faiss.index_factory``
+          makes them: a copy is filled, and searched with the settings that it has
         - None: from 100,000 points on, if faiss is installed, whichever of the first
           two suits the data; otherwise "exact" for "neighbors", none for "auto"
 
@@ -291,7 +293,7 @@ class HighDimKernelDensity(FeatureSets):
         the fit, both held out: ``difference``, in nats, of their mean log densities, and
         the ``p_value`` of a rank test. Below 1e-4 it is ``significant``, of which a
         warning says. ``n_fitted`` rows chose bandwidth and structure, ``n_added`` came
-        later. None before, and for fits of fewer than 8 rows.
+        later. None before, and if too few rows are without duplicates: 8 of the fit.
 
     data_report_ : DataReport
         What the training points are: constant and discrete features, codes for missing
@@ -300,7 +302,7 @@ class HighDimKernelDensity(FeatureSets):
     n_neighbors_ : int
         Number of neighbours that are summed one by one; 0 if none are.
 
-    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer"} or None
+    neighbors_index_ : {"hnsw", "ivf", "exact", "transformer", "faiss"} or None
         What finds neighbours; None if nothing does.
 
     approximation_ : Report or None
@@ -325,21 +327,23 @@ class HighDimKernelDensity(FeatureSets):
     Notes
     -----
     float32 data are computed in float32, where that is precise enough, and give float32
-    results; everything else is float64. By ``algorithm="exact"`` log densities are
-    within 1e-3 nats (float32) or 1e-8 nats (float64) of the exact sum, or within
-    rounding of the result itself where that is more; with a structure, of the sum over
-    whitened coordinates rounded to the dtype. Where inner products would lose that
-    precision, the pairs that matter are computed in float64 or from differences. That
-    holds for queries at any distance; what is below the range of the dtype is -inf.
+    results; half precision (float16, bfloat16 of torch) becomes float32, everything else
+    float64. By ``algorithm="exact"`` log densities are within 1e-3 nats (float32) or 1e-8
+    nats (float64) of the exact sum, or within rounding of the result itself where that
+    is more; with a structure, of the sum over whitened coordinates rounded to the dtype.
+    Where inner products would lose that precision, the pairs that matter are computed in
+    float64 or from differences. That holds for queries at any distance; what is below the
+    range of the dtype is -inf.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
     as a torch tensor, and results are arrays of that library, on the device of X.
     Training points on a CUDA GPU stay there for the textbook's estimate.
 
-    Fitting stores up to two copies of the data, with a structure three. Methods need at
-    most 64 MiB per thread beside their result and a few numbers per query, and a copy of
-    the queries if one is more than 1e144 times as large as the data. The user guide,
-    "Structures", has the formulas and what they cost.
+    Fitting stores one copy of the data; two if their mean is far from the origin, or with
+    a structure. A pickle holds one. Methods need at most 64 MiB per thread beside their
+    result and a few numbers per query, and a copy of the queries if one is more than
+    1e144 times as large as the data. The user guide, "Structures", has the formulas and
+    what they cost.
 
     References
     ----------
@@ -479,9 +483,10 @@ class HighDimKernelDensity(FeatureSets):
         Notes
         -----
         The sums are those of a fit to all rows at ``bandwidth_`` with the covariance, the
-        mixture, the maps of features and the lattices of the first. The user guide,
-        "Data that grow", says when to fit again; ``drift_`` reports how likely new rows
-        are by the old. An index of faiss gets the points added, others are made again.
+        mixture, the maps of features and the lattices of the first. The user guide, "Data
+        that grow", says when to fit again, what stays and what follows; ``drift_`` says
+        how likely new rows are by the old. An index of faiss gets the points added,
+        others are made again.
         All points are copied: add many rows at once.
 
         Examples
@@ -615,12 +620,11 @@ class HighDimKernelDensity(FeatureSets):
     def _with_points(self, new, X):
         """Add points, which are rows X, to density, approximation and what is made."""
         options, density = self._compute_options(), self._density
-        known = density, cheapest(self._approximation, density)
-        if self._drift_test is None and density.n_points >= FEWEST:
-            self._drift_test = DriftTest(*known, self._held_out, options)
-        if self._drift_test is not None:
-            self._drift_test = copy.copy(self._drift_test)
-            self.drift_ = self._drift_test.of_new(*known, X, new.weights, options)
+        earlier = Earlier(density, cheapest(self._approximation, density), options)
+        if self._drift_test is None:
+            self._drift_test = DriftTest(earlier, self._held_out)
+        self._drift_test = copy.copy(self._drift_test)
+        self.drift_ = self._drift_test.of_new(earlier, X, new.weights)
         self._density = grown_density(density, new)
         if self._approximation is not None:
             again = self.drift_ is not None and self.drift_.significant
@@ -812,8 +816,9 @@ class HighDimKernelDensity(FeatureSets):
         """
         log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
-            self.approximation_ = Report(used, self._approximation.tol)
-            self.approximation_.warn(self._approximation.algorithm)
+            # other threads may set the attribute meanwhile
+            self.approximation_ = report = Report(used, self._approximation.tol)
+            report.warn(self._approximation.algorithm)
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X: Any = None) -> Diagnosis:

@@ -15,6 +15,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import make_blobs
 from sklearn.neighbors import KNeighborsTransformer
 
+from skhdkde import HighDimKernelDensity
+
 INDEXES = ("exact", "hnsw", "ivf")
 
 
@@ -91,6 +93,45 @@ def test_transformers_of_scikit_learn(white):
     assert_allclose(quiet(kde, X)[0], fit(Y, bandwidth=0.6).score_samples(X), atol=0.02)
     with pytest.raises(ValueError, match=r"n_neighbors=50 .* n_neighbors=40"):
         fit(Y, neighbors_index=transformer, n_neighbors=50, **params)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF64,SQfp16", "PCA12,HNSW16"])
+def test_any_index_of_faiss(white, factory):
+    faiss = pytest.importorskip("faiss")
+    Y, X = white[20][500:4500], white[20][:200]
+    index = faiss.index_factory(20, factory)
+    params = {"algorithm": "neighbors", "bandwidth": 0.6, "n_neighbors": 32}
+    if factory.startswith("IVF"):
+        index.nprobe = 48
+    kde = clone(HighDimKernelDensity(neighbors_index=index, random_state=0, **params))
+    kde.fit(Y[:3900]).partial_fit(Y[3900:])
+    assert index.ntotal == 0  # ours is a copy
+    assert kde.neighbors_index_ == "faiss"
+    found, report = quiet(kde, X)
+    error = np.abs(found - fit(Y, bandwidth=0.6).score_samples(X))
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+    if factory == "Flat":
+        assert np.quantile(error, 0.95) <= 0.02
+    again = pickle.loads(pickle.dumps(kde))
+    assert_array_equal(quiet(again, X)[0], found)
+    # a graph that was pickled goes on with other random levels
+    found = quiet(again.partial_fit(X), X)[0]
+    assert_allclose(found, quiet(kde.partial_fit(X), X)[0], atol=1e-3)
+
+
+def test_indexes_of_faiss_that_will_not_do(white):
+    faiss = pytest.importorskip("faiss")
+    Y, filled = white[20][:4000], faiss.IndexFlatL2(20)
+    filled.add(Y[:5].astype(np.float32))
+    many = faiss.index_factory(20, "IVF8192,Flat")
+    for index, message in (
+        (filled, "must be empty, got one of 5"),
+        (faiss.IndexFlatIP(20), "metric_type=0"),
+        (faiss.IndexFlatL2(19), "d=19 coordinates.* 20"),
+        (many, "cannot be trained on 38"),
+    ):
+        with pytest.raises(ValueError, match=f"neighbors_index.*{message}"):
+            fit(Y, bandwidth=0.6, algorithm="neighbors", neighbors_index=index)
 
 
 def test_queries_far_outside_are_not_trusted_to_an_index():

@@ -187,13 +187,14 @@ def test_a_stack_grows_by_all_its_members():
 def test_discrete_features_stay_on_their_lattice():
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.poisson(4.0, 3000), rng.standard_normal(3000)])
-    kde = HighDimKernelDensity(discrete_features=[0], bandwidth=0.4).fit(rows[:1000])
+    params = {"discrete_features": [0], "bandwidth": 0.4, "random_state": 0}
+    kde = HighDimKernelDensity(**params).fit(rows[:1000])
     for row in np.array_split(rows[1000:], 500):  # small batches are spread no less
         kde.partial_fit(row)
-    again = HighDimKernelDensity(discrete_features=[0], bandwidth=0.4).fit(rows)
+    again = HighDimKernelDensity(**params).fit(rows)
     queries = np.column_stack([np.arange(9.0), np.zeros(9)])
     found, expected = kde.score_samples(queries), again.score_samples(queries)
-    assert_allclose(found, expected, atol=0.1)
+    assert_allclose(found, expected, atol=0.15)
     assert set(kde.sample(50, random_state=0)[:, 0]) <= set(rows[:, 0])
     with pytest.raises(ValueError, match=r"discrete_features has feature 0.*4\.5"):
         kde.partial_fit([[4.5, 0.0]])
@@ -254,7 +255,7 @@ def test_incomplete_rows_of_the_fit_are_known_after_it():
     with pytest.warns(UserWarning, match="NaN"):
         kde = HighDimKernelDensity(bandwidth=0.5, random_state=0).fit(rows)
     before = kde.impute(rows)
-    kde.partial_fit(X[200:], sample_weight=np.arange(len(X) - 200) % 2)
+    kde.partial_fit(X[200:], sample_weight=np.arange(40) % 2)
     assert_array_equal(kde.incomplete_rows_, [3, 90])
     # filled in by the others, not by what was drawn for the row itself
     assert_allclose(kde.impute(rows), before, atol=1.0)
@@ -277,7 +278,7 @@ REFUSED = {
         X[:100, :2],
         None,
         X[:, :2],
-        r"covariance_type='neighborhood' .* Call fit",
+        r"covariance_type='neighborhood'.* Call fit",
     ),
     "marginal": ({}, X, lambda kde: kde.marginal([0, 1]), X[:, :2], "made by marginal"),
     "conditional": (
@@ -454,6 +455,17 @@ def test_few_rows_are_no_measure():
     assert_allclose(kde.score_samples(QUERIES), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("params", [{}, {"covariance_type": "full"}])
+def test_duplicates_do_not_make_others_unlikely(params):
+    rng = np.random.default_rng(0)
+    rows, fresh = rng.standard_normal((300, 4)), rng.standard_normal((100, 4))
+    kde = HighDimKernelDensity(bandwidth=0.1, random_state=0, **params)
+    kde.fit(np.vstack([rows, rows[:250]])).partial_fit(np.vstack([fresh, rows[:90]]))
+    assert kde.drift_.p_value > 0.01
+    assert kde.fit(np.vstack([rows, rows])).partial_fit(fresh).drift_ is None
+    assert kde.fit(rows).partial_fit(rows[:9]).drift_ is None
+
+
 @pytest.fixture(scope="module")
 def clustered():
     """Points along few directions, a second cluster of them last."""
@@ -544,14 +556,17 @@ def test_points_on_a_gpu_cannot_grow(tensors_as_on_a_gpu):
             kde.partial_fit(torch.asarray(X))
 
 
-def test_an_index_stays_right_where_units_change(clustered):
-    """Later rows are a thousand times larger: scaled units are others."""
+@pytest.mark.parametrize("larger", [1e3, 1e6])
+def test_an_index_stays_right_where_units_change(clustered, larger):
+    """Later rows are much larger: scaled units are others."""
     pytest.importorskip("faiss")
     params = {"bandwidth": 0.4, "algorithm": "neighbors", "neighbors_index": "ivf"}
     kde = fit(clustered[:3000], **params)
     with pytest.warns(UserWarning, match="less likely"):
-        kde.partial_fit(1000.0 * clustered[3000:3100])
-    everything = np.vstack([clustered[:3000], 1000.0 * clustered[3000:3100]])
-    queries = clustered[:300] + 0.02
+        kde.partial_fit(larger * clustered[3000:3100])
+    everything = np.vstack([clustered[:3000], larger * clustered[3000:3100]])
+    queries = np.vstack([clustered[:300], larger * clustered[3000:3005]]) + 0.02
     exact = fit(everything, bandwidth=0.4).score_samples(queries)
-    assert np.quantile(np.abs(quiet(kde, queries)[0] - exact), 0.95) <= 0.02
+    error = np.abs(quiet(kde, queries)[0] - exact)
+    assert np.quantile(error, 0.95) <= 0.05
+    assert error[300:].max() < 0.02

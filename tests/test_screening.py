@@ -1,7 +1,10 @@
 """Float64 sums from float32 tiles: as precise as promised, and only where that pays."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import oracles
@@ -223,6 +226,27 @@ def test_rows_in_float32_are_not_copied_or_pickled():
     few = points.subset(np.arange(5))
     assert len(few.narrow.augmented) == 5
     assert copy.copy(points)._narrow is None
+
+
+CHILD = """
+import multiprocessing, threading, warnings
+import numpy as np
+from skhdkde._pairwise import TrainingPoints
+from skhdkde._pairwise.points import _narrowing
+
+warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads
+points = TrainingPoints(np.random.default_rng(0).standard_normal((50, 300)))
+with _narrowing:
+    child = multiprocessing.get_context("fork").Process(target=lambda: points.narrow)
+    child.start()
+child.join(30)
+assert child.exitcode == 0, child.exitcode
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_child_forked_while_points_are_rounded():
+    subprocess.run([sys.executable, "-c", CHILD], check=True, timeout=60)
 
 
 def test_same_log_densities_by_threads(visits):

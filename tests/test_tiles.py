@@ -114,7 +114,7 @@ def test_few_queries_are_split_over_training_points(n_queries, set_tiles):
     set_tiles(256, 100)
     assert_same(everything(X, Y, n_jobs=4), everything(X, Y, n_jobs=1))
     rows, cols = split(n_queries, Y.shape, 4, NumpyDevice())
-    assert len(rows) * len(cols) >= 8
+    assert len(rows) * len(cols) >= 4  # one for each thread
 
 
 @pytest.mark.parametrize("layout", ["F", "strided", "reversed", "readonly", "memmap"])

@@ -250,23 +250,35 @@ class _Calibration:
         """Return the level with what it misses, and how often it serves."""
         ids, kind = self._neighbors(level), self.prepared.search.kind
         terms = self._terms(ids, level.n_sampled, kind)
+        far = level.n_sampled == N_SAMPLED < len(self.near_far.population)
+        glance = far and self._by_glance(ids, kind, terms)
         stated = self._stated(terms)
         # a rare group far away, say, of which the sample has nothing
         over = excess(differences(terms.total(), exact_sums), stated, HELD_AT)
         missed = max(level.missed, over)
         met = float(np.mean(stated + missed <= self.tol))
-        # of near terms hardly any is the reserve's
-        far = np.mean(terms.far <= terms.near + np.log(GLANCE_SHARE * self.tol))
-        glance = level.n_sampled == N_SAMPLED and bool(far >= GLANCED)
         return dataclasses.replace(level, missed=missed, met=met, glance=glance)
 
     def _neighbors(self, level):
         return self.prepared.neighbors(self.queries, self.own, level, self.options)
 
+    def _by_glance(self, ids, kind, terms):
+        """Replace terms by those at a glance, if these will do for most queries."""
+        at_a_glance, enough = self._sums(ids, kind).glance(GLANCE_SHARE * self.tol)
+        if np.mean(enough) < GLANCED:
+            return False
+        rows = np.flatnonzero(enough)
+        terms.put(rows, at_a_glance.subset(rows))
+        return True
+
+    def _sums(self, ids, kind):
+        """Return the sums with neighbours of a search of this kind."""
+        given = self.own, np.zeros(len(self.own)), ids, self.options
+        return self.near_far.batch(self.spec, self.queries, *given, kind=kind)
+
     def _terms(self, ids, n_sampled=N_SAMPLED, kind="exact"):
         """Return the terms of the sums, with neighbours of a search of this kind."""
-        given = self.own, np.zeros(len(self.own)), ids, self.options
-        sums = self.near_far.batch(self.spec, self.queries, *given, kind=kind)
+        sums = self._sums(ids, kind)
         return sums.terms(sums.moments(n_sampled))
 
     def _stated(self, terms):

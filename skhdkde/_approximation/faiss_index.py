@@ -26,6 +26,8 @@ N_LINKS, CONSTRUCTION = 16, 80
 SMALLEST_HALF, N_TYPICAL = 1e-3, 1000
 # Lists per square root of the number of points, and points per list to train them on.
 LISTS, TRAINED_ON = 4, 40
+# Points that an index of the user is trained on, at most.
+N_TRAINED = 200_000
 # Rows added at once, between which the user can interrupt.
 ROWS_AT_ONCE = 20_000
 
@@ -111,7 +113,7 @@ class FaissIndex:
         return index
 
     @property
-    def efforts(self) -> tuple[int, ...]:
+    def efforts(self) -> tuple:
         """Settings of the search, from fast to thorough."""
         if self.kind == "hnsw":
             return (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024)
@@ -137,6 +139,68 @@ class FaissIndex:
     def __setstate__(self, state):
         faiss = require_faiss("loading an index")
         self.__dict__ = {**state, "index": faiss.deserialize_index(state["index"])}
+
+
+class GivenFaissIndex(FaissIndex):
+    """An index that a user has made and left empty: a copy of it is filled.
+
+    Its settings of the search are those that it came with.
+    """
+
+    efforts = (None,)
+
+    def __init__(self, given, coordinates, shape, seed, n_threads, progress):
+        self.kind, (self.most, n_features) = "faiss", shape
+        faiss = require_faiss("neighbors_index")
+        if given.d != n_features:
+            raise ValueError(
+                f"neighbors_index is an index of d={given.d} coordinates; those of X "
+                f"that vary are {n_features}."
+            )
+        rows = np.arange(self.most)
+        if self.most > N_TRAINED:
+            rng = np.random.default_rng(seed)
+            rows = np.sort(rng.choice(self.most, N_TRAINED, replace=False))
+        with _threads(faiss, n_threads):
+            self.index = faiss.clone_index(given)
+            if not self.index.is_trained:
+                self._train(coordinates(rows))
+            self._add(coordinates, self.most, progress)
+
+    def _train(self, Z):
+        try:
+            self.index.train(Z)
+        except RuntimeError as error:
+            raise ValueError(
+                f"neighbors_index cannot be trained on {len(Z)} points: {error}"
+            ) from error
+
+    def search(self, Z, k, effort, n_threads):
+        """Return places of the ``k`` nearest as found, (n_queries, k); -1 for none."""
+        faiss = require_faiss("neighbors_index")
+        with _threads(faiss, n_threads):
+            k = min(k, self.most)
+            return self.index.search(np.ascontiguousarray(Z), k)[1]
+
+
+def is_faiss_index(wanted: Any) -> bool:
+    """Return whether an object is an index of faiss, which need not be imported."""
+    return all(hasattr(wanted, name) for name in ("ntotal", "is_trained", "metric_type"))
+
+
+def check_faiss_index(index: Any) -> None:
+    """Raise ValueError unless an index is empty and of Euclidean distances."""
+    faiss = require_faiss("neighbors_index")
+    if index.ntotal:
+        raise ValueError(
+            f"neighbors_index must be empty, got one of {index.ntotal} vectors: fit adds "
+            "the training points, centred and scaled, to a copy of it."
+        )
+    if index.metric_type != faiss.METRIC_L2:
+        raise ValueError(
+            "neighbors_index needs Euclidean distances, metric_type=faiss.METRIC_L2, got "
+            f"metric_type={index.metric_type}."
+        )
 
 
 @contextlib.contextmanager

@@ -490,10 +490,10 @@ class SumBatch:
         n_found = np.isfinite(sq).sum(axis=1)
         n_far = self._n_far
         bounded = (n_found > 0) & (n_far > 0) & (each > 1.0) & (self.kind is not None)
-        for k in np.unique(n_found[bounded]):
+        for k in sorted(set(n_found[bounded].tolist())):
             rows = np.flatnonzero(bounded & (n_found == k))
             most = min(k + n_far[rows].max(), PREDICTED * max(SEEN * each, k))
-            nodes, counts, ranks = _beyond(sq[rows, :k], most)
+            nodes, counts, ranks = _beyond(sq[rows, :k], float(most))
             values, peak = relative_values(kernel, h, nodes)
             none = ranks <= SEEN * each
             total = values @ (counts * none)
@@ -560,21 +560,38 @@ def _beyond(sq, largest_rank):
     their ranks, both of shape (n_nodes,).
     """
     k = sq.shape[1]
-    inner = np.arange((k + 1) // 2, k)  # ranks
+    beyond = _ranks_beyond(k, largest_rank)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gaps = np.log(sq[:, -1:] / sq[:, inner - 1])
-    gaps = np.clip(np.nan_to_num(gaps, nan=0.0), 0.0, 50.0)
+        gaps = np.log(sq[:, -1:] / sq[:, beyond.inner - 1])
+    gaps = np.clip(np.where(np.isnan(gaps), 0.0, gaps), 0.0, 50.0)
     exponent = np.full(len(sq), np.inf)
-    if len(inner):
-        # high by more than its standard error
-        high = 1.0 + 1.5 / np.sqrt(len(inner))
+    if len(beyond.inner):
         with np.errstate(divide="ignore"):
-            exponent = high * np.log(k / inner).sum() / gaps.sum(axis=1)
+            exponent = beyond.log_ranks / gaps.sum(axis=1)
+    with np.errstate(over="ignore"):
+        growth = np.exp(beyond.middle / exponent[:, None])
+    return sq[:, -1:] * growth, beyond.counts, beyond.ranks
+
+
+class _Ranks(NamedTuple):
+    """Ranks in the outer half of ``k`` neighbours, and nodes beyond the last of them."""
+
+    inner: IntArray  # ranks
+    log_ranks: float  # sum of log(k / rank), high by more than its standard error
+    middle: FloatArray  # (n_nodes,), logs of ranks relative to k
+    counts: FloatArray  # (n_nodes,), how many points each stands for
+    ranks: FloatArray  # (n_nodes,)
+
+
+@functools.lru_cache(maxsize=256)
+def _ranks_beyond(k, largest_rank):
+    """Return the ranks for ``k`` neighbours and nodes up to the largest rank."""
+    inner = np.arange((k + 1) // 2, k)
+    high = 1.0 + 1.5 / np.sqrt(max(len(inner), 1))
     log_ratios = np.linspace(0.0, np.log(max(largest_rank / k, 1.0)), N_NODES + 1)
     middle = 0.5 * (log_ratios[1:] + log_ratios[:-1])
-    with np.errstate(over="ignore"):
-        growth = np.exp(middle / exponent[:, None])
-    return sq[:, -1:] * growth, np.diff(k * np.exp(log_ratios)), k * np.exp(middle)
+    counts, ranks = np.diff(k * np.exp(log_ratios)), k * np.exp(middle)
+    return _Ranks(inner, high * np.log(k / inner).sum(), middle, counts, ranks)
 
 
 def _squared_differences(exact, others, dtype, reduction):

@@ -12,7 +12,13 @@ from scipy.spatial import KDTree
 from sklearn.base import clone
 from sklearn.utils.extmath import randomized_svd
 
-from skhdkde._approximation.faiss_index import FaissIndex, require_faiss
+from skhdkde._approximation.faiss_index import (
+    FaissIndex,
+    GivenFaissIndex,
+    check_faiss_index,
+    is_faiss_index,
+    require_faiss,
+)
 from skhdkde._pairwise import (
     NEIGHBOR_TOL,
     ComputeOptions,
@@ -33,6 +39,9 @@ MOST_AXES, N_FOR_AXES = 20, 2048
 TOL_PER_AXIS = 0.125
 # Scaled units beyond which all points are equally near.
 FARTHEST = 1e15
+# How much larger than those before points may be that are added to an index, which may
+# keep coordinates in half precision.
+LARGEST_GROWTH = 2.0**12
 
 
 class TileSearch(NeighborSearch):
@@ -80,7 +89,7 @@ class IndexSearch(NeighborSearch):
         with np.errstate(over="ignore"):
             Z = exact * (self.scale / self.points.scale) - self.center
             # beyond its range all points are equally near: some will do
-            return np.clip(np.nan_to_num(Z.astype(np.float32)), -FARTHEST, FARTHEST)
+            return np.clip(Z.astype(np.float32), -FARTHEST, FARTHEST)
 
     def search(self, queries, own, k, effort, options):
         n_threads = n_threads_for(options.n_jobs) if len(queries) > 1 else 1
@@ -140,6 +149,8 @@ def _principal_axes(points, n_axes, seed):
 
 def first_found(ids: IntArray, k: int) -> IntArray:
     """Return the first ``k`` of each row that are not -1, followed by -1."""
+    if (ids >= 0).all():
+        return ids[:, :k]
     order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, order, 1)
 
@@ -178,14 +189,17 @@ class TransformerIndex:
 
 
 def wanted_index(estimator):
-    """Return what an estimator asks for: "auto", "hnsw", "ivf", "exact" or a transformer.
+    """Return what an estimator asks for: "auto", "hnsw", "ivf", "exact" or an object.
 
-    Raises ValueError if a transformer will not do, ImportError if faiss is missing.
+    That is a transformer or an index of faiss. Raises ValueError if it will not do,
+    ImportError if faiss is missing.
     """
     wanted = estimator.neighbors_index
     if wanted is None:
         return "auto" if importlib.util.find_spec("faiss") else "exact"
-    if not isinstance(wanted, str):
+    if is_faiss_index(wanted):
+        check_faiss_index(wanted)
+    elif not isinstance(wanted, str):
         _check_transformer(wanted, estimator.n_neighbors)
     elif wanted != "exact":
         require_faiss(f"neighbors_index={wanted!r}")
@@ -227,16 +241,18 @@ def grown_search(
 ) -> NeighborSearch | None:
     """Return a search with more points: those of ``population``, the earlier ones first.
 
-    An index of faiss gets them added; others are made again. ``wanted`` is the
-    transformer, if it is by one. There is none for a search that finds only some.
+    An index of faiss gets them added, if it can hold them in its units; others are made
+    again. ``wanted`` is the transformer or index of faiss that the user gave, if any.
+    There is no search for one that finds only some.
     """
     if search is None or search.kind is None:
         return None
     if isinstance(search, IndexSearch) and search.kind != "transformer":
-        return search.grown(points, population[len(search.population) :], options)
-    return make_search(
-        "exact" if search.kind == "exact" else wanted, points, population, seed, options
-    )
+        if search.scale <= LARGEST_GROWTH * points.scale:
+            return search.grown(points, population[len(search.population) :], options)
+    of_ours = search.kind in ("exact", "hnsw", "ivf")
+    wanted = search.kind if of_ours else wanted
+    return make_search(wanted, points, population, seed, options)
 
 
 def make_search(
@@ -244,7 +260,7 @@ def make_search(
 ) -> NeighborSearch:
     """Return the search that is wanted, over the points ``population``.
 
-    ``wanted`` is "hnsw", "ivf", "exact" or a transformer.
+    ``wanted`` is "hnsw", "ivf", "exact", a transformer or an empty index of faiss.
     """
     if isinstance(wanted, str) and wanted == "exact":
         return TileSearch(points)
@@ -253,10 +269,12 @@ def make_search(
         return points.centered(population[rows]).astype(np.float32)
 
     shape = len(population), points.shape[1]
-    if not isinstance(wanted, str):
+    given = not isinstance(wanted, str)
+    if given and not is_faiss_index(wanted):
         transformer = TransformerIndex(wanted, coordinates, shape)
         return IndexSearch(points, population, transformer)
-    n_threads, label = n_threads_for(options.n_jobs), f"{wanted} index"
+    n_threads, label = n_threads_for(options.n_jobs), "index" if given else wanted
+    kind = GivenFaissIndex if given else FaissIndex
     with progress_bar(shape[0], options.verbose, label, unit="point") as progress:
-        index = FaissIndex(wanted, coordinates, shape, seed, n_threads, progress)
+        index = kind(wanted, coordinates, shape, seed, n_threads, progress)
     return IndexSearch(points, population, index)

@@ -269,6 +269,8 @@ class Density(LocalDensity):
     as_given : ndarray of shape (n_points, n_features) or None
         Training points with discrete features where they were given: as queries they are
         there. In the sums these are spread.
+    packed : list of WhitenedPoints or None
+        What the components were made of, without what ``training`` gives again.
     shares_components : bool
         Whether something else holds the components, as an approximation of its sums does.
 
@@ -284,24 +286,29 @@ class Density(LocalDensity):
         shape = n_points, first.points.shape[1]
         super().__init__(first.kernel, first.bandwidth, shape, first.points.dtype)
         self.components, self.training = components, training
-        self.whitened, self.structure = whitened, structure
+        self.structure, self.packed = structure, whitened
+        if whitened is not None:
+            self.packed = [own.packed(training) for own in whitened]
 
     def __getstate__(self):
         # what a structure makes of the training points is made of them again
         state = self.__dict__.copy()
-        if self.structure is not None:
-            state["whitened"] = [own.packed(self.training) for own in self.whitened]
-            if not self.shares_components:
-                del state["components"]
+        if self.structure is not None and not self.shares_components:
+            del state["components"]
         return state
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        if self.structure is not None:
-            self.whitened = [own.unpacked(self.training) for own in self.whitened]
         if "components" not in state:
             made_of = self.whitened, self.structure, self.kernel, self.bandwidth
             self.components = structured_components(*made_of)
+
+    @property
+    def whitened(self):
+        """What the components were made of, as :class:`WhitenedPoints`, or None."""
+        if self.packed is None:
+            return None
+        return [own.unpacked(self.training) for own in self.packed]
 
     @property
     def choices(self):
@@ -325,7 +332,7 @@ class Density(LocalDensity):
         """The largest bandwidth that preserves variance; infinite where it is not."""
         if self.structure is None:
             return np.inf
-        return self.structure.largest_bandwidth(self.kernel, self.whitened[0])
+        return self.structure.largest_bandwidth(self.kernel, self.packed[0])
 
     def at_bandwidth(self, bandwidth):
         """Return the density of the same structure at another one, whitened units."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from skhdkde._density.density import plain_density, structured_density
 from skhdkde._density.mixed import MixedDensity
+from skhdkde._density.whitened_points import whitened as whitened_rows
 from skhdkde._pairwise import TrainingPoints
 from skhdkde._utils.typing import FloatArray, IntArray
 
@@ -74,8 +75,9 @@ def check_growth(density: Any) -> None:
         return
     if structure.covariance_type == "neighborhood":
         raise ValueError(
-            "covariance_type='neighborhood' cannot have more points: the covariance of "
-            f"each comes from its nearest neighbours, which new points may be. {REFIT}"
+            "covariance_type='neighborhood', asked for or chosen by 'auto' or 'stack', "
+            "cannot have more points: the covariance of each comes from its nearest "
+            f"neighbours, which new points may be. {REFIT}"
         )
     if structure.adaptive:
         raise ValueError(
@@ -109,9 +111,12 @@ def _mixed(density, new):
 
 def _plain(density, new):
     earlier = density.components[0].points
-    n_earlier = earlier.shape[0]
+    n_earlier, n_features = earlier.shape
+    X = np.empty((n_earlier + len(new.X), n_features), earlier.dtype)
+    earlier.in_data_units(slice(None), out=X[:n_earlier])
+    X[n_earlier:] = new.X
     points = TrainingPoints(
-        np.concatenate([earlier.in_data_units(slice(None)), new.X]),
+        X,
         new.with_earlier(earlier.weights, n_earlier),
         # kernels on the sphere are not those of another size
         scale=earlier.scale if density.kernel.on_sphere else None,
@@ -150,7 +155,7 @@ def with_new_points(whitened: list, new: NewPoints, n_earlier: int) -> list:
     """
     found, all_rows = [], _rows_of_each(whitened, new.X)
     for own, rows in zip(whitened, all_rows, strict=True):
-        Z = own.whitening.apply(new.X[rows]).astype(own.Z.dtype, copy=False)
+        Z = whitened_rows(own.whitening, new.X[rows])
         more = dataclasses.replace(
             own,
             rows=np.concatenate([own.rows, n_earlier + rows]),

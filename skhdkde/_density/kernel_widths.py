@@ -27,7 +27,7 @@ def _log_widths(density):
     if density.structure is None or density.structure.covariance_type == "spherical":
         return None
     logs, n_points = 0.0, 0
-    for component in density.whitened:
+    for component in density.packed:
         own = len(component.rows)
         logs = logs - 0.5 * own * np.log(component.precisions())
         n_points += own

@@ -69,10 +69,9 @@ class WhitenedPoints(LocalWhitened):
         return linear**2 if linear.ndim == 1 else np.square(linear).sum(axis=1)
 
     def packed(self, X):
-        """Return these for a pickle that has X, the training points in data units.
+        """Return these without what X, the training points in data units, gives again.
 
-        They are without coordinates, unless these are not what X has in the whitening,
-        to the last bit.
+        That is their coordinates, if they are those of X to the last bit.
         """
         same = X is not None and X.shape[1] == self.n_features
         if same and np.array_equal(whitened(self.whitening, X[self.rows]), self.Z):

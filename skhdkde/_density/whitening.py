@@ -147,7 +147,7 @@ class LocalWhitened(Whitened, abc.ABC):
         """Return the points ready for tiles."""
 
     def packed(self, X):
-        """Return these for a pickle that has X, the training points in data units."""
+        """Return these without what X, the training points in data units, gives again."""
         return self
 
     def unpacked(self, X):

@@ -39,7 +39,6 @@ KEOPS_UP_TO = 16
 KEOPS_AT_MOST = 48 * 2**10 // 8 - 6
 # Seconds of a pass by numpy that are too few to look at a GPU.
 SHORT = 0.02
-NVIDIA_DRIVER = pathlib.Path("/proc/driver/nvidia/version")  # where Linux shows it
 # Queries that are expected at least.
 MANY_QUERIES = 10_000
 # Libraries that KeOps looks for: without them it uses the CPU.
@@ -201,5 +200,11 @@ def _has_cuda_gpu():
     """Return whether a CUDA GPU is visible, without initialising it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
-    on_linux = NVIDIA_DRIVER.exists()
+    return _has_nvidia_driver()
+
+
+@functools.cache
+def _has_nvidia_driver():
+    """Return whether the driver is installed, which is asked once."""
+    on_linux = pathlib.Path("/proc/driver/nvidia/version").exists()
     return on_linux or (os.name == "nt" and shutil.which("nvidia-smi") is not None)

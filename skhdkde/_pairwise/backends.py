@@ -19,11 +19,17 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from skhdkde._pairwise.backend_choice import Plan, resolve_backend
-from skhdkde._pairwise.points import LONGEST_WALK, QueryBlock, TrainingPoints, in_range
+from skhdkde._pairwise.points import (
+    LONGEST_WALK,
+    SMALL_BLOCK_SIZE,
+    QueryBlock,
+    TrainingPoints,
+    in_range,
+)
 from skhdkde._pairwise.reductions import Reduction
 from skhdkde._pairwise.screening import Screening
 from skhdkde._pairwise.tiles import BareProducts, Tile, always_sharp, mend
-from skhdkde._utils.arrays import BLOCK_SIZE, slices, to_host
+from skhdkde._utils.arrays import BLOCK_SIZE, row_batches, slices, to_host
 from skhdkde._utils.threads import n_threads_for, progress_bar, run_tasks
 from skhdkde._utils.typing import Device, FloatArray, IntArray
 
@@ -184,7 +190,9 @@ def split(n_queries: int, points_shape: tuple, n_threads: int, device: Device) -
     n_ranges = 1
     if device.splits_points and n_threads > 1 and len(rows) < 4 * n_threads:
         n_tiles = -(-n_points // device.cols_for(step, n_features, np.dtype(np.float64)))
-        n_ranges = min(n_tiles, -(-4 * n_threads // len(rows)))
+        # of few queries each range prepares all again
+        n_tasks = n_threads if n_queries <= FEW_QUERIES else 4 * n_threads
+        n_ranges = min(n_tiles, -(-n_tasks // len(rows)))
     bounds = [n_points * p // n_ranges for p in range(n_ranges + 1)]
     return rows, [slice(a, b) for a, b in pairwise(bounds)]
 
@@ -259,9 +267,13 @@ class NumpyDevice(Device):
     def product(self, queries, block):
         sq = self._buffer("sq", (len(queries), len(block)), queries.dtype)
         few = len(queries) <= FEW_QUERIES and queries.shape[1] >= LONG_ROW
-        if few and hasattr(np, "vecdot"):  # of numpy 2
-            return np.vecdot(queries[:, None], block, out=sq)
-        return np.matmul(queries, block.T, out=sq)
+        if not few or not hasattr(np, "vecdot"):  # of numpy 2
+            return np.matmul(queries, block.T, out=sq)
+        # blocks of points stay in the cache from query to query
+        size = block.size if len(queries) == 1 else SMALL_BLOCK_SIZE
+        for cols in row_batches(len(block), block.shape[1], size):
+            np.vecdot(queries[:, None], block[cols], out=sq[:, cols])
+        return sq
 
     def scratch(self, like):
         return self._buffer("scratch", like.shape, like.dtype)

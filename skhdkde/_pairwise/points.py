@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
@@ -42,6 +41,7 @@ from skhdkde._utils.arrays import (
 )
 from skhdkde._utils.hashing import row_hashes
 from skhdkde._utils.moments import without_each
+from skhdkde._utils.threads import ForkLock
 from skhdkde._utils.typing import AnyTile, Device, FloatArray, IntArray, Rows
 
 # Scaled queries beyond this count as there: their squares would not be finite. Those of
@@ -60,7 +60,7 @@ LONGEST_WALK = 768
 # The same where no new block is ever started.
 NO_BLOCKS = 2**62
 # One thread at a time makes rows in float32 that all of them use.
-_narrowing = threading.Lock()
+_narrowing = ForkLock()
 # Squared distance of the mean from the origin, in units of the variance, up to which
 # points are as good as centred.
 NEARLY_CENTERED = {np.dtype(np.float32): 0.1, np.dtype(np.float64): 1.0}
@@ -357,9 +357,9 @@ class TrainingPoints:
         """Return the points ``rows``, centred."""
         return self.augmented[rows][:, :-2]
 
-    def in_data_units(self, rows: Rows) -> FloatArray:
-        """Return the points ``rows`` as they were given."""
-        return self.exact[rows] / self.dtype.type(self.scale)
+    def in_data_units(self, rows: Rows, out: FloatArray | None = None) -> FloatArray:
+        """Return the points ``rows`` as they were given, in ``out`` if there is one."""
+        return np.divide(self.exact[rows], self.dtype.type(self.scale), out=out)
 
     def stretched(self, rows: IntArray, steps: FloatArray) -> FloatArray:
         """Return steps from some of the points in the units of the points."""

@@ -42,7 +42,7 @@ from skhdkde._selection.cross_validation import (
     fold_ends,
 )
 from skhdkde._selection.curve import PARABOLA, BandwidthCurve
-from skhdkde._selection.drift import FEWEST, Drift, DriftTest
+from skhdkde._selection.drift import Drift, DriftTest, Earlier
 from skhdkde._selection.duplicates import (
     N_NEIGHBORS,
     Distinct,

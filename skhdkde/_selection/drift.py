@@ -1,22 +1,30 @@
 """Whether new rows are still like those of a fit, by log densities of both.
 
 Both are held out: new rows are scored before they are added, and a sample of the rows of
-the fit without themselves. If both are from one law, so are their log densities. The test
-is that of Wilcoxon, Mann and Whitney on ranks, which asks for no moments and takes -inf.
+the fit without themselves. If both are from one law, so are their log densities. Rows
+that equal others of the estimate are left out of both: beside a duplicate a log density
+may be anything, and rows that were stored twice would make all others seem unlikely. The
+test is that of Wilcoxon, Mann and Whitney on ranks, which asks for no moments and takes
+-inf.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
 from skhdkde._density import REFIT, in_range
+from skhdkde._utils.hashing import row_hashes
+from skhdkde._utils.typing import FloatArray, IntArray
 from skhdkde._utils.warnings import warn_user
 
-# Rows that are scored, of the fit and new ones, and of the fit at least.
-N_OF_FIT, N_NEW, FEWEST = 512, 256, 8
+# Rows that are scored, of each kind, and of the fit at least.
+N_SCORED, FEWEST = 256, 8
 # Variance of a mean over points left out, relative to that of as many independent ones,
 # at most: a kernel between two points adds to the log densities of both.
 DEPENDENT = 2.0
@@ -67,65 +75,96 @@ class Drift:
         )
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """An estimate before rows are added.
+
+    Attributes
+    ----------
+    density : Density or MixedDensity
+    log_density : callable
+        What its method does, maybe approximately.
+    options : ComputeOptions
+    """
+
+    density: Any
+    log_density: Callable
+    options: Any
+
+    @functools.cached_property
+    def hashes(self) -> IntArray:
+        """Hashes of the points as they were given."""
+        return row_hashes(self.density.given(slice(None)))
+
+    def left_out(self, rows: IntArray) -> FloatArray:
+        """Return log densities of some of the points, each left out."""
+        found = self.log_density(None, self.options, rows)
+        return in_range(None, self.density).log_density(found).astype(np.float64)
+
+    def at(self, X: FloatArray) -> FloatArray:
+        """Return log densities of rows."""
+        near = in_range(X, self.density)
+        found = self.log_density(near.X, self.options)
+        return near.log_density(found).astype(np.float64)
+
+
 class DriftTest:
     """Compares new rows with those of a fit.
 
     Parameters
     ----------
-    density : Density or MixedDensity
-        As it was fitted.
-    log_density : callable
-        What its method does, maybe approximately.
+    fitted : Earlier
+        The estimate as it was fitted.
     held_out : HeldOutScores
-        Of this density.
-    options : ComputeOptions
+        Of this.
     """
 
-    def __init__(self, density, log_density, held_out, options):
-        self.rows, scores = held_out.some(N_OF_FIT, options)
-        self.weights = density.weights()[self.rows]
-        self.scores = self._left_out(density, log_density, options)
+    def __init__(self, fitted: Earlier, held_out):
+        self.n_fitted = self.n_scored_at = fitted.density.n_points
+        self.rows, single = np.empty(0, dtype=int), _single(fitted.hashes)
+        if np.count_nonzero(single) < FEWEST:
+            return
+        rows, scores = held_out.some(N_SCORED, fitted.options)
+        self.rows = rows[single[rows]]
+        self.weights = fitted.density.weights()[self.rows]
+        self.scores = fitted.left_out(self.rows)
         # of a structure, what the share of a point in it makes it too likely by
         with np.errstate(invalid="ignore"):
-            lost = (self.scores if scores is None else scores) - self.scores
+            lost = 0.0 if scores is None else scores[single[rows]] - self.scores
         self.lost = np.nan_to_num(lost, nan=0.0, posinf=0.0, neginf=-np.inf)
-        self.n_fitted = self.n_scored_at = density.n_points
 
-    def _left_out(self, density, log_density, options):
-        near = in_range(None, density)
-        scores = near.log_density(log_density(None, options, self.rows))
-        return scores.astype(np.float64)
-
-    def of_new(self, density, log_density, X, weights, options) -> Drift:
-        """Return the drift of new rows, and note their number.
+    def of_new(self, earlier: Earlier, X, weights) -> Drift | None:
+        """Return the drift of new rows; None if there are too few rows to tell.
 
         Parameters
         ----------
-        density : Density or MixedDensity
-            Before they are added.
-        log_density : callable
-            What its method does, maybe approximately.
+        earlier : Earlier
         X : ndarray of shape (n_new, n_features)
             With constant features.
         weights : ndarray of shape (n_new,)
             Positive.
-        options : ComputeOptions
         """
-        if density.n_points >= GROWN * self.n_scored_at:
-            self.scores = self._left_out(density, log_density, options)
-            self.n_scored_at = density.n_points
-        rng = np.random.default_rng(density.n_points)
-        some = np.arange(len(X))
-        if len(X) > N_NEW:
-            some = np.sort(rng.choice(len(X), N_NEW, replace=False))
-        near = in_range(X[some], density)
-        new = near.log_density(log_density(near.X, options)).astype(np.float64)
-        n_added = density.n_points + len(X) - self.n_fitted
+        n_points, dtype = earlier.density.n_points, earlier.density.dtype
+        known = np.isin(row_hashes(X.astype(dtype, copy=False)), earlier.hashes)
+        some = np.flatnonzero(~known)
+        if len(self.rows) < FEWEST or not len(some):
+            return None
+        if n_points >= GROWN * self.n_scored_at:
+            self.scores, self.n_scored_at = earlier.left_out(self.rows), n_points
+        if len(some) > N_SCORED:
+            rng = np.random.default_rng(n_points)
+            some = np.sort(rng.choice(some, N_SCORED, replace=False))
         return drift(
             (self.scores + self.lost, self.weights),
-            (new, weights[some]),
-            (self.n_fitted, n_added),
+            (earlier.at(X[some]), weights[some]),
+            (self.n_fitted, n_points + len(X) - self.n_fitted),
         )
+
+
+def _single(hashes):
+    """Return which of some hashes are there once."""
+    _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return counts[group.ravel()] == 1
 
 
 def drift(fitted, new, numbers) -> Drift:

@@ -11,6 +11,24 @@ from joblib import cpu_count
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
+class ForkLock:
+    """A lock that is free in a child forked while a thread of its parent held it."""
+
+    def __init__(self):
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *exception):
+        self._lock.release()
+
+
 class _BlasCap:
     """One thread in each BLAS call while any pass runs; afterwards as many as before.
 
