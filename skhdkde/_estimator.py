@@ -491,9 +491,8 @@ class HighDimKernelDensity(FeatureSets):
             If X or the weights are not as described; if "auto" or "stack" chose
             bandwidths or covariances that come from neighbours, which new points may be;
             if the estimator was made by :meth:`marginal` or :meth:`conditional`; if
-            parameters
-            of the fit were set since; if features that were constant vary in X, discrete
-            ones leave their lattice, or mapped ones their limits.
+            parameters of the fit were set since; if features that were constant vary in
+            X, discrete ones leave their lattice, or mapped ones their limits.
         AttributeError
             With `adaptive`, or ``covariance_type="neighborhood"``, there is no such
             method.
