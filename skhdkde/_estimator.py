@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skhdkde._approximation import ERROR, Report, cheapest
@@ -55,6 +56,18 @@ MADE_LATER = {"held_out_log_density_": "_held_out", "data_report_": "_table"}
 PLAIN = {str, int, float, bool, type(None)}
 # Parameters that may be set after a fit: the fitted density does not depend on them.
 AT_ANY_TIME = ("backend", "n_jobs", "max_search_seconds", "verbose", "random_state")
+
+
+def can_grow(estimator):
+    """Raise AttributeError if the parameters are such that no points can be added."""
+    if estimator.adaptive or estimator.covariance_type == "neighborhood":
+        name = "adaptive" if estimator.adaptive else "covariance_type"
+        raise AttributeError(
+            f"With {name}={getattr(estimator, name)!r} there is no partial_fit: what "
+            "each point has comes from its neighbours, which new points may be. Call "
+            "fit with all rows."
+        )
+    return True
 
 
 class HighDimKernelDensity(FeatureSets):
@@ -448,6 +461,7 @@ class HighDimKernelDensity(FeatureSets):
         self.__dict__ = fitted.__dict__
         return self
 
+    @available_if(can_grow)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
         """Add training points; bandwidth and structure stay as they were fitted.
@@ -474,11 +488,14 @@ class HighDimKernelDensity(FeatureSets):
         Raises
         ------
         ValueError
-            If X or the weights are not as described; if bandwidths or covariances come
-            from neighbours (`adaptive`, "neighborhood"), which new points may be; if the
-            estimator was made by :meth:`marginal` or :meth:`conditional`; if parameters
-            of the fit were set since; if features that were constant vary in X, discrete
-            ones leave their lattice, or mapped ones their limits.
+            If X or the weights are not as described; if "auto" or "stack" chose
+            bandwidths or covariances that come from neighbours, which new points may be;
+            if the estimator was made by :meth:`marginal` or :meth:`conditional`; if
+            parameters of the fit were set since; if features that were constant vary in
+            X, discrete ones leave their lattice, or mapped ones their limits.
+        AttributeError
+            With `adaptive`, or ``covariance_type="neighborhood"``, there is no such
+            method.
 
         Notes
         -----

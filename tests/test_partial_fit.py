@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skhdkde import HighDimKernelDensity
+from skhdkde._density import check_growth
 from skhdkde.dask import DaskHighDimKernelDensity
 
 RNG = np.random.default_rng(0)
@@ -272,14 +273,6 @@ def changed(kde):
 
 CONSTANT = np.column_stack([X, np.full(len(X), 7.0)])
 REFUSED = {
-    "adaptive": ({"adaptive": 3}, X, None, X, r"adaptive=3 .* Call fit"),
-    "neighborhood": (
-        {"covariance_type": "neighborhood"},
-        X[:100, :2],
-        None,
-        X[:, :2],
-        r"covariance_type='neighborhood'.* Call fit",
-    ),
     "marginal": ({}, X, lambda kde: kde.marginal([0, 1]), X[:, :2], "made by marginal"),
     "conditional": (
         {},
@@ -328,6 +321,24 @@ REFUSED = {
     "infinite": ({"kernel": "tophat"}, X, None, X * np.inf, "X contains"),
     "none": ({}, X, None, X[:0], "0 sample"),
 }
+
+
+@pytest.mark.parametrize(
+    "params, name",
+    [
+        ({"adaptive": 3}, "adaptive=3"),
+        ({"covariance_type": "neighborhood"}, "covariance_type='neighborhood'"),
+    ],
+)
+def test_no_partial_fit_where_all_depends_on_neighbours(params, name):
+    kde = HighDimKernelDensity(bandwidth=0.5, **params)
+    assert not hasattr(kde, "partial_fit")
+    with pytest.raises(AttributeError) as caught:
+        kde.partial_fit(X)
+    assert f"With {name} there is no partial_fit" in str(caught.value.__cause__)
+    # as "auto" may have chosen it
+    with pytest.raises(ValueError, match=f"{name}.* Call fit with all rows"):
+        check_growth(kde.fit(X[:100, :2])._density)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -72,7 +72,8 @@ class Tile:
 
     def put_rows(self, rows: AnyTile, sq: AnyTile) -> None:
         """Replace some rows of ``sq``, except for pairs that are left out."""
-        self.sq[rows] = sq
+        if sq is not self.sq:
+            self.sq[rows] = sq
         self.queries.exclude(self.sq, self.cols, np.inf)
         self.nearest_sq[rows] = smallest_by_row(self.sq[rows])
 
@@ -315,7 +316,7 @@ def mend(tile: Tile, reduction: Reduction, earlier_sq: FloatArray) -> None:
         if not len(rows):
             return
         there = beside(rows, tile.sq)
-        sq = tile.sq[there]
+        sq = tile.sq if len(rows) == len(tile.sq) else tile.sq[there]
         pairs = tile.suspect_pairs(reduction, sq, nearest_sq, delta)
         few = FEW_IN_FLOAT32 if dtype == np.float32 else FEW_IN_FLOAT64
         done = True
