@@ -143,9 +143,10 @@ def _least_sum_over_pairs(released):
     """Return a lower bound of the sum of kernels over all pairs of rows of a group.
 
     It is in the squares of the sums over rows, less those of the noise. Terms of high
-    frequency, all noise, are left out: of partial sums from the lowest frequency on, less
-    two standard errors, the largest is returned. With Laplace noise of variance ``v`` a
-    sum of two squares has the variance ``10 v^2 + 4 v |F|^2``, with Gaussian noise less.
+    frequency may be all noise: of the sums over the 32, 64, ... lowest frequencies and
+    over all, less three standard errors, the largest is returned. With Laplace noise of
+    variance ``v`` a sum of two squares has the variance ``10 v^2 + 4 v |F|^2``, with
+    Gaussian noise less.
     """
     f = released[0].frequencies
     order = np.argsort(np.sum((f.multiples / f.unit) ** 2, axis=1))
@@ -153,4 +154,6 @@ def _least_sum_over_pairs(released):
     signals = [np.sum(each.sums[:, order] ** 2, axis=0) - 2.0 * v for each in released]
     signal = np.sum(signals, axis=0)
     variance = c**2 * v * (10.0 * v * len(released) + 4.0 * np.maximum(signal, 0.0))
-    return float(np.max(np.cumsum(c * signal) - 2.0 * np.sqrt(np.cumsum(variance))))
+    least = np.cumsum(c * signal) - 3.0 * np.sqrt(np.cumsum(variance))
+    ends = 2 ** np.arange(5, max(len(c).bit_length(), 5)) - 1
+    return float(max(*least[ends], least[-1], -math.inf))
