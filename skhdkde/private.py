@@ -145,11 +145,13 @@ class _PrivateSums(BaseEstimator):
     def _warn_of_noise(self, relative_error):
         """Warn if the noise is not small beside a typical kernel sum."""
         if relative_error > WARNED * relative_error_target():
-            size = "over 1000" if relative_error > 10.0 else f"{100 * relative_error:.0f}"
+            percent = 100.0 * min(relative_error, 9.99)
+            size = f"{percent:.0f}" if percent < 100.0 else "100 or more"
             warn_user(
-                f"bandwidth={self.bandwidth!r} is too small for epsilon={self.epsilon!r} "
-                f"and delta={self.delta!r}: the noise is {size} % of a typical kernel "
-                "sum. For 10 % take a larger bandwidth, a larger epsilon or more rows; "
+                f"bandwidth={self.bandwidth!r} may be too small for epsilon="
+                f"{self.epsilon!r} and delta={self.delta!r}: by what is released the "
+                f"noise may be {size} % of a typical kernel sum. For 10 % take a larger "
+                "bandwidth, a larger epsilon or more rows; "
                 "skhdkde.regimes.private_bandwidth says which bandwidth."
             )
 
@@ -209,7 +211,8 @@ class PrivateKernelDensity(_PrivateSums):
 
     relative_error_ : float
         Error of a kernel sum relative to its size, at a typical row, from what is
-        released. :meth:`fit` warns if it is above 0.15.
+        released; too large, or infinite, where that says little. :meth:`fit` warns if it
+        is above 0.15.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -481,7 +484,8 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
 
     relative_error_ : float
         Error of the kernel sum of its own class, relative to its size, at a typical row,
-        from what is released. :meth:`fit` warns if it is above 0.15.
+        from what is released; too large, or infinite, where that says little. :meth:`fit`
+        warns if it is above 0.15.
 
     n_components_ : int
         Number of frequencies.

@@ -39,7 +39,8 @@ def noisy_sums(X: FloatArray, frequencies: Frequencies, budget: Budget) -> "Nois
     draw = discrete_laplace if budget.pure else discrete_gaussian
     noise = draw(scale, totals.size).reshape(totals.shape)
     spread = (math.sqrt(2.0) if budget.pure else 1.0) * scale / sizes
-    return NoisySums(frequencies, (totals + noise) / sizes, spread)
+    kurtosis = 6.0 if budget.pure else 3.0
+    return NoisySums(frequencies, (totals + noise) / sizes, spread, kurtosis)
 
 
 def sizes_and_scale(frequencies, budget):
@@ -89,11 +90,14 @@ class NoisySums:
         Of cosines and of sines.
     spread : ndarray of shape (n_frequencies,)
         Standard deviation of the noise in each of the two.
+    kurtosis : float
+        Of the noise: its fourth moment over its squared variance.
     """
 
     frequencies: Frequencies
     sums: FloatArray
     spread: FloatArray
+    kurtosis: float
 
     def kernel_sums(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return sums of kernels of maximum 1 at queries, and their standard errors.
@@ -144,16 +148,16 @@ def _least_sum_over_pairs(released):
 
     It is in the squares of the sums over rows, less those of the noise. Terms of high
     frequency may be all noise: of the sums over the 32, 64, ... lowest frequencies and
-    over all, less three standard errors, the largest is returned. With Laplace noise of
-    variance ``v`` a sum of two squares has the variance ``10 v^2 + 4 v |F|^2``, with
-    Gaussian noise less.
+    over all, less three standard errors, the largest is returned. With noise of variance
+    ``v`` a sum of two squares has the variance ``2 (kurtosis - 1) v^2 + 4 v |F|^2``.
     """
     f = released[0].frequencies
     order = np.argsort(np.sum((f.multiples / f.unit) ** 2, axis=1))
     c, v = f.coefficients[order], released[0].spread[order] ** 2
     signals = [np.sum(each.sums[:, order] ** 2, axis=0) - 2.0 * v for each in released]
     signal = np.sum(signals, axis=0)
-    variance = c**2 * v * (10.0 * v * len(released) + 4.0 * np.maximum(signal, 0.0))
+    of_noise = 2.0 * (released[0].kurtosis - 1.0) * len(released) * v
+    variance = c**2 * v * (of_noise + 4.0 * np.maximum(signal, 0.0))
     least = np.cumsum(c * signal) - 3.0 * np.sqrt(np.cumsum(variance))
     ends = 2 ** np.arange(5, max(len(c).bit_length(), 5)) - 1
     return float(max(*least[ends], least[-1], -math.inf))
