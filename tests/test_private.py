@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from skhdkde import regimes
-from skhdkde._private import Budget, discrete_noise, feature_plan
+from skhdkde._private import Budget, discrete_noise, feature_plan, lattice_or_number
 from skhdkde._private.budget import gaussian_scale
 from skhdkde._private.sums import CIRCLE, sizes_and_scale, whole_sums
 from skhdkde.private import PrivateDensityClassifier, PrivateKernelDensity
@@ -141,13 +141,11 @@ def test_a_row_changes_whole_numbers_by_no_more_than_is_stated(X, box, delta):
     assert 0.8 < largest <= 1.0
 
 
-def planned(budget, box=None, n_components=40, bandwidth=1.0):
+def planned(budget, box=None, n_components=40, d=2):
     ends = None if box is None else tuple(np.full(2, end) for end in box)
     number = n_components if box is None else None
     rng = np.random.RandomState(0)
-    return feature_plan(
-        2000.0, 2, bandwidth, budget, box=ends, n_components=number, rng=rng
-    )
+    return feature_plan(2000.0, d, 1.0, budget, box=ends, n_components=number, rng=rng)
 
 
 def test_sums_do_not_depend_on_the_order_of_rows(X):
@@ -158,6 +156,16 @@ def test_sums_do_not_depend_on_the_order_of_rows(X):
     sums = whole_sums(X, plan, sizes)
     for _ in range(3):
         np.testing.assert_array_equal(whole_sums(rng.permutation(X), plan, sizes), sums)
+
+
+def test_what_a_row_adds_does_not_depend_on_the_rows_beside():
+    """Not even where last bits of a matrix product matter: far rows, many features."""
+    budget, rng = Budget(1.0), np.random.default_rng(4)
+    plan = planned(budget, n_components=64, d=60)
+    sizes, _ = sizes_and_scale(plan, budget)
+    X = rng.normal(scale=3e5, size=(300, 60))
+    alone = sum(whole_sums(row[None], plan, sizes) for row in X)
+    np.testing.assert_array_equal(whole_sums(X, plan, sizes), alone)
 
 
 def test_both_releases_together_spend_epsilon():
@@ -321,8 +329,27 @@ def test_number_of_rows():
     assert np.mean(found) == pytest.approx(500, abs=4)
     found = [quiet(kde.set_params(epsilon=300.0), X).n_rows_ for _ in range(50)]
     assert 0.7 < np.std(found) < 2.2
+    classifier = PrivateDensityClassifier(
+        2.0, bandwidth=1.0, classes=[0, 1], n_components=2
+    )
+    y = np.arange(500) % 2
+    found = [quiet(classifier, X, y).n_rows_ for _ in range(100)]
+    assert np.std(found) == pytest.approx(28.3 / 2.0, rel=0.3)
     assert Budget(300.0).count_error >= 1.35  # that of whole numbers is not less
     assert quiet(kde.set_params(epsilon=1e-3), X[:1]).n_rows_ >= 1
+
+
+def test_components_follow_from_the_noisy_number_of_rows(X):
+    budget, y = Budget(0.5), np.arange(len(X)) % 2
+    kde = PrivateKernelDensity(0.5, bandwidth=1.0)
+    classifier = PrivateDensityClassifier(0.5, bandwidth=1.0, classes=[0, 1])
+    for _ in range(3):
+        found = quiet(kde, X).n_components_, quiet(classifier, X, y).n_components_
+        expected = [
+            lattice_or_number(n, 1.0, budget, None, None)
+            for n in (kde.n_rows_, classifier.n_rows_ / 2)
+        ]
+        assert list(found) == expected
 
 
 def test_sums_below_zero(X):
