@@ -137,10 +137,33 @@ class _PrivateSums(BaseEstimator):
             if outside.any():
                 raise ValueError(
                     f"X has {outside.sum()} rows outside bounds={self.bounds!r}, where a "
-                    'fit with features_="lattice" knows nothing, such as row '
-                    f"{outside.argmax()}. Fit with wider bounds, or with none."
+                    f"Fourier series knows nothing, such as row {outside.argmax()}. Fit "
+                    "with wider bounds, or with none."
                 )
+        if far := self._far_rows(X, frequencies):
+            raise ValueError(far)
         return X
+
+    def _warn_of_far_rows(self, X, frequencies):
+        """Warn of training rows that count as one point; that is not private."""
+        if far := self._far_rows(X, frequencies):
+            warn_user(f"{far} This warning is from the rows: do not publish it.")
+
+    def _far_rows(self, X, frequencies):
+        """Return what is wrong with rows too far for random frequencies, or nothing."""
+        if not (far := frequencies.too_far(X)).any():
+            return ""
+        where = "zero" if self.bounds is None else "the middle of bounds"
+        return (
+            f"X has {far.sum()} rows more than {frequencies.reach:.0e} bandwidths from "
+            f"{where}, such as row {far.argmax()}, which all count as just so far. Give "
+            "bounds around what is expected, or subtract a point that is public."
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = True
+        return tags
 
     def _warn_of_noise(self, relative_error):
         """Warn if the noise is not small beside a typical kernel sum."""
@@ -201,7 +224,8 @@ class PrivateKernelDensity(_PrivateSums):
     Attributes
     ----------
     n_rows_ : int
-        Number of rows, with noise of standard deviation ``28 / epsilon``; at least 1.
+        Number of rows, with noise of standard deviation ``28 / epsilon``, or 1.4 if that
+        is more; at least 1.
 
     features_ : {"random", "lattice"}
         Whether frequencies are random or a Fourier series.
@@ -340,6 +364,7 @@ class PrivateKernelDensity(_PrivateSums):
         n_rows = noisy_count(len(rows), budget)
         fitted.n_rows_ = max(n_rows, 1)
         frequencies = fitted._plan(fitted.n_rows_, budget)
+        fitted._warn_of_far_rows(rows, frequencies)
         fitted._released = noisy_sums(rows, frequencies, budget)
         fitted.features_ = "random" if frequencies.random else "lattice"
         fitted.n_components_ = len(frequencies.coefficients)
@@ -586,6 +611,7 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         budget = self._budget()
         fitted.n_rows_ = max(noisy_count(len(rows), budget), 1)
         frequencies = fitted._plan(fitted.n_rows_ / len(members), budget)
+        fitted._warn_of_far_rows(rows, frequencies)
         fitted._released = [noisy_sums(rows[m], frequencies, budget) for m in members]
         fitted.n_components_ = len(frequencies.coefficients)
         fitted.relative_error_ = typical_error(
@@ -625,10 +651,11 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         label : ndarray of shape (n_queries,)
             That of the largest sum.
         """
-        return self.classes_[np.argmax(self.kernel_sums(X), axis=1)]
+        best = np.argmax(self.kernel_sums(X), axis=1)
+        return self.classes_[best]
 
     def _members(self, y, n_rows):
-        """Return labels, and which rows are of each."""
+        """Return labels, and which rows are of each: a row is of one only."""
         classes = np.unique(column_or_1d(np.asarray(list(self.classes))))
         if len(classes) < 2:
             raise ValueError(
@@ -638,6 +665,9 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         if len(y) != n_rows:
             raise ValueError(f"y has {len(y)} labels for {n_rows} rows of X.")
         members = [y == label for label in classes]
-        if (strange := ~np.any(members, axis=0)).any():
-            raise ValueError(f"y has {strange.sum()} labels that are not in classes.")
+        if (strange := np.sum(members, axis=0) != 1).any():
+            raise ValueError(
+                f"y has {strange.sum()} labels that are not in classes, or equal to two "
+                "of them."
+            )
         return classes, members

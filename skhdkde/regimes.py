@@ -826,6 +826,7 @@ def private_bandwidth(
     >>> round(h, 2), round(h / theory.h_clt, 1)
     (2.24, 2.6)
     """
+    _check_number("relative_error", relative_error, Real)
     if not 0.0 < relative_error < math.inf:
         raise ValueError(f"relative_error must be > 0, got {relative_error!r}.")
 
@@ -934,13 +935,16 @@ def private_relative_error(
         _check_number(name, value, Real)
         if not 0.0 < value < math.inf:
             raise ValueError(f"{name} must be finite and > 0, got {value!r}.")
+    _check_number("delta", delta, Real)
     if not 0.0 <= delta < 1.0:
         raise ValueError(f"delta must be from 0 to below 1, got {delta!r}.")
+    if n_components is not None:
+        _check_number("n_components", n_components, Integral)
+        if n_components < 2:
+            raise ValueError(f"n_components must be 2 or more, got {n_components!r}.")
+        n_components = int(n_components)
     budget = Budget(float(epsilon), float(delta))
-    box = None
-    if widths is not None:
-        high = 0.5 * np.broadcast_to(np.asarray(widths, dtype=np.float64), c.shape)
-        box = -high, high
+    box = None if widths is None else _box_of_widths(widths, len(c))
     plan = lattice_or_number(n, float(bandwidth), budget, box, n_components)
     log_sum, variance = _gaussian_sums(n, c, bandwidth**2)  # over frequencies
     if isinstance(plan, int):
@@ -949,6 +953,21 @@ def private_relative_error(
         variance = budget.noise_variance(plan.coefficients)
     with np.errstate(over="ignore"):
         return float(np.exp(0.5 * math.log(variance) - log_sum))
+
+
+def _box_of_widths(widths, n_features):
+    """Return lower and upper bounds around zero."""
+    what = (
+        f"widths must be finite and > 0, a number or of shape ({n_features},), got "
+        f"{widths!r}."
+    )
+    try:
+        high = 0.5 * np.broadcast_to(np.asarray(widths, dtype=np.float64), n_features)
+    except (TypeError, ValueError) as error:
+        raise ValueError(what) from error
+    if not (np.isfinite(high) & (high > 0.0)).all():
+        raise ValueError(what)
+    return -high, high
 
 
 def _gaussian_sums(n, c, h_sq):

@@ -12,11 +12,12 @@ import pytest
 from scipy.stats import chisquare
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 
 from skhdkde import regimes
-from skhdkde._private import Budget, discrete_noise, feature_plan
+from skhdkde._private import Budget, discrete_noise, feature_plan, lattice_or_number
 from skhdkde._private.budget import gaussian_scale
-from skhdkde._private.sums import sizes_and_scale, whole_sums
+from skhdkde._private.sums import CIRCLE, sizes_and_scale, whole_sums
 from skhdkde.private import PrivateDensityClassifier, PrivateKernelDensity
 
 BUDGETS = [(1.0, 0.0), (1.0, 1e-6)]
@@ -73,8 +74,9 @@ def test_noise_of_large_scale(name, ratio):
     assert np.mean(drawn) == pytest.approx(0.0, abs=0.04)
 
 
-@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
-@pytest.mark.parametrize("delta", [1e-2, 1e-6, 1e-12])
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("delta", [0.5, 1e-2, 1e-6, 1e-12])
+@mpmath.workdps(40)
 def test_gaussian_scale_is_what_delta_asks_for(epsilon, delta):
     s = mpmath.mpf(gaussian_scale(epsilon, delta))
     first = mpmath.ncdf(1 / (2 * s) - epsilon * s)
@@ -139,13 +141,11 @@ def test_a_row_changes_whole_numbers_by_no_more_than_is_stated(X, box, delta):
     assert 0.8 < largest <= 1.0
 
 
-def planned(budget, box=None, n_components=40, bandwidth=1.0):
+def planned(budget, box=None, n_components=40, d=2):
     ends = None if box is None else tuple(np.full(2, end) for end in box)
     number = n_components if box is None else None
     rng = np.random.RandomState(0)
-    return feature_plan(
-        2000.0, 2, bandwidth, budget, box=ends, n_components=number, rng=rng
-    )
+    return feature_plan(2000.0, d, 1.0, budget, box=ends, n_components=number, rng=rng)
 
 
 def test_sums_do_not_depend_on_the_order_of_rows(X):
@@ -158,11 +158,41 @@ def test_sums_do_not_depend_on_the_order_of_rows(X):
         np.testing.assert_array_equal(whole_sums(rng.permutation(X), plan, sizes), sums)
 
 
+def test_what_a_row_adds_does_not_depend_on_the_rows_beside():
+    """Not even where last bits of a matrix product matter: far rows, many features."""
+    budget, rng = Budget(1.0), np.random.default_rng(4)
+    plan = planned(budget, n_components=64, d=60)
+    sizes, _ = sizes_and_scale(plan, budget)
+    X = rng.normal(scale=3e5, size=(300, 60))
+    alone = sum(whole_sums(row[None], plan, sizes) for row in X)
+    np.testing.assert_array_equal(whole_sums(X, plan, sizes), alone)
+
+
 def test_both_releases_together_spend_epsilon():
     budget = Budget(0.7, 1e-7)
     assert budget.of_count + budget.of_sums == 0.7
     with pytest.raises(ValueError, match=r"delta=1e-13 is too small with epsilon=3\.0"):
         quiet(PrivateKernelDensity(3.0, delta=1e-13, bandwidth=1.0), np.ones((9, 2)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000, 2**20 + 7, 2**36])
+def test_no_phase_changes_sums_by_more_than_is_counted(size):
+    pairs = np.rint(CIRCLE * size)
+    counted = Budget(1.0).of_sums * Budget(1.0).scale(np.array([float(size)]))
+    assert np.abs(pairs).sum(axis=0).max() <= counted
+    counted = Budget(1.0, 1e-2).scale(np.array([float(size)])) / gaussian_scale(
+        0.95, 1e-2
+    )
+    assert np.hypot(*pairs).max() <= counted
+
+
+@pytest.mark.parametrize("dtype", [int, object])
+def test_a_row_is_in_one_class_only(dtype):
+    """Whole numbers from 2^53 on may equal one float64: the row would count twice."""
+    X, y = np.zeros((3, 1)), np.array([0.0, 2.0**53, 2.0**53])
+    classes = np.array([0, 2**53, 2**53 + 1], dtype=dtype)
+    with pytest.raises(ValueError, match=r"y has 2 labels .* equal to two of them"):
+        PrivateDensityClassifier(1.0, bandwidth=1.0, classes=classes).fit(X, y)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +226,12 @@ def test_no_row_is_held():
     X = np.random.default_rng(5).normal(size=(300, 3))
     y = np.arange(300) % 2
     for fitted in (
-        quiet(PrivateKernelDensity(1.0, bandwidth=1.0), X),
-        quiet(PrivateDensityClassifier(1.0, bandwidth=1.0, classes=[0, 1]), X, y),
+        quiet(PrivateKernelDensity(1.0, bandwidth=1.0, random_state=0), X),
+        quiet(
+            PrivateDensityClassifier(1.0, bandwidth=1.0, classes=[0, 1], random_state=0),
+            X,
+            y,
+        ),
     ):
         pickled = pickle.dumps(fitted)
         for kind in (np.float64, np.float32):
@@ -293,7 +327,29 @@ def test_number_of_rows():
     found = [quiet(kde, X).n_rows_ for _ in range(200)]
     assert np.std(found) == pytest.approx(28.3 / 2.0, rel=0.2)
     assert np.mean(found) == pytest.approx(500, abs=4)
+    found = [quiet(kde.set_params(epsilon=300.0), X).n_rows_ for _ in range(50)]
+    assert 0.7 < np.std(found) < 2.2
+    classifier = PrivateDensityClassifier(
+        2.0, bandwidth=1.0, classes=[0, 1], n_components=2
+    )
+    y = np.arange(500) % 2
+    found = [quiet(classifier, X, y).n_rows_ for _ in range(100)]
+    assert np.std(found) == pytest.approx(28.3 / 2.0, rel=0.3)
+    assert Budget(300.0).count_error >= 1.35  # that of whole numbers is not less
     assert quiet(kde.set_params(epsilon=1e-3), X[:1]).n_rows_ >= 1
+
+
+def test_components_follow_from_the_noisy_number_of_rows(X):
+    budget, y = Budget(0.5), np.arange(len(X)) % 2
+    kde = PrivateKernelDensity(0.5, bandwidth=1.0)
+    classifier = PrivateDensityClassifier(0.5, bandwidth=1.0, classes=[0, 1])
+    for _ in range(3):
+        found = quiet(kde, X).n_components_, quiet(classifier, X, y).n_components_
+        expected = [
+            lattice_or_number(n, 1.0, budget, None, None)
+            for n in (kde.n_rows_, classifier.n_rows_ / 2)
+        ]
+        assert list(found) == expected
 
 
 def test_sums_below_zero(X):
@@ -323,6 +379,11 @@ def test_sums_below_zero(X):
         ({"epsilon": 0.0}, "epsilon"),
         ({"epsilon": math.inf}, "epsilon"),
         ({"epsilon": 1e-9, "delta": 1e-6}, "epsilon=1e-09 is too small"),
+        ({"epsilon": 1e-17}, "epsilon=1e-17 is too small"),
+        ({"epsilon": 1e-10, "delta": 1e-11}, "epsilon=1e-10 is too small"),
+        ({"epsilon": 1e300}, r"epsilon=1e\+300 is too large"),
+        ({"epsilon": 1e300, "delta": 0.5}, r"delta=0\.5 .* it must be 0\."),
+        ({"epsilon": 40.0, "delta": 0.1}, r"delta=0\.1 .* it must be 0\."),
         ({"delta": 1.0}, "delta"),
     ],
 )
@@ -342,6 +403,23 @@ def test_refused_calls(X):
         kde.sample(3)
     with pytest.raises(ValueError, match=r"1 rows outside bounds.* such as row 1"):
         kde.score_samples([[0.0, 0.0], [7.0, 0.0]])
+
+
+@pytest.mark.parametrize("bounds", [None, (-1.0, 1.0)])
+def test_rows_too_far_for_random_frequencies(bounds):
+    """All that is so far counts as one point: nothing would be right there."""
+    far = np.random.default_rng(0).normal(1.7e12, 1e3, size=(500, 2))
+    kde = PrivateKernelDensity(5.0, bandwidth=1.0, n_components=100, bounds=bounds)
+    with pytest.raises(ValueError, match=r"X has 1 rows more than .* such as row 1"):
+        quiet(kde, np.zeros((500, 2))).kernel_sum([[0.0, 0.0], far[0]])
+    kde.bounds = None
+    with pytest.warns(UserWarning, match=r"X has 500 rows more than .* such as row 0"):
+        kde.fit(far)
+    kde.bounds = 1.7e12 - 1e4, 1.7e12 + 1e4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert np.isfinite(kde.fit(far).kernel_sum(far)).all()
+    assert not any("rows more than" in str(each.message) for each in caught)
 
 
 # theory
@@ -388,6 +466,11 @@ def test_smallest_bandwidth_follows_its_arguments():
         ({"bandwidth": 0.0}, "bandwidth must be"),
         ({"epsilon": -1.0}, "epsilon must be"),
         ({"delta": 1.0}, "delta must be"),
+        ({"widths": -3.0}, "widths must be"),
+        ({"widths": np.nan}, "widths must be"),
+        ({"widths": [1.0, 2.0]}, r"widths must be .* shape \(1,\)"),
+        ({"widths": "wide"}, "widths must be"),
+        ({"n_components": 1}, "n_components must be"),
         ({"covariance_eigenvalues": [-1.0]}, "covariance_eigenvalues must be"),
         ({"n_samples": 1}, "n_samples must be"),
     ],
@@ -397,6 +480,14 @@ def test_arguments_of_theory(change, message):
     setting |= {"covariance_eigenvalues": [1.0]} | change
     with pytest.raises(ValueError, match=message):
         regimes.private_relative_error(**setting)
+
+
+@pytest.mark.parametrize(
+    "change", [{"delta": "x"}, {"n_components": "auto"}, {"relative_error": "x"}]
+)
+def test_types_of_arguments_of_theory(change):
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be"):
+        regimes.private_bandwidth(1000, [1.0], 1.0, **change)
 
 
 @pytest.mark.parametrize("epsilon, delta", BUDGETS)
@@ -480,6 +571,17 @@ def test_a_class_without_rows(X):
     Q = [[-1.0, 0.0], [1.5, 0.0], [0.1, 0.0]]  # the last has more rows of "a" beside
     assert classifier.predict(Q).tolist() == ["a", "b", "a"]
     np.testing.assert_allclose(classifier.kernel_sums(Q)[:, 2], 0.0, atol=5.0)
+
+
+def test_conventions():
+    for estimator in (
+        PrivateKernelDensity(1.0, bandwidth=1.0),
+        PrivateDensityClassifier(1.0, bandwidth=1.0, classes=[0, 1]),
+    ):
+        assert estimator.__sklearn_tags__().non_deterministic
+        method = getattr(estimator, "predict", None) or estimator.score_samples
+        with pytest.raises(NotFittedError):
+            method([[0.0]])
 
 
 def test_data_frames():

@@ -37,9 +37,14 @@ class Budget:
         return Fraction(self.epsilon) * COUNT_SHARE
 
     @property
+    def count_scale(self) -> int:
+        """Scale of the noise of the number of rows, which is a whole number."""
+        return math.ceil(1 / self.of_count)
+
+    @property
     def count_error(self) -> float:
-        """Standard error of the number of rows."""
-        return math.sqrt(2.0) / float(self.of_count)
+        """Standard error of the number of rows; at scale 1 it is 1.36 in truth."""
+        return math.sqrt(2.0) * self.count_scale
 
     @property
     def of_sums(self) -> Fraction:
@@ -101,9 +106,11 @@ class Budget:
         apart = n_sums / (8.0 * LEAST_SCALE**2)
         spare = (1.0 + math.exp(min(float(self.of_sums), 700.0))) * apart
         if spare > 0.1 * self.delta:
+            least = 10.0 * spare
             raise ValueError(
                 f"delta={self.delta!r} is too small with epsilon={self.epsilon!r} and "
-                f"{n_sums} noisy sums: it must be at least {10.0 * spare:.1e}, or 0."
+                f"{n_sums} noisy sums: it must be "
+                + (f"at least {least:.1e}, or 0." if least < 1.0 else "0.")
             )
         return spare
 
@@ -115,7 +122,10 @@ def gaussian_scale(epsilon: float, delta: float) -> float:
     mechanism for differential privacy)::
 
         Phi(1 / (2 s) - epsilon s) - exp(epsilon) Phi(-1 / (2 s) - epsilon s) = delta
+
+    An epsilon above 1e6 counts as that, where noise is more than it must be.
     """
+    epsilon = min(epsilon, 1e6)
 
     def excess(log_scale):
         s = math.exp(log_scale)
@@ -125,4 +135,4 @@ def gaussian_scale(epsilon: float, delta: float) -> float:
         return first + math.log(-math.expm1(min(second - first, -1e-300))) - log_delta
 
     log_delta = math.log(delta)
-    return math.exp(brentq(excess, -20.0, 20.0, xtol=1e-13)) * (1.0 + 1e-9)
+    return math.exp(brentq(excess, -60.0, 60.0, xtol=1e-13)) * (1.0 + 1e-9)

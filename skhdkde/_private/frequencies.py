@@ -71,18 +71,27 @@ class Frequencies:
         too give one result for one row. Rows that are too far away for exact sums count
         as just so far.
         """
-        with np.errstate(over="ignore"):
-            rows = (X - self.origin) / self.unit * 2.0**self.bits
-        largest = 2.0 ** (EXACT_BITS - 1 - self._bits_of_multiples())
-        whole = np.clip(np.rint(rows), -largest, largest)
+        largest = self.reach * 2.0**self.bits
+        whole = np.clip(np.rint(self._in_steps(X)), -largest, largest)
         turns = whole @ self.multiples.T  # exact
         turns *= self.turns * 2.0**-self.bits * N_PHASES
         return np.rint(turns, out=turns).astype(np.int64) & (N_PHASES - 1)
 
-    def _bits_of_multiples(self):
-        """Return the bits that sums over features of multiples can have."""
+    def too_far(self, X: FloatArray) -> np.ndarray:
+        """Return which rows are beyond the reach, so that their phases are of others."""
+        largest = self.reach * 2.0**self.bits
+        return (np.abs(self._in_steps(X)) > largest).any(axis=1)
+
+    @property
+    def reach(self) -> float:
+        """Distance from the origin along a feature, in units, to which sums are exact."""
         total = float(np.abs(self.multiples).sum(axis=1).max())
-        return max(math.ceil(math.log2(max(total, 1.0))), 0)
+        bits = math.ceil(math.log2(max(total, 1.0)))  # of sums over features of multiples
+        return 2.0 ** (EXACT_BITS - 1 - bits - self.bits)
+
+    def _in_steps(self, X):
+        with np.errstate(over="ignore"):
+            return (X - self.origin) / self.unit * 2.0**self.bits
 
 
 def random_frequencies(

@@ -29,7 +29,9 @@ CIRCLE = np.array(
 
 def noisy_count(n: int, budget: Budget) -> int:
     """Return a number of rows with discrete Laplace noise."""
-    return n + int(discrete_laplace(math.ceil(1 / budget.of_count), 1)[0])
+    if budget.count_scale > LARGEST_LAPLACE:
+        raise ValueError(f"epsilon={budget.epsilon!r} is too small.")
+    return n + int(discrete_laplace(budget.count_scale, 1)[0])
 
 
 def noisy_sums(X: FloatArray, frequencies: Frequencies, budget: Budget) -> "NoisySums":
