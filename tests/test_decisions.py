@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDensity
+from skhdkde._decisions.trimming import central_rows
 
 
 @parametrize_with_checks(
@@ -500,3 +501,14 @@ def test_a_class_of_one_row_has_the_bandwidth_of_the_others(X):
     assert bandwidths[2] == np.median(bandwidths[:2])
     with pytest.raises(ValueError, match="In class 2"):
         DensityClassifier(HighDimKernelDensity(covariance_type="full")).fit(X, y)
+
+
+@settings(max_examples=15, derandomize=True, deadline=None)
+@given(power=st.integers(-660, 660), seed=st.integers(0, 99))
+def test_what_is_trimmed_does_not_depend_on_units(power, seed):
+    """The warnings of what is out of range are errors here."""
+    X = np.random.default_rng(seed).standard_t(3, size=(60, 3))
+    units = np.array([2.0**power, 1.0, 2.0 ** (-power // 2)])
+    expected = central_rows(X, None, 0.2)
+    assert 0 < (~expected).sum() <= 12
+    assert_array_equal(central_rows(X * units, None, 0.2), expected)

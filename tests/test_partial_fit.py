@@ -424,7 +424,7 @@ def test_metadata_routing_and_pipelines():
     ],
 )
 def test_drift_is_found_and_not_imagined(params):
-    """Of 30 batches from the law of the fit, p-values are those of chance."""
+    """Hold that p-values of 30 batches from the law of the fit are those of chance."""
     p_values = []
     for seed in range(30):
         rng = np.random.default_rng(seed)

@@ -510,7 +510,7 @@ def test_warning_below_what_works(d, epsilon, delta):
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("bounds", [BOX, None])
 def test_error_at_a_typical_row(X, epsilon, bounds):
-    """From what is released; it may be too large, and is not much too small."""
+    """Hold that it may be too large, and is not much too small."""
     kde = PrivateKernelDensity(epsilon, bandwidth=0.5, bounds=bounds)
     truth = exact_sums(X[:300], X, 0.5).mean()
     for _ in range(3):

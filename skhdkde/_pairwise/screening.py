@@ -63,7 +63,7 @@ class Screening:
         cls, reduction: Any, queries: QueryBlock, points: TrainingPoints, tiles, device
     ):
         """Return the screening of a block of queries over tiles of points, or None."""
-        n_rows, n_points = len(queries.exact), tiles[-1].stop - tiles[0].start
+        n_rows = len(queries.exact)
         if n_rows < LEAST_ROWS or len(tiles) < LEAST_TILES:
             return None
         if not _possible(reduction, queries, points):
@@ -73,6 +73,7 @@ class Screening:
         share, n_pairs = few.try_tiles(tiles[::TRIED_TILES])
         # later tiles have ever fewer pairs that are nearer than those before
         n_expected = n_pairs * (1.0 / np.arange(1, len(tiles) + 1)).sum()
+        n_points = tiles[-1].stop - tiles[0].start
         if n_expected * PAIR_COST > WORTH * 0.5 * n_points:
             return None
         screening = cls(reduction, queries, points, device)

@@ -1,4 +1,4 @@
-"""From rows to noisy sums, and from noisy sums to kernel sums with their errors."""
+"""Make noisy sums of rows, and of these kernel sums with their errors."""
 
 import math
 from dataclasses import dataclass
