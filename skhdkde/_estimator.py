@@ -223,8 +223,10 @@ class HighDimKernelDensity(FeatureSets):
           most that can be used
         - an empty index of faiss, of Euclidean distances, as ``faiss.index_factory``
           makes them: a copy is filled, and searched with the settings that it has
-        - None: from 100,000 points on, if faiss is installed, whichever of the first
-          two suits the data; otherwise "exact" for "neighbors", none for "auto"
+        - None: if faiss is installed, whichever of the first two suits the data, from
+          the number of points on where an index is repaid by as many queries: some
+          60,000 in 16 features, 35,000 in 384. Otherwise "exact" for "neighbors", none
+          for "auto"
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
         What visits the pairs of queries and training points:

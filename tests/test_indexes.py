@@ -1,6 +1,7 @@
 """Indexes: what they miss, what they are chosen for, how they travel."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -16,6 +17,9 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import KNeighborsTransformer
 
 from skhdkde import HighDimKernelDensity
+from skhdkde._approximation import faiss_index
+from skhdkde._approximation.costs import index_pays
+from skhdkde._selection import neighbor_leave_one_out
 
 INDEXES = ("exact", "hnsw", "ivf")
 
@@ -157,6 +161,51 @@ def test_few_points_need_no_index(n, index):
     assert (report.error < 1e-12).all()
 
 
+def test_lists_of_many_points_have_a_byte_for_a_coordinate(white, monkeypatch):
+    pytest.importorskip("faiss")
+    Y, X = white[20][1000:5000], white[20][:500]
+    params = {"bandwidth": 0.6, "algorithm": "neighbors", "neighbors_index": "ivf"}
+    sizes = []
+    for most in (faiss_index.LARGEST_HALF, 0):
+        monkeypatch.setattr(faiss_index, "LARGEST_HALF", most)
+        kde = fit(Y, **params)
+        found, report = quiet(kde, X)
+        error = np.abs(found - fit(Y, bandwidth=0.6).score_samples(X))
+        assert np.mean(error <= 2.0 * report.error) >= 0.95
+        sizes.append(len(pickle.dumps(kde._approximation.prepared[0].search.index)))
+    n_bytes = Y.size
+    assert sizes[0] - sizes[1] == pytest.approx(n_bytes, rel=0.1)
+
+
+@pytest.mark.parametrize("d", [8, 32, 128, 512, 2048])
+def test_an_index_pays_from_some_number_of_points_on(d):
+    sizes = np.geomspace(100, 1e9, 200)
+    pays = np.array([index_pays(n, d) for n in sizes])
+    first = sizes[pays.argmax()]
+    assert not pays[sizes < first].any()
+    assert pays[sizes >= first].all()
+    # the more a pair costs, the sooner; see benchmarks/results/neighbors.md
+    assert 20_000 < first < 90_000
+    assert index_pays(first, 2 * d)
+
+
+def test_levels_that_rarely_serve_are_left_out(white):
+    """The ladder of levels is the cheapest of those that may be climbed."""
+    pytest.importorskip("faiss")
+    Y = white[20][:5000]
+    params = {"bandwidth": 0.6, "algorithm": "auto", "neighbors_index": "hnsw"}
+    approximation = fit(Y, **params)._approximation
+    prepared = approximation.prepared[0]
+    n_points = len(Y)
+    for met, stages in (((0.0, 0.0), 0), ((1.0, 1.0), 1), ((0.0, 1.0), 1)):
+        pairs = zip(prepared.levels, met, strict=True)
+        levels = tuple(dataclasses.replace(level, met=share) for level, share in pairs)
+        approximation.prepared = [dataclasses.replace(prepared, levels=levels)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(prepared), "cost", lambda self, level: 0.1 * n_points)
+            assert len(approximation.stages()) == stages
+
+
 def test_data_in_islands_get_lists():
     """Where a walk over a graph loses its way."""
     pytest.importorskip("faiss")
@@ -172,8 +221,9 @@ def test_data_in_islands_get_lists():
 @pytest.mark.parametrize(
     "kernel", ["gaussian", pytest.param("exponential", marks=pytest.mark.slow)]
 )
-def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
+def test_bandwidth_by_neighbours_is_that_of_all_points(kernel, monkeypatch):
     pytest.importorskip("faiss")
+    monkeypatch.setattr(neighbor_leave_one_out, "FEWEST_POINTS", 0)
     Y = np.random.default_rng(0).standard_normal((8000, 12)) @ np.diag(np.arange(1, 13))
     params = {"kernel": kernel, "algorithm": "neighbors", "neighbors_index": "hnsw"}
     by_lists = fit(Y, **params)
@@ -188,9 +238,10 @@ def test_bandwidth_by_neighbours_is_that_of_all_points(kernel):
 
 
 @pytest.mark.slow
-def test_bandwidth_by_all_points_where_neighbours_do_not_give_it():
+def test_bandwidth_by_all_points_where_neighbours_do_not_give_it(monkeypatch):
     """Two dimensions: hundreds of neighbours share in the optimum."""
     pytest.importorskip("faiss")
+    monkeypatch.setattr(neighbor_leave_one_out, "FEWEST_POINTS", 0)
     Y = np.random.default_rng(0).standard_normal((20_000, 2))
     params = {"algorithm": "neighbors", "neighbors_index": "ivf"}
     assert fit(Y, **params).bandwidth_ == fit(Y).bandwidth_

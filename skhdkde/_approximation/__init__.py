@@ -22,6 +22,7 @@ exact          `ExactSums`, over all points, reported in the same way
 report         `Report` on the queries, and the warning
 unlike         errors beside the training points, and far from them
 calibration    `Prepared`: how many neighbours and how hard to search, for a tolerance
+costs          what sums and indexes cost, counted, and when an index pays
 index_choice   which index suits the data, by trial
 near_far_sum   near points one by one, a sample of the far ones, a bound on the missed
 subsample      random samples, and the regression estimate of a sum

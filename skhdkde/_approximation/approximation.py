@@ -50,15 +50,13 @@ QUERIES_AT_ONCE = 4096
 # Growth of a sample that does not resolve a sum, and least growth of one that does.
 MORE, LEAST = 2.0, 1.2
 # Largest share of the points in a sample: beyond, all of them take little longer. Largest
-# cost of neighbours, relative to all points.
-LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.5
+# expected cost with neighbours, relative to all points.
+LARGEST_SAMPLE, LARGEST_COST = 0.125, 0.7
 # Training points on which samples are tried, and the share of them whose errors may be
 # above the one stated.
 N_TRIED, ABOVE = 512, 0.05
 # Points near a query that "sampling" sums one by one where they may matter.
 N_NEAR = 32
-# "auto" looks at neighbours where the tolerance is met in so large a share of the cases.
-FEWEST_MET = 0.5
 # Factor of the size that a sample's variance calls for, as it is estimated.
 MARGIN = 1.1
 
@@ -199,20 +197,30 @@ class Approximation:
         self.unlike[algorithm] = measured(tried, points, typical, self.peak, steps, seed)
 
     def stages(self) -> list[list[Level]]:
-        """Return the levels to try in turn, one for each component, that are worth it."""
-        stages = [[p.levels[place] for p in self.prepared] for place in (0, -1)]
-        return [levels for levels in stages if self._worth_it(levels)]
+        """Return the levels to try in turn, one for each component, before all points.
 
-    def _worth_it(self, levels):
-        pairs = list(zip(self.prepared, levels, strict=True))
+        They are those with the least expected cost; there are none if all points cost
+        little more.
+        """
         # small components have everything in their sample
-        large = [pair for pair in pairs if len(pair[0].near_far.population) > N_SAMPLED]
-        if any(p.search is None for p, _ in large):
-            return False
-        if large and np.mean([level.met for _, level in large]) < FEWEST_MET:
-            return False
-        cost = sum(p.cost(level) for p, level in pairs)
-        return cost <= LARGEST_COST * self.density.n_points
+        large = [p for p in self.prepared if len(p.near_far.population) > N_SAMPLED]
+        if any(p.search is None for p in large):
+            return []
+        first, more = ([p.levels[place] for p in self.prepared] for place in (0, -1))
+        ladders = [[first], [more], [first, more]]
+        best = min(ladders, key=self._expected_cost)
+        n_points = self.density.n_points
+        return best if self._expected_cost(best) <= LARGEST_COST * n_points else []
+
+    def _expected_cost(self, stages):
+        """Return the cost of a query that goes from stage to stage until one serves."""
+        cost, left = 0.0, 1.0
+        for levels in stages:
+            pairs = list(zip(self.prepared, levels, strict=True))
+            cost += left * sum(p.cost(level) for p, level in pairs)
+            met = [x.met for p, x in pairs if len(p.near_far.population) > N_SAMPLED]
+            left = min(left, 1.0 - float(np.mean(met)) if met else 0.0)
+        return cost + left * self.density.n_points
 
 
 class _Batch:

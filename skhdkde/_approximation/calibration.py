@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from skhdkde._approximation.costs import cost_of_query
 from skhdkde._approximation.index_choice import (
     LARGEST_SHARE,
     nearest_unreserved,
@@ -45,12 +46,6 @@ MISSED_AT, WORST_AT, WORST_SHARE = 0.98, 0.99, 10.0
 GLANCE_SHARE, GLANCED = 0.02, 0.5
 # Growth of neighbours and sample where the first do not suffice, and steps of effort.
 MORE, MORE_EFFORT = 8, 2
-# Time of a sampled pair, in units of one of the exact sum.
-SAMPLED = 3.0
-# Time of a distance to a point that is met on the way through a graph or in a list, in
-# units of that by products of matrices; and points that are met for each unit of width of
-# the walk.
-MET, MET_ON_WALK = 3.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -84,19 +79,19 @@ class Prepared:
     levels: tuple[Level, ...] = (Level(0, N_SAMPLED),)
 
     def cost(self, level: Level) -> float:
-        """Return the time of a query, in units of that of a pair of an exact sum."""
-        listed = level.n_neighbors + SAMPLED * level.n_sampled
-        listed += len(self.near_far.reserve)
-        if self.search is None or level.n_neighbors == 0:
-            return listed
-        n, kind = len(self.near_far.population), self.search.kind
-        if kind == "exact":
-            return listed + n
-        if kind == "ivf":
-            return listed + MET * n * level.effort / self.search.efforts[-1]
-        if kind == "hnsw":
-            return listed + MET * MET_ON_WALK * max(level.effort, level.n_neighbors)
-        return listed  # a transformer's is not known
+        """Return the expected cost of a query, in pairs of an exact sum."""
+        n, n_features = len(self.near_far.population), self.near_far.points.shape[1]
+        n_sampled = min(level.n_sampled, n) + len(self.near_far.reserve)
+        k, search = level.n_neighbors, self.search
+        if search is None or not k:
+            return cost_of_query(n_features, 0, n_sampled, glance=level.glance)
+        searched: dict[str, float] = {}  # a transformer's cost is not known
+        if search.kind == "ivf":
+            searched["n_listed"] = n * level.effort / search.efforts[-1]
+        elif search.kind == "hnsw":
+            searched["walk"] = max(level.effort, k)
+        cost = cost_of_query(n_features, k, n_sampled, glance=level.glance, **searched)
+        return cost + n if search.kind == "exact" else cost
 
     def own(self, leave_out: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the distinct point of each query, and the weight of its duplicates."""

@@ -8,8 +8,8 @@ products: the order is the same, and graphs over inner products are hard to walk
 - ``IVF``, the points by their nearest centroid, of which the nearest few are scanned:
   up to three times slower on data in one piece, and never lost.
 
-Both keep coordinates in half precision: who is near is found by them, and distances are
-then computed from the points.
+Both keep coordinates in half precision, lists of many points in a byte each: who is near
+is found by them, and distances are then computed from the points.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ N_LINKS, CONSTRUCTION = 16, 80
 SMALLEST_HALF, N_TYPICAL = 1e-3, 1000
 # Lists per square root of the number of points, and points per list to train them on.
 LISTS, TRAINED_ON = 4, 40
+# Bytes of coordinates in half precision beyond which lists have a byte for each.
+LARGEST_HALF = 2**30
 # Points that an index of the user is trained on, at most.
 N_TRAINED = 200_000
 # Rows added at once, between which the user can interrupt.
@@ -97,12 +99,14 @@ class FaissIndex:
         """Return lists, without points, about centroids that are fitted to a sample."""
         n_lists = max(1, int(LISTS * np.sqrt(self.most)))
         n_lists = min(n_lists, max(1, self.most // TRAINED_ON))
-        # two bytes per coordinate, of the difference to the centroid
+        # a code for each coordinate of the difference to the centroid
+        small = 2 * self.most * n_features <= LARGEST_HALF
+        kinds = faiss.ScalarQuantizer
         index = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatL2(n_features),
             n_features,
             n_lists,
-            faiss.ScalarQuantizer.QT_fp16,
+            kinds.QT_fp16 if small else kinds.QT_8bit,
         )
         index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
         index.cp.seed = seed % 2**31

@@ -30,8 +30,6 @@ from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.threads import n_threads_for, openmp_after_fork, progress_bar
 from skhdkde._utils.typing import IntArray, NeighborSearch
 
-# Below so many points comparing with all takes hardly longer than an index.
-FEWEST_INDEXED = 100_000
 # Axes of a projection, and points to find them from.
 MOST_AXES, N_FOR_AXES = 20, 2048
 # How much farther points may be than the nearest there, relatively, for each axis: among

@@ -11,10 +11,10 @@ from skhdkde._approximation.calibration import (
     prepare,
     with_more_points,
 )
+from skhdkde._approximation.costs import index_pays
 from skhdkde._approximation.mixed import MixedApproximation
 from skhdkde._approximation.near_far_sum import N_SAMPLED
 from skhdkde._approximation.neighbors import (
-    FEWEST_INDEXED,
     ProjectedSearch,
     wanted_index,
 )
@@ -141,7 +141,7 @@ def _calibrated(component, estimator, options, prepared):
 def _wanted(points, estimator):
     """Return which index these points are to have; None for none."""
     wanted, algorithm = wanted_index(estimator), estimator.algorithm
-    few = points.shape[0] < FEWEST_INDEXED and estimator.neighbors_index is None
+    few = estimator.neighbors_index is None and not index_pays(*points.shape)
     if algorithm == "neighbors":
         return "exact" if few else wanted
     # comparing with all points takes no longer, or must be

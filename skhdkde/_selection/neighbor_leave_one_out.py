@@ -23,6 +23,8 @@ from skhdkde._selection.rules import (
 from skhdkde._utils.arrays import weighted_mean
 
 N_NEIGHBORS = 64
+# Below so many points the search over all of them takes less time.
+FEWEST_POINTS = 150_000
 # Nats: of the mean over queries, whose standard error is larger.
 TOL = 0.01
 # Queries at which is checked; steps of log h to the sides, and largest shift of the best.
@@ -79,10 +81,12 @@ def search_by_neighbors(prepared, kernel, random_state, options):
     -------
     Choice or None
     """
-    if kernel.compact or not isinstance(prepared.search, IndexSearch):
-        return None
     near_far = prepared.near_far
     points = near_far.points
+    if kernel.compact or not isinstance(prepared.search, IndexSearch):
+        return None
+    if points.shape[0] < FEWEST_POINTS:
+        return None
     pilot = LeaveOneOut(points, kernel, 64, near_far.seed, options)
     spec = ReductionSpec(kernel, pilot.nearest_rule(), points, points.dtype)
     prepared = calibrated(prepared, spec, N_NEIGHBORS, TOL, options)
