@@ -53,7 +53,7 @@ def test_pages_quote_numbers():
     """The test above has numbers to look at, and sees all of them."""
     page = (ROOT / "doc" / "benchmarks.rst").read_text(encoding="utf-8")
     found = quote.find_quotes(page, markdown=False)
-    assert len(found) == page.count(":measured:") > 1
+    assert len(found) == page.count(":measured:") > 20
 
 
 @pytest.mark.parametrize("form", [RST, MARKDOWN])
@@ -69,6 +69,7 @@ def test_pages_quote_numbers():
         ("1.18", "speed; theirs; 2; seconds; /1000"),
         ("2.7", "speed; theirs; 37; seconds"),  # not the row whose ratio is 37
         ("37", "speed; theirs; 2; ratio"),
+        ("2.7", "speed; d=37; seconds"),
         ("0.96", "speed; theirs; 37; ratio; /100"),
         ("1.5", 'speed; ours, "kl"; rank#1'),
         ("3", 'speed; ours, "kl"; rank#2'),  # 2.5, half up
@@ -105,6 +106,7 @@ def test_right_numbers_stay_and_wrong_ones_are_put_right(results, form, text, so
         ("0.03", "speed; theirs; seconds", ["1,182", "2.7 (0.1)"]),
         ("1.5", 'speed; ours, "kl"; rank', ["rank#1", "rank#2"]),
         ("1.5", 'speed; ours, "kl"; rank#3', ["no table"]),
+        ("1.5", "speed; theirs; d=3; ratio", ["'d=3'"]),
         ("1.5", "speed; thiers; 2; ratio", ["'thiers'", "'theirs'"]),
         ("1.5", "speed; theirs; 2; second", ["'second'", "'seconds'"]),
         ("1.5", "speed#2; theirs; seconds", ["no table"]),
