@@ -138,6 +138,13 @@ def test_a_role_without_a_source_is_an_error(results):
     assert [line for line, _ in errors] == [2]
 
 
+def test_a_role_in_bold_text_is_an_error(results):
+    page = "**:measured:`37 <speed; theirs; 2; ratio>` times**"
+    new, _, errors = quote.rewrite(page, markdown=False, results=results)
+    assert new == page
+    assert [line for line, _ in errors] == [1]
+
+
 def test_a_quote_may_go_over_lines(results):
     role = ":measured:`38 <speed; theirs;\n   2; ratio>` and 38"
     new, _, _ = quote.rewrite(role, markdown=False, results=results)
