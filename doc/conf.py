@@ -2,8 +2,12 @@
 
 import dataclasses
 import os
+import pathlib
+import sys
 
 import skhdkde
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "skhdkde"
 author = "The skhdkde developers"
@@ -22,6 +26,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",  # for the tables of benchmarks/results
+    "measured",  # numbers from there: benchmarks/quote.py explains
 ]
 source_suffix = {".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
