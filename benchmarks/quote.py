@@ -4,7 +4,7 @@ A page quotes one cell of a table. In reStructuredText (pages, docstrings, examp
 
     :measured:`0.22 <neighbors; 20 at 1; hnsw; neighbors, us/query; /1000>`
 
-shows 0.22. In Markdown the same is
+shows 0.22 (roles cannot be inside bold text). In Markdown the same is
 
     0.22<!-- measured: neighbors; 20 at 1; hnsw; neighbors, us/query; /1000 -->
 
@@ -13,7 +13,7 @@ After the number, separated by semicolons:
 - the file, without ``.md``. Where several of its tables have such a row and column,
   ``neighbors#2`` is the second table of the file;
 - cells of the row, as many as tell it from the others. Each is a whole cell, in another
-  column than the one that is quoted;
+  column than the one that is quoted. ``d=32`` is the cell 32 in the column d;
 - the header of the column. Where a table has it twice, ``found#2`` is the second one;
 - a factor, if there is one: ``/1000``, ``*100``, ``*-1``.
 
@@ -116,6 +116,8 @@ def rewrite(page, *, markdown, results=RESULTS):
     differences, errors, pieces, end = [], [], [], 0
     for quote in find_quotes(page, markdown=markdown):
         try:
+            if not markdown and page[quote.start - len(":measured:`*") :][:1] == "*":
+                raise ValueError("A role inside ** ** is not shown: leave the stars out.")
             right = shown(quote.text, quote.source, results)
         except ValueError as error:
             errors.append((quote.line, str(error)))
@@ -223,7 +225,7 @@ def find_cell(tables, file, cells, column):
             found += [
                 (row[place], f"<{table.name}; {'; '.join(row)}; {title}>")
                 for row in table.rows
-                if set(cells) <= {*row[:place], *row[place + 1 :]}
+                if set(cells) <= names_of_cells(table.columns, row, place)
             ]
     if len(found) == 1:
         return found[0][0]
@@ -232,6 +234,16 @@ def find_cell(tables, file, cells, column):
         which = "\n  ".join(candidate for _, candidate in found)
         raise ValueError(f"{asked} may be any of {len(found)}:\n  {which}")
     raise ValueError(f"{asked} is in no table. {missing_words(tables, [*cells, name])}")
+
+
+def names_of_cells(columns, row, place):
+    """Return what quotes may call the cells of a row but for the one at ``place``."""
+    return {
+        name
+        for i, (header, cell) in enumerate(zip(columns, row, strict=False))
+        if i != place
+        for name in (cell, f"{header}={cell}")
+    }
 
 
 def missing_words(tables, words):

@@ -13,6 +13,7 @@ SPEC = importlib.util.spec_from_file_location("quote", ROOT / "benchmarks" / "qu
 quote = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(quote)
 
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
 RST, MARKDOWN = ":measured:`{} <{}>`", "{}<!-- measured: {} -->"
 SPEED = """- command: `python speed.py`
 
@@ -53,7 +54,21 @@ def test_pages_quote_numbers():
     """The test above has numbers to look at, and sees all of them."""
     page = (ROOT / "doc" / "benchmarks.rst").read_text(encoding="utf-8")
     found = quote.find_quotes(page, markdown=False)
-    assert len(found) == page.count(":measured:") > 1
+    assert len(found) == page.count(":measured:") > 20
+
+
+def test_results_say_when_and_by_what_they_were_made():
+    for path in RESULTS:
+        start = path.read_text(encoding="utf-8").splitlines()[:4]
+        heads = [
+            "- command: `python benchmarks/",
+            "- date: 20",
+            "- machine: ",
+            "- versions: ",
+        ]
+        for line, head in zip(start, heads, strict=True):
+            assert line.startswith(head), path.name
+        assert f"results/{path.name}" in (ROOT / "benchmarks" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("form", [RST, MARKDOWN])
@@ -69,6 +84,7 @@ def test_pages_quote_numbers():
         ("1.18", "speed; theirs; 2; seconds; /1000"),
         ("2.7", "speed; theirs; 37; seconds"),  # not the row whose ratio is 37
         ("37", "speed; theirs; 2; ratio"),
+        ("2.7", "speed; d=37; seconds"),
         ("0.96", "speed; theirs; 37; ratio; /100"),
         ("1.5", 'speed; ours, "kl"; rank#1'),
         ("3", 'speed; ours, "kl"; rank#2'),  # 2.5, half up
@@ -105,6 +121,7 @@ def test_right_numbers_stay_and_wrong_ones_are_put_right(results, form, text, so
         ("0.03", "speed; theirs; seconds", ["1,182", "2.7 (0.1)"]),
         ("1.5", 'speed; ours, "kl"; rank', ["rank#1", "rank#2"]),
         ("1.5", 'speed; ours, "kl"; rank#3', ["no table"]),
+        ("1.5", "speed; theirs; d=3; ratio", ["'d=3'"]),
         ("1.5", "speed; thiers; 2; ratio", ["'thiers'", "'theirs'"]),
         ("1.5", "speed; theirs; 2; second", ["'second'", "'seconds'"]),
         ("1.5", "speed#2; theirs; seconds", ["no table"]),
@@ -134,6 +151,13 @@ def test_a_quote_of_no_single_number_is_an_error(results, form, text, source, na
 def test_a_role_without_a_source_is_an_error(results):
     _, _, errors = quote.rewrite("\n:measured:`0.3`", markdown=False, results=results)
     assert [line for line, _ in errors] == [2]
+
+
+def test_a_role_in_bold_text_is_an_error(results):
+    page = "**:measured:`37 <speed; theirs; 2; ratio>` times**"
+    new, _, errors = quote.rewrite(page, markdown=False, results=results)
+    assert new == page
+    assert [line for line, _ in errors] == [1]
 
 
 def test_a_quote_may_go_over_lines(results):
