@@ -36,7 +36,8 @@ WIDTH, QUESTION, ANSWER = 344, 128, 182  # units are pixels on a phone
 BETWEEN = WIDTH - QUESTION - ANSWER - 3
 LINE, GAP, CHARACTERS = 16, 22, 18
 STYLE = """
-  .choosing { display: block; width: 100%; max-width: 33rem; margin: 1rem 0; }
+  .choosing { display: block; overflow: auto;
+    width: 100%; max-width: 27rem; margin: 1rem 0; }
   .choosing rect { fill: var(--pst-color-surface, #f3f4f5);
     stroke: var(--pst-color-border, #888); }
   .choosing .answer rect { stroke: var(--pst-color-primary, #0a7d91); stroke-width: 1.5; }
