@@ -28,7 +28,7 @@ OPTIONS = [
     ("A better one in a minute?", 'covariance_type="auto"', "structures", "or"),
     ("The best one there is?", 'covariance_type="stack"', "structures", "and"),
     ("Skewed or bounded columns?", 'feature_maps="auto"', "structures", "and"),
-    ("Counts, codes, rounded values?", 'discrete_features="auto"', "tables", "and"),
+    ("Counts, booleans, rounded values?", 'discrete_features="auto"', "tables", "and"),
     ("Rows of length 1 (embeddings)?", 'support="sphere"', "embeddings", "and"),
     ("100,000 rows or more?", 'algorithm="neighbors"', "large", ""),
 ]
