@@ -183,6 +183,9 @@ class HighDimKernelDensity(FeatureSets):
     covariance_estimator : estimator, default=None
         Covariance estimator of scikit-learn for "full", fitted to standardised features.
         None is that of Ledoit and Wolf, so that fewer points than features suffice.
+        :class:`~sklearn.covariance.EmpiricalCovariance` is the sample covariance, as
+        scipy's ``gaussian_kde`` has it. With `sample_weight` these two have the weights,
+        and others points repeated in proportion.
 
     mixture : estimator, default=None
         :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
