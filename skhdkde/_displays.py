@@ -50,6 +50,8 @@ class BandwidthDisplay:
         Bandwidths at which the regimes meet: medians over the queries.
     quantity : str
         What ``values`` are, for the axis.
+    unit : {"data units", "whitened units"}, default="data units"
+        The unit of the bandwidths, for the axis.
 
     Attributes
     ----------
@@ -78,8 +80,18 @@ class BandwidthDisplay:
     (0.9, 0.94)
     """
 
-    def __init__(
-        self, *, bandwidths, values, standard_error, bandwidth, h_kl, h_g, h_clt, quantity
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        bandwidths,
+        values,
+        standard_error,
+        bandwidth,
+        h_kl,
+        h_g,
+        h_clt,
+        quantity,
+        unit="data units",
     ):
         self.bandwidths = bandwidths
         self.values = values
@@ -89,6 +101,7 @@ class BandwidthDisplay:
         self.h_g = h_g
         self.h_clt = h_clt
         self.quantity = quantity
+        self.unit = unit
 
     @classmethod
     def from_estimator(
@@ -112,6 +125,8 @@ class BandwidthDisplay:
         X : array-like of shape (n_queries, n_features), default=None
             Held-out points; training points would count themselves. None stands for the
             training points, each without itself and its duplicates, at most 4096 of them.
+            Covariances have still seen them, so that the best bandwidth of a structure
+            may be another one on held-out points.
 
         true_log_density : callable, default=None
             The true log density, ``true_log_density(X) -> ndarray of shape
@@ -159,6 +174,7 @@ class BandwidthDisplay:
         h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
         bandwidths, log_density = bandwidth_grid(queries, bandwidths, marks)
+        plain = all(c.points.whitening is None for c in kde._density.components)
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
@@ -183,6 +199,7 @@ class BandwidthDisplay:
             h_g=h_g,
             h_clt=h_clt,
             quantity=quantity,
+            unit="data units" if plain else "whitened units",
         )
         return display.plot(ax=ax, line_kw=line_kw)
 
@@ -215,7 +232,7 @@ class BandwidthDisplay:
         ax.set(
             xscale="log",
             xlim=(self.bandwidths[0], self.bandwidths[-1]),
-            xlabel="bandwidth (data units)",
+            xlabel=f"bandwidth ({self.unit})",
             ylabel=f"{self.quantity} (nats)",
         )
         self._shade(ax)
