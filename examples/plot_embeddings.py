@@ -34,8 +34,8 @@ scipy.linalg scipy.ndimage scipy.optimize scipy.signal scipy.sparse scipy.spatia
 scipy.special scipy.stats sklearn.cluster sklearn.covariance sklearn.datasets
 sklearn.decomposition sklearn.ensemble sklearn.linear_model sklearn.manifold
 sklearn.metrics sklearn.model_selection sklearn.neighbors sklearn.preprocessing"""
-NEW = """argparse asyncio configparser email.message http.client logging socket sqlite3 ssl
-subprocess tarfile threading unittest urllib.request zipfile shutil pathlib json"""
+NEW = """argparse asyncio configparser email.message http.client logging socket sqlite3
+ssl subprocess tarfile threading unittest urllib.request zipfile shutil pathlib json"""
 
 
 def docstrings(modules):

@@ -11,8 +11,8 @@ gives no warning. This example shows when, and by how much.
 # ------------------------------
 #
 # The points, the bandwidth and the kernel are the same, so all three should agree. With
-# ``leaf_size=n_samples`` the tree of ``KernelDensity`` has a single leaf. It is exact then,
-# and slow.
+# ``leaf_size=n_samples`` the tree of ``KernelDensity`` has a single leaf. It is exact
+# then, and slow.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -36,14 +36,13 @@ components = [
     {"covariance_type": ["diag"], "n_components": [20, 40]},
 ]
 gaussian = LedoitWolf().fit(train)
-best = HighDimKernelDensity(
-    covariance_type="stack", feature_maps="auto", random_state=0
-)
+normal = multivariate_normal(gaussian.location_, gaussian.covariance_)
+best = HighDimKernelDensity(covariance_type="stack", feature_maps="auto", random_state=0)
 scores = {
     "KernelDensity": GridSearchCV(KernelDensity(leaf_size=2000), bandwidths, cv=3)
     .fit(train)
     .best_estimator_.score_samples(test),
-    "Gaussian": multivariate_normal(gaussian.location_, gaussian.covariance_).logpdf(test),
+    "Gaussian": normal.logpdf(test),
     "Gaussian mixture": GridSearchCV(GaussianMixture(random_state=0), components, cv=3)
     .fit(train)
     .best_estimator_.score_samples(test),
@@ -87,8 +86,8 @@ bars(ax, **density_panel)
 #
 # Would other data give another log density? Six data sets of 250 images each give six log
 # densities of every other image. Their spread is the true error. ``diagnose`` states an
-# error from a single data set. The textbook formula assumes that many images share in each
-# estimate. With many features only one or two do.
+# error from a single data set. The textbook formula assumes that many images share in
+# each estimate. With many features only one or two do.
 
 sets, queries = images[:1500].reshape(6, 250, 64), images[1500:]
 h = HighDimKernelDensity().fit(sets[0]).bandwidth_

@@ -20,7 +20,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from skhdkde import HighDimKernelDensity, kl_scorer
 
 digits = load_digits()
-X = digits.data[:, (digits.data > 0).sum(axis=0) > 10]  # drop pixels that are always empty
+X = digits.data[:, (digits.data > 0).sum(axis=0) > 10]  # the others are empty
 kde = HighDimKernelDensity().fit(X)
 print(f"{len(X)} images, {X.shape[1]} pixels, bandwidth {kde.bandwidth_:.2f} grey levels")
 
@@ -28,8 +28,8 @@ print(f"{len(X)} images, {X.shape[1]} pixels, bandwidth {kde.bandwidth_:.2f} gre
 # Log densities
 # -------------
 #
-# ``score_samples(None)`` scores each training image by all *other* images. An image in its
-# own sum would always look likely.
+# ``score_samples(None)`` scores each training image by all *other* images. An image in
+# its own sum would always look likely.
 
 log_density = kde.score_samples(None)
 order = np.argsort(log_density)
@@ -39,8 +39,8 @@ print("labels of the 100 least likely:", np.bincount(digits.target[order[:100]])
 
 # %%
 # Many of the most likely images are ones, which look much the same. The least likely are
-# digits that nobody else writes that way. Above, every tenth of the 50 most likely; below,
-# the five least likely.
+# digits that nobody else writes that way. Above, every tenth of the 50 most likely;
+# below, the five least likely.
 
 plt.rc("font", size=17)
 figure, axes = plt.subplots(2, 5, figsize=(6.6, 4.0), layout="constrained")

@@ -46,8 +46,9 @@ for degrees in (1, 359):
 # On a sphere
 # -----------
 #
-# 400 directions: half in a spot, half along a ring, like those of something that precesses
-# about an axis. ``covariance_type="auto"`` lets kernels take the shape of the ring.
+# 400 directions: half in a spot, half along a ring, like those of something that
+# precesses about an axis. ``covariance_type="auto"`` lets kernels take the shape of the
+# ring.
 
 
 tilt = Rotation.from_euler("y", 70, degrees=True)

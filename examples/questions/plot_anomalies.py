@@ -29,8 +29,8 @@ X = X[:, X.any(axis=0)]
 # Ask the other rows
 # ------------------
 #
-# A row is always likely to a density that has seen it. ``score_samples(None)`` leaves each
-# row out of its own sum. The lowest log densities come first.
+# A row is always likely to a density that has seen it. ``score_samples(None)`` leaves
+# each row out of its own sum. The lowest log densities come first.
 
 kde = HighDimKernelDensity().fit(X)
 log_density = kde.score_samples(None)
@@ -53,8 +53,8 @@ for ax, i in zip(axes.flat, order, strict=False):
 # Beside other scores
 # -------------------
 #
-# Average precision is 1 if all chimeras come first, and 0.03 in random order. With each row
-# in its own sum little is found. Anomalies of another kind may favour another score.
+# Average precision is 1 if all chimeras come first, and 0.03 in random order. With each
+# row in its own sum little is found. Anomalies of another kind may favour another score.
 
 forest = IsolationForest(random_state=0).fit(X)
 scores = {
@@ -67,7 +67,7 @@ for name, score in scores.items():
     print(f"{name:33} {average_precision_score(is_chimera, -score):.2f}")
 
 # %%
-# Drop exact duplicates first: a copy of a chimera would vouch for it. How many of your rows
-# are copies is in ``kde.data_report_``.
+# Drop exact duplicates first: a copy of a chimera would vouch for it. How many of your
+# rows are copies is in ``kde.data_report_``.
 
 plt.show()

@@ -43,8 +43,8 @@ logistic = LogisticRegression(max_iter=1000).fit(
 # What is refused
 # ---------------
 #
-# The share of images that the classifier refuses. Logistic regression may refuse, too: all
-# that are below the probability that 95 % of the known digits exceed.
+# The share of images that the classifier refuses. Logistic regression may refuse, too:
+# all that are below the probability that 95 % of the known digits exceed.
 
 turned = np.rot90(X_fresh[is_known].reshape(-1, 8, 8), axes=(1, 2)).reshape(-1, 64)
 kinds = {"0 to 8": X_fresh[is_known], "9": X_fresh[~is_known], "turned": turned}
@@ -84,7 +84,7 @@ sure = logistic.predict_proba(known).max(axis=1) >= threshold
 print(f"logistic regression: {logistic.score(known[sure], labels[sure]):.1%} right")
 
 # %%
-# Images between two classes, such as the average of a 3 and a 5, have no low density. There
-# the probabilities of ``predict_proba`` are the better judge.
+# Images between two classes, such as the average of a 3 and a 5, have no low density.
+# There the probabilities of ``predict_proba`` are the better judge.
 
 plt.show()

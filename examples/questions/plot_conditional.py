@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from skhdkde import HighDimKernelDensity
 
 # %%
-# ``covariance_type="full"`` gives kernels the covariance of the pixels, so that each pixel
-# moves along with the others. Pixels that are nearly always empty are left out.
+# ``covariance_type="full"`` gives kernels the covariance of the pixels, so that each
+# pixel moves along with the others. Pixels that are nearly always empty are left out.
 
 images = np.random.default_rng(1).permutation(load_digits().data)
 train, test = images[:1000], images[1000:]
@@ -24,8 +24,8 @@ kde = HighDimKernelDensity(
 ).fit(train[:, varies])
 
 # %%
-# What is missing is NaN. ``impute`` fills in the mean of all that fits, or draws: each draw
-# is one digit that may be there.
+# What is missing is NaN. ``impute`` fills in the mean of all that fits, or draws: each
+# draw is one digit that may be there.
 
 lower = np.arange(64) >= 32
 half = np.where(lower, np.nan, test[:5])
@@ -43,8 +43,8 @@ for (name, pictures), line in zip(rows.items(), axes, strict=True):
         ax.set(xticks=[], yticks=[])
 
 # %%
-# How large is the error? Root mean square over the missing pixels, which have values from 0
-# to 16.
+# How large is the error? Root mean square over the missing pixels, which have values from
+# 0 to 16.
 
 half = np.where(lower, np.nan, test)[:, varies]
 missing = np.isnan(half)

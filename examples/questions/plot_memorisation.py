@@ -46,10 +46,10 @@ generators = {
 # The audit
 # ---------
 #
-# ``max_weight`` is the largest share of one training image. At the bandwidth ``h_g`` fresh
-# images rest on several training images. A sample is suspect if its share is larger than
-# that of 99 % of the fresh images. Beside it is the usual test: a distance to the nearest
-# training image that is below that of 99 % of the fresh images.
+# ``max_weight`` is the largest share of one training image. At the bandwidth ``h_g``
+# fresh images rest on several training images. A sample is suspect if its share is larger
+# than that of 99 % of the fresh images. Beside it is the usual test: a distance to the
+# nearest training image that is below that of 99 % of the fresh images.
 
 auditor = HighDimKernelDensity(bandwidth=np.median(kde.diagnose(held_out).h_g))
 auditor.fit(train)

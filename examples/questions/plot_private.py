@@ -11,8 +11,8 @@ price is a larger bandwidth. This example shows how large.
 # What noise does
 # ---------------
 #
-# 5000 rows on a ring and a spot. A small ``epsilon`` is strong privacy and much noise. The
-# bounds and the bandwidth must be chosen without a look at the rows.
+# 5000 rows on a ring and a spot. A small ``epsilon`` is strong privacy and much noise.
+# The bounds and the bandwidth must be chosen without a look at the rows.
 
 import warnings
 
@@ -49,8 +49,8 @@ for ax, (name, kde) in zip(axes, densities.items(), strict=True):
 # The bandwidth that it takes
 # ---------------------------
 #
-# Now 20,000 rows of 20 features. Below :math:`h_{CLT}` a kernel sum rests on few rows, and
-# these are what noise must hide. :func:`~skhdkde.regimes.private_bandwidth` is the
+# Now 20,000 rows of 20 features. Below :math:`h_{CLT}` a kernel sum rests on few rows,
+# and these are what noise must hide. :func:`~skhdkde.regimes.private_bandwidth` is the
 # bandwidth from which on the noise is 10 % of the sum (diamonds). It needs no look at the
 # rows. Circles are measured errors.
 

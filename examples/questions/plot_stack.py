@@ -14,8 +14,8 @@ import numpy as np
 from skhdkde import HighDimKernelDensity, kl_scorer
 
 # %%
-# Points on a ring, whose features then go through an exponential. They are positive with a
-# long tail, like incomes, sizes and waiting times. 400 are to fit, 2000 to judge.
+# Points on a ring, whose features then go through an exponential. They are positive with
+# a long tail, like incomes, sizes and waiting times. 400 are to fit, 2000 to judge.
 
 rng = np.random.default_rng(0)
 angle = rng.uniform(0.0, 2.0 * np.pi, 2400)
@@ -36,9 +36,9 @@ for name, kde in estimates.items():
     print(f"{name:8} {score:6.2f} nats per test point, {process_time() - start:.1f} s")
 
 # %%
-# One round kernel for all is too wide near the corner and too narrow far out. In the stack
-# the features first go through maps that take their tails away. Then kernels take the shape
-# of the ring.
+# One round kernel for all is too wide near the corner and too narrow far out. In the
+# stack the features first go through maps that take their tails away. Then kernels take
+# the shape of the ring.
 
 x = np.linspace(-0.2, 4.6, 160)
 grid = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)

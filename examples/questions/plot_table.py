@@ -16,8 +16,8 @@ from scipy.stats import poisson
 from skhdkde import HighDimKernelDensity
 
 # %%
-# Three counts in each of 2000 rows, from Poisson laws. So the true probability of each row
-# is known.
+# Three counts in each of 2000 rows, from Poisson laws. So the true probability of each
+# row is known.
 
 rate = np.array([0.7, 2.0, 5.0])
 rng = np.random.default_rng(0)

@@ -10,8 +10,8 @@ features no histogram says so. A two-sample test does, and names the rows that d
 # Two batches of images
 # ---------------------
 #
-# 600 images each, as 30 principal components. In the second batch 15 % come from a scanner
-# that is off by one pixel.
+# 600 images each, as 30 principal components. In the second batch 15 % come from a
+# scanner that is off by one pixel.
 
 import matplotlib.pyplot as plt
 import numpy as np

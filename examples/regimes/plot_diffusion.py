@@ -12,8 +12,8 @@ at :math:`h_G`, where a kernel density estimate enters its extreme regime.
 # -------------------------
 #
 # The density of the training images with noise of standard deviation :math:`\sigma` is a
-# kernel density estimate of bandwidth :math:`\sigma`. Its gradient is what a network would
-# learn, so no network is needed. Images follow it while the noise decreases.
+# kernel density estimate of bandwidth :math:`\sigma`. Its gradient is what a network
+# would learn, so no network is needed. Images follow it while the noise decreases.
 
 from itertools import pairwise
 
@@ -40,9 +40,10 @@ for sigma, lower in pairwise(noise):
 # How many training images pull at a sample
 # -----------------------------------------
 #
-# ``effective_sample_size`` counts them. Far above ``h_g`` it is hundreds. Below, one image
-# has taken over, and the sample ends there :cite:p:`biroli2024dynamical`. A model that is
-# to make new images must not follow the density of its training images below that level.
+# ``effective_sample_size`` counts them. Far above ``h_g`` it is hundreds. Below, one
+# image has taken over, and the sample ends there :cite:p:`biroli2024dynamical`. A model
+# that is to make new images must not follow the density of its training images below that
+# level.
 
 h_g = np.median(HighDimKernelDensity().fit(train).diagnose(fresh).h_g)
 for level in (20.0, 10.0, h_g, 5.0, 3.0):
