@@ -22,9 +22,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from skhdkde import HighDimKernelDensity
 
-X = np.random.default_rng(0).permutation(load_digits().data)
-X = X[:, (X > 0).sum(axis=0) > 10]  # drop pixels that are always empty
-train, held_out = X[:1000], X[1000:]
+images = np.random.default_rng(0).permutation(load_digits().data)
+inked = (images > 0).sum(axis=0) > 10  # the other pixels are empty
+train, held_out = images[:1000, inked], images[1000:, inked]
 
 
 def mixture(n_components):
@@ -70,7 +70,6 @@ for name, samples in {"fresh images": held_out, **generators}.items():
 samples = generators["noisy copies"]
 worst = np.argsort(-auditor.diagnose(samples).max_weight)[:5]
 sources = neighbors.kneighbors(samples[worst], return_distance=False)[:, 0]
-inked = (load_digits().data > 0).sum(axis=0) > 10
 
 plt.rc("font", size=17)
 figure, axes = plt.subplots(2, 5, figsize=(6, 2.9), layout="constrained")
