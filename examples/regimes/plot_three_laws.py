@@ -62,22 +62,21 @@ def normal_law(h):
 # with a row very close. In the stable regime the law is somewhat too wide at 50 features.
 
 plt.rc("font", size=16)
-figure, axes = plt.subplots(1, 3, figsize=(7, 3.6), layout="constrained")
-cases = {
-    "extreme": (0.5, stable_law),
-    "stable": (1.25, stable_law),
-    "CLT": (2.5, normal_law),
+figure, axes = plt.subplots(1, 3, figsize=(6, 4), layout="constrained")
+cases = {  # h / h_G, the law, ticks
+    "extreme": (0.5, stable_law, [-30, -10]),
+    "stable": (1.25, stable_law, [0, 1]),
+    "CLT": (2.5, normal_law, [-0.03, 0.03]),
 }
-for ax, (name, (ratio, limit)) in zip(axes, cases.items(), strict=True):
+for ax, (name, (ratio, limit, ticks)) in zip(axes, cases.items(), strict=True):
     h = ratio * h_g
     log_sum = logsumexp(-0.5 * sq_distances / h**2, axis=1) - np.log(n) - log_moment(h, 1)
     edges = np.linspace(*np.quantile(log_sum, [0.001, 0.999]), 40)
     ax.hist(log_sum, edges, density=True, color="0.75")
-    ax.locator_params(axis="x", nbins=2)
     of_sum, log_scale = limit(h)
     share = np.diff(of_sum.cdf(np.exp(edges - log_scale))) / np.diff(edges)
     ax.stairs(share, edges, color="#0072B2", linewidth=2)
-    ax.set(title=name, yticks=[])
+    ax.set(title=name, xticks=ticks, yticks=[])
     print(f"{name:7}: h = {ratio} h_G, standard deviation {log_sum.std():.2f} nats")
 figure.supxlabel("log of the estimate over its mean (nats)", fontsize=16)
 
