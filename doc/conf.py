@@ -53,6 +53,7 @@ sphinx_gallery_conf = {
         "plot_covariance_spectrum.py plot_three_laws.py *".split()
     ),
     "remove_config_comments": True,
+    "capture_repr": (),
     "show_memory": False,
     "thumbnail_size": (480, 336),
     "write_computation_times": False,

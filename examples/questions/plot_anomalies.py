@@ -30,7 +30,8 @@ X = X[:, X.any(axis=0)]
 # ------------------
 #
 # A row is always likely to a density that has seen it. ``score_samples(None)`` leaves
-# each row out of its own sum. The lowest log densities come first.
+# each row out of its own sum. The lowest log densities come first. (Drop exact duplicates
+# before: a copy of a chimera would vouch for it. ``kde.data_report_`` counts them.)
 
 kde = HighDimKernelDensity().fit(X)
 log_density = kde.score_samples(None)
@@ -65,9 +66,5 @@ scores = {
 }
 for name, score in scores.items():
     print(f"{name:33} {average_precision_score(is_chimera, -score):.2f}")
-
-# %%
-# Drop exact duplicates first: a copy of a chimera would vouch for it. How many of your
-# rows are copies is in ``kde.data_report_``.
 
 plt.show()

@@ -74,7 +74,8 @@ ax.legend(frameon=False, loc="upper left")
 # How often the answer is right
 # -----------------------------
 #
-# Among known digits that are not refused.
+# Here are the known digits that are not refused. An image between two classes, such as
+# the average of a 3 and a 5, has no low density. For these ask ``predict_proba``.
 
 known, labels = kinds["0 to 8"], y_fresh[is_known]
 answers = classifier.predict(known)
@@ -82,9 +83,5 @@ given = answers != -1
 print(f"densities: {np.mean(answers[given] == labels[given]):.1%} right")
 sure = logistic.predict_proba(known).max(axis=1) >= threshold
 print(f"logistic regression: {logistic.score(known[sure], labels[sure]):.1%} right")
-
-# %%
-# Images between two classes, such as the average of a 3 and a 5, have no low density.
-# There the probabilities of ``predict_proba`` are the better judge.
 
 plt.show()

@@ -64,8 +64,9 @@ for name, samples in {"fresh images": held_out, **generators}.items():
     print(f"{name:20} {by_share:8.0%} {by_distance:13.0%}")
 
 # %%
-# Distance passes nearly all noisy copies; the share finds a third of them. It also names
-# the source. Here are the five worst samples, above the training images behind them.
+# Distance passes nearly all noisy copies; the share finds a third of them. Exact copies
+# are easier to find by distance, so do both tests. The share also names the source: here
+# are the five worst samples, above the training images behind them.
 
 samples = generators["noisy copies"]
 worst = np.argsort(-auditor.diagnose(samples).max_weight)[:5]
@@ -81,9 +82,5 @@ for line, (name, images) in zip(axes, rows.items(), strict=True):
         pixels[inked] = image
         ax.imshow(pixels.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
         ax.set(xticks=[], yticks=[])
-
-# %%
-# A training image that resembles many others is hard to find by its share, and an exact
-# copy easy to find by distance. Do both tests.
 
 plt.show()
