@@ -2,10 +2,14 @@
 
 import dataclasses
 import os
+import pathlib
+import sys
 
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skhdkde
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
 
 project = "skhdkde"
 author = "The skhdkde developers"
@@ -24,6 +28,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",  # for the tables of benchmarks/results
+    "measured",  # numbers from there: benchmarks/quote.py explains
 ]
 source_suffix = {".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
