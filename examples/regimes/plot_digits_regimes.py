@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import HighDimKernelDensity, RegimeDisplay
 
 # %%
 # ``diagnose()`` without queries is about the training rows, each without itself.
@@ -50,6 +50,12 @@ for line, i in zip(axes, order[[3, 250, 1600]], strict=True):
         ax.imshow(digits.images[j], cmap="gray_r")
         ax.set(xticks=[], yticks=[], title="" if j == i else f"{shares[j]:.0%}")
     line[0].spines[:].set(color="#D55E00", linewidth=5)
+
+# %%
+# ``RegimeDisplay`` draws all images: how many count, against the log density.
+
+figure, ax = plt.subplots(figsize=(6, 4.4), layout="constrained")
+RegimeDisplay.from_diagnosis(diagnosis, y="effective_sample_size", ax=ax)
 
 # %%
 # With a larger bandwidth more images count. The price is many nats for each image.

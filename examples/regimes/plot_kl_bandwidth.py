@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from skhdkde import HighDimKernelDensity
+from skhdkde import BandwidthDisplay, HighDimKernelDensity
 
 # %%
 # 5000 normal rows of 100 features, and 1000 fresh ones. The divergence from the truth is
@@ -33,22 +33,18 @@ for rule, kde in rules.items():
     print(f"{rule:9} bandwidth {kde.bandwidth_:.2f}, loss {divergence(kde):.1f} nats")
 
 # %%
-# The loss of Silverman's rule grows with the number of features. It counts for each row,
-# so rows cannot be told apart whose log densities differ by less.
-
-bandwidths = np.geomspace(0.8, 2.0, 30)
-curve = [divergence(HighDimKernelDensity(bandwidth=h).fit(X)) for h in bandwidths]
+# ``BandwidthDisplay`` draws the divergence at all bandwidths, and where the regimes meet.
+# The best bandwidth is in the extreme regime, where only a few rows count. The loss of
+# Silverman's rule grows with the number of features.
 
 plt.rc("font", size=16)
 figure, ax = plt.subplots(figsize=(6, 4.4), layout="constrained")
-ax.plot(bandwidths, curve, color="0.5", linewidth=3)
-for (rule, kde), marker, color in zip(
-    rules.items(), "os", ("#0072B2", "#D55E00"), strict=True
-):
-    h = kde.bandwidth_
-    ax.plot(h, divergence(kde), marker, color=color, markersize=14, label=f'"{rule}"')
-ax.set(xlabel="bandwidth (standard deviations)", ylabel="divergence (nats)")
+BandwidthDisplay.from_estimator(
+    rules["kl"], fresh, true_log_density=lambda Z: norm.logpdf(Z).sum(axis=1), ax=ax
+)
+h, loss = rules["silverman"].bandwidth_, divergence(rules["silverman"])
+ax.plot(h, loss, "s", color="black", markersize=12)
+ax.text(h, loss - 7, "Silverman", ha="center")
 ax.set_ylim(0, 60)
-ax.legend(frameon=False)
 
 plt.show()
