@@ -66,7 +66,8 @@ def bars(ax, values, colors, title, unit):
     """Draw horizontal bars with their values."""
     drawn = ax.barh(list(values), list(values.values()), color=colors)
     ax.bar_label(drawn, fmt="%.1f", padding=4)
-    ax.set(title=title, xlabel=unit, xticks=[], xlim=(0, 1.2 * max(values.values())))
+    ax.set_title(title, weight="bold")
+    ax.set(xlabel=unit, xticks=[], xlim=(0, 1.2 * max(values.values())))
     ax.invert_yaxis()
     ax.spines[["top", "right", "bottom"]].set_visible(False)
 
