@@ -7,6 +7,8 @@ import pathlib
 import pydoc
 import sys
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import skhdkde
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "_ext"))
@@ -47,10 +49,19 @@ sphinx_gallery_conf = {
     "backreferences_dir": "api/generated/backreferences",
     "doc_module": ("skhdkde",),
     "subsection_order": [
-        f"../examples/{name}" for name in ("questions", "regimes", "further")
+        f"../examples/{name}" for name in ("questions", "further", "regimes")
     ],
-    "within_subsection_order": "ExampleTitleSortKey",
+    # what a newcomer asks first comes first; an example not named here comes last
+    "within_subsection_order": ExplicitOrder(
+        "plot_quickstart.py plot_overview.py plot_outliers.py plot_embeddings.py "
+        "plot_kernel_density.py plot_stack.py plot_anomalies.py plot_two_samples.py "
+        "plot_regions.py plot_classifier.py plot_conditional.py plot_table.py "
+        "plot_memorisation.py plot_subsampling.py plot_scaling.py plot_error_bars.py "
+        "plot_digits_regimes.py plot_kl_bandwidth.py plot_phase_diagram.py "
+        "plot_covariance_spectrum.py plot_three_laws.py *".split()
+    ),
     "remove_config_comments": True,
+    "capture_repr": (),
     "show_memory": False,
     "thumbnail_size": (480, 336),
     "write_computation_times": False,
