@@ -85,10 +85,11 @@ def test_missing_entries_are_said():
     X = frame()[["size", "count"]].astype(float)
     X.loc[[4, 9], "count"] = np.nan
     message = r"first NaN of 2 rows with some is in row 4, column 1"
+    advice = r"\. Leave such rows out, or put a DensityImputer in front"
     kde = HighDimKernelDensity(bandwidth=500.0, kernel="tophat")  # without marginals
     with pytest.raises(ValueError, match=message + r" \('count'\)"):
         kde.fit(X)
-    with pytest.raises(ValueError, match=message + r"\."):
+    with pytest.raises(ValueError, match=message + advice):
         kde.fit(X.to_numpy())
     kde.fit(X.dropna())
     with pytest.raises(ValueError, match=message):

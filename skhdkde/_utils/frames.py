@@ -98,5 +98,6 @@ def _where_missing(X):
     n_rows = int(missing.any(axis=1).sum())
     return (
         f"The first NaN of {n_rows} rows with some is in row {row}, column "
-        f"{column}{name}."
+        f"{column}{name}. Leave such rows out, or put a DensityImputer in front, in a "
+        "pipeline."
     )
