@@ -724,7 +724,7 @@ class HighDimKernelDensity(FeatureSets):
         names = getattr(self, "feature_names_in_", None)
         n_merged = None if found.search is None else found.search.n_copies
         in_use = found.structure.covariance_type
-        table = Table(found.density, names, n_merged, in_use)
+        table = Table(found.density, names, n_merged, in_use, self._n_missing())
         widths = kernel_widths(found.density)
         if widths is not None:
             widths[self.discrete_features_] = np.inf  # spread over a step

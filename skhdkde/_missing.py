@@ -346,6 +346,16 @@ class FeatureSets(BaseKernelDensity):
         self._incomplete = rows, X[rows]
         return complete_rows(self, X, weights)
 
+    def _n_missing(self):
+        """Return how many values of each feature were drawn, or None for none."""
+        if self._incomplete is None:
+            return None
+        rows, given = self._incomplete
+        missing = np.isnan(given)
+        if self._weightless is not None:
+            missing = missing[~self._weightless[0][rows]]
+        return missing.sum(axis=0)
+
     def _completed_before(self, X):
         """Return the training points that rows are, if they were completed; or None."""
         if self._incomplete is None:

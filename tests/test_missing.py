@@ -170,6 +170,7 @@ def test_incomplete_training_points():
     with pytest.warns(UserWarning, match=r"NaN in 1\d\d of 150 rows, 2\d\.\d% of all"):
         kde = make.fit(gaps)
     assert_array_equal(kde.incomplete_rows_, np.flatnonzero(~complete))
+    assert_array_equal(kde.data_report_.n_missing, np.isnan(gaps).sum(axis=0))
     found = kde.score_samples(test).mean()
     few = HighDimKernelDensity(covariance_type="full", random_state=0)
     assert few.fit(gaps[complete]).incomplete_rows_.size == 0

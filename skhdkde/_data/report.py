@@ -53,7 +53,7 @@ class DataReport:
         A few values of a discrete feature, for each, without which its step would be at
         least ten times as large. A mean that was filled in for missing counts is one.
     n_missing : ndarray of int
-        Number of missing values. It is zero, since `fit` takes none.
+        Number of missing values, whose places have draws in all else that is here.
     redundant : ndarray of bool or None
         Whether a feature follows linearly from others, but for 1e-6 of its variance, in
         2048 rows at most. None with more than 512 features or no more rows than features.

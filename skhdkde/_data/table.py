@@ -44,19 +44,26 @@ class Table:
         None if there was none.
     covariance_type : str
         In use.
+    n_missing : ndarray of int of shape (n_features,) or None
+        Number of values that were missing, and drawn; None if there were none.
     """
 
     def __init__(
-        self, density: Any, names: Any, n_merged: int | None, covariance_type: str
+        self,
+        density: Any,
+        names: Any,
+        n_merged: int | None,
+        covariance_type: str,
+        n_missing: np.ndarray | None = None,
     ):
         self._density, self._n_merged = density, n_merged
-        self._covariance_type = covariance_type
+        self._covariance_type, self._n_missing = covariance_type, n_missing
         self._names = None if names is None else tuple(names)
         self._made: DataReport | None = None
 
     def of(self, density: Any) -> Table:
         """Return the table of a density that has got more points."""
-        return Table(density, self._names, None, self._covariance_type)
+        return Table(density, self._names, None, self._covariance_type, self._n_missing)
 
     @property
     def made(self) -> bool:
@@ -159,7 +166,7 @@ class Table:
         unsure = has_ties(columns) | far_beyond(columns, low, high)
         if n_rows <= N_SAMPLED:
             unsure[:] = True
-        redundant = None
+        redundant, n_missing = None, self._n_missing
         if n_features <= min(MOST_FEATURES, n_rows - 1):
             redundant = redundant_features(sample)
         n_duplicates, n_near = self._n_duplicates(keys), None
@@ -174,7 +181,7 @@ class Table:
             standard_deviation=self._deviations(columns, low, high),
             spread=spreads(columns, self._eps),
             **self._ties(np.flatnonzero(unsure), columns),
-            n_missing=np.zeros(n_features, dtype=int),
+            n_missing=np.zeros(n_features, int) if n_missing is None else n_missing,
             redundant=redundant,
             n_duplicates=n_duplicates,
             n_near_duplicates=n_near,
