@@ -54,6 +54,10 @@ NO_HELD_OUT = (
 class FeatureSets(BaseKernelDensity):
     """Methods of an estimator that take some of its features."""
 
+    _if_missing = (
+        "Missing values are possible with kernel 'gaussian' or 'student' and "
+        "support='euclidean'. With other settings leave out rows that have NaN."
+    )
     _density: Any
     _approximation: Any
     _discrete: Any  # DiscreteFeatures, or None

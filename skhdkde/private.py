@@ -63,6 +63,11 @@ class _PrivateSums(BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    _if_missing = (
+        "Leave out rows that have NaN, or fill them in with numbers that are public: "
+        "what an imputer learns from the rows is not private."
+    )
+
     epsilon: float
     delta: float
     bandwidth: Any

@@ -17,7 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDensity
+from skhdkde import (
+    DensityClassifier,
+    DensityImputer,
+    DensityOutlierDetector,
+    HighDimKernelDensity,
+)
 from skhdkde._decisions.trimming import central_rows
 
 
@@ -173,6 +178,18 @@ def test_p_values_of_fresh_points_are_uniform():
         found.append(detector.p_values(X[60:]))
     assert kstest(np.ravel(found), "uniform").pvalue > 0.01
     assert 0.02 < np.mean(np.ravel(found) <= 0.05) < 0.075
+
+
+@pytest.mark.parametrize("kind", [DensityOutlierDetector, DensityClassifier])
+def test_missing_values_are_for_an_imputer(X, kind):
+    missing, y = X.copy(), np.arange(len(X)) % 2
+    missing[3, 1] = np.nan
+    fitted = kind(HighDimKernelDensity(bandwidth=0.5)).fit(X, y)
+    for call in (lambda: kind().fit(missing, y), lambda: fitted.predict(missing)):
+        with pytest.raises(ValueError, match=r"row 3.* column 1.*DensityImputer") as e:
+            call()
+        assert "HistGradient" not in str(e.value)
+    make_pipeline(DensityImputer(), fitted).fit(missing, y).predict(missing)
 
 
 @pytest.mark.parametrize("contamination", [0.02, 0.1, 0.5])
