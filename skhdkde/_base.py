@@ -136,8 +136,8 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         **params : dict
-            Parameters by name; those of `mixture` and other estimators among them as
-            ``mixture__n_components``.
+            Parameters by name. Write ``mixture__n_components`` for a parameter of an
+            estimator that is itself a parameter, here `mixture`.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If the estimator has no such parameter.
         """
         try:
             return super().set_params(**params)
