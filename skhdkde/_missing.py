@@ -457,9 +457,9 @@ def complete_rows(estimator, X, weights):
         X[rows], used = drawn, np.arange(len(X))
     share = missing.mean()
     warn_user(
-        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values. They were "
-        "filled in by draws from the conditional density given the other values of a row, "
-        f"by a fit to the {len(complete)} complete rows and then by one to all rows. If "
+        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values. They "
+        "were filled in by draws from the conditional density given the other values of "
+        f"a row, by a fit to the {len(complete)} complete rows and then to all rows. If "
         "values are missing for reasons that the other values do not explain, the "
         "estimate is biased. incomplete_rows_ lists these rows."
     )
