@@ -43,8 +43,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     """:class:`~skhdkde.HighDimKernelDensity` on a Dask cluster.
 
     Use it if the training points do not fit on one machine, or if one machine is too
-    slow. The points are a dask array or DataFrame; the cluster holds their blocks of rows,
-    or reads them one after another. Results are those of
+    slow. The points are a dask array or DataFrame. The cluster holds their blocks of
+    rows, or reads them one after another. Results are those of
     :class:`~skhdkde.HighDimKernelDensity`, however the rows are split into blocks. The
     user guide, "Beyond one machine", lists the differences, above all with duplicates.
 
@@ -120,7 +120,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
             bandwidth_search_, constant_features_, n_features_in_, \
             feature_names_in_ : object
-        As in :class:`~skhdkde.HighDimKernelDensity`. From 65,536 points on the number of
+        As in :class:`~skhdkde.HighDimKernelDensity`. Above 65,536 points the number of
         duplicates in ``bandwidth_search_`` is an estimate. There is no
         ``held_out_log_density_``, ``density_level``, ``data_report_``, ``partial_fit`` or
         ``drift_``, and ``approximation_`` is None.
@@ -180,8 +180,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         ------
         ValueError
             If X or the weights are not as described, if parameters are not supported, or
-            if blocks are larger than workers can hold. With ``support="sphere"`` also if a
-            row is not of unit norm; this is checked first.
+            if blocks are larger than workers can hold. With ``support="sphere"`` also if
+            a row is not of unit norm; this is checked first.
         RuntimeError
             If workers die repeatedly, or if blocks are lost from the cluster. Other
             methods raise it, too.

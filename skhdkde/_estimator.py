@@ -63,9 +63,9 @@ def can_grow(estimator):
     if estimator.adaptive or estimator.covariance_type == "neighborhood":
         name = "adaptive" if estimator.adaptive else "covariance_type"
         raise AttributeError(
-            f"With {name}={getattr(estimator, name)!r} there is no partial_fit: what "
-            "each point has comes from its neighbours, which new points may be. Call "
-            "fit with all rows."
+            f"With {name}={getattr(estimator, name)!r} there is no partial_fit: the "
+            "kernel of each point depends on its neighbours, and new points may be among "
+            "them. Call fit with all rows."
         )
     return True
 
@@ -564,8 +564,8 @@ class HighDimKernelDensity(FeatureSets):
         self._check_fitted()
         if self._made_by is not None:
             raise ValueError(
-                "partial_fit adds points to an estimator that was fitted; this one was "
-                f"made by {self._made_by} of another: add them to that one."
+                "partial_fit adds points to an estimator that was fitted. This one was "
+                f"made by {self._made_by} from another: add the points to that one."
             )
         pairs = zip(self._parameters(), self._validated, strict=True)
         names = zip(self._parameter_constraints, pairs, strict=True)

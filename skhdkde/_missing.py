@@ -43,7 +43,7 @@ FEWEST_COMPLETE, N_ROUNDS = 10, 2
 # Features that a message shows.
 SHOWN = 5
 NO_HELD_OUT = (
-    "held_out_log_density_ is not known for a density that {method} made: its parts were "
+    "held_out_log_density_ is not known for a density made by {method}: its parts were "
     "fitted together with features that it does not have. Nor are density_level and "
     "entropy, which use it. Hold out rows before the fit instead: call {method} of an "
     "estimator fitted to the others, and pass the rows that were held out to its "

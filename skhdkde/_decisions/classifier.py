@@ -58,9 +58,9 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         of training rows, by fits that did not see them. 1 is plain Bayes' rule.
 
     reject : float, default=None
-        p-value between 0 and 1 up to which rows are rejected. :meth:`predict` gives a row
-        `reject_label` if its p-values for all classes are at most this. About this share
-        of new rows of the classes is rejected, or less. None rejects nothing.
+        Largest p-value, between 0 and 1, of rows that are rejected. :meth:`predict` gives
+        a row `reject_label` if its p-values for all classes are at most this. About this
+        share of new rows of the classes is rejected, or less. None rejects nothing.
 
     reject_label : object, default=-1
         Label of rejected rows: a string if classes are strings, a number if they are
