@@ -172,12 +172,13 @@ class HighDimKernelDensity(FeatureSets):
         - "yeo-johnson": the Yeo-Johnson power transformation, for skewed features
         - "gaussianize": makes each feature normal, by a kernel estimate of it
         - "auto": the best of these two and of no map, by "kl"
-        - a dict from columns, by index or name, to maps. A map is one of the two above;
-          "log" or ``("log", low)`` for a feature above a limit, 0 by default; "logit" or
-          ``("logit", low, high)`` for a feature between two limits, 0 and 1 by default.
-          Outside these limits the density is zero, and training values there are an error
+        - a dict from columns, by index or name, to maps. A map is None, one of the two
+          above, or one of two for features with limits: "log" or ``("log", low)`` above a
+          limit, 0 by default; "logit" or ``("logit", low, high)`` between two limits, 0
+          and 1 by default. Outside the limits the density is zero, and training values
+          there are an error
 
-        Mapped features are standardised, and `bandwidth` is in units of the mapped
+        All features are then standardised, and `bandwidth` is in units of the mapped
         features. A discrete feature of two values has no map unless a dict gives one.
         "kl" fits the maps anew for each fold.
 
