@@ -1,163 +1,124 @@
 """
-What this package is for
-========================
+What do I gain over KernelDensity?
+==================================
 
-Which bandwidth is best, in which regime it lies, and how far a log density can be trusted
-there. Normal data of 50 features have known answers to all three, so that one figure can
-hold estimates against them.
+Two things: better densities, and error bars that hold. This example measures both on
+1797 images of handwritten digits, 64 pixels each.
 """
 
 # %%
-# The best bandwidth
-# ------------------
+# Better densities
+# ----------------
 #
-# 5000 training points, 500 fresh ones. For these the true log density is known, and with
-# it the Kullback-Leibler divergence of an estimate from the truth: the mean of the
-# difference. One fit with the default ``bandwidth="kl"`` finds the bandwidth at which it
-# is smallest, without knowing the truth. Rules of thumb do not, and scikit-learn's
-# ``KernelDensity`` reports densities that are wrong.
+# Each estimator learns from three quarters of the images. The score is the mean log
+# density of the last quarter, which nobody saw. The scikit-learn estimators are tuned by
+# cross-validation. ``covariance_type="stack"`` tunes itself.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import ncx2, norm
+from scipy.stats import multivariate_normal
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_digits
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
 from skhdkde import HighDimKernelDensity
 
-n, d = 5000, 50
 rng = np.random.default_rng(0)
-X, fresh = rng.normal(size=(n, d)), rng.normal(size=(500, d))
-truth = norm.logpdf(fresh).sum(axis=1)
+images = rng.permutation(load_digits().data)
+images += rng.uniform(size=images.shape)  # a density needs continuous values
+train, test = images[450:], images[:450]
 
-best = HighDimKernelDensity().fit(X)
-silverman = HighDimKernelDensity(bandwidth="silverman").fit(X)
-diagnosis = best.diagnose(fresh)
-h_g, h_clt = np.median(diagnosis.h_g), np.median(diagnosis.h_clt)
-
-
-def divergence(estimate):
-    return np.mean(truth - estimate.score_samples(fresh))
-
-
-bandwidths = np.geomspace(0.55, 2.6, 40)
-kl = [divergence(HighDimKernelDensity(bandwidth=h).fit(X)) for h in bandwidths]
-their_bandwidths = np.geomspace(0.55, 2.6, 12)
-their_kl = [divergence(KernelDensity(bandwidth=h).fit(X)) for h in their_bandwidths]
-
-print(f'"kl":        bandwidth {best.bandwidth_:.3f}, divergence {divergence(best):.2f}')
-print(
-    f'"silverman": bandwidth {silverman.bandwidth_:.3f}, '
-    f"divergence {divergence(silverman):.2f}"
-)
-print(f"best of {len(bandwidths)}: {bandwidths[np.argmin(kl)]:.3f}, {min(kl):.2f} nats")
-print(f"regimes meet at h_G = {h_g:.2f} and h_CLT = {h_clt:.2f}")
-
-# %%
-# The error bar
-# -------------
-#
-# Would another data set give another log density? For one query, 2000 fresh data sets
-# tell: only their distances to the query matter, and these follow a noncentral chi-square
-# law. ``diagnose`` knows a single data set. Here are the medians of what it says on 20.
-
-query = rng.normal(size=d)
-query *= np.sqrt(d) / np.linalg.norm(query)  # at a typical distance from the mean
-sq_distances = ncx2(df=d, nc=d).rvs(size=(2000, n), random_state=rng)
-data_sets = [rng.normal(size=(n, d)) for _ in range(20)]
-
-spread, error_bar, textbook = [], [], []
-shown = bandwidths[::3]
-for h in shown:
-    spread.append(logsumexp(-0.5 * sq_distances / h**2, axis=1).std())
-    fits = [HighDimKernelDensity(bandwidth=h).fit(data) for data in data_sets]
-    of_each = [fit.diagnose(query[None]) for fit in fits]
-    error_bar.append(np.median([one.standard_error for one in of_each]))
-    shares = np.array([1.0 / one.effective_sample_size for one in of_each])
-    textbook.append(np.median(np.sqrt(np.maximum(shares - 1.0 / n, 0.0))))
-
-print(" h / h_G   true spread   error bar   textbook  (nats)")
-for row in zip(shown / h_g, spread, error_bar, textbook, strict=True):
-    print("{:8.2f} {:13.3f} {:11.3f} {:10.3f}".format(*row))
+bandwidths = {"bandwidth": np.geomspace(1.5, 6.0, 8)}
+components = [
+    {"covariance_type": ["full"], "n_components": [2, 4, 8], "reg_covar": [0.1]},
+    {"covariance_type": ["diag"], "n_components": [20, 40]},
+]
+gaussian = LedoitWolf().fit(train)
+normal = multivariate_normal(gaussian.location_, gaussian.covariance_)
+best = HighDimKernelDensity(covariance_type="stack", feature_maps="auto", random_state=0)
+scores = {
+    "KernelDensity": GridSearchCV(KernelDensity(leaf_size=2000), bandwidths, cv=3)
+    .fit(train)
+    .best_estimator_.score_samples(test),
+    "Gaussian": normal.logpdf(test),
+    "Gaussian mixture": GridSearchCV(GaussianMixture(random_state=0), components, cv=3)
+    .fit(train)
+    .best_estimator_.score_samples(test),
+    "skhdkde, default": HighDimKernelDensity().fit(train).score_samples(test),
+    'skhdkde, "stack"': best.fit(train).score_samples(test),
+}
+gains = {name: np.mean(s - scores["KernelDensity"]) for name, s in scores.items()}
+for name, gain in gains.items():
+    print(f"{name:18} {np.mean(scores[name]):7.1f} nats per image, gain {gain:5.1f}")
 
 # %%
-# One figure
-# ----------
+# Gains are over ``KernelDensity``. One nat more makes an image ``e`` times as likely. By
+# default skhdkde has the same round kernels as ``KernelDensity`` and gains nothing: it
+# only finds the bandwidth in one fit. The stack also chooses the shapes of kernels.
+
+plt.rc("font", size=16)
+GREY, BLUE, VERMILION = "0.6", "#0072B2", "#D55E00"  # safe for the colour-blind
+
+
+def bars(ax, values, colors, title, unit):
+    """Draw horizontal bars with their values."""
+    drawn = ax.barh(list(values), list(values.values()), color=colors)
+    ax.bar_label(drawn, fmt="%.1f", padding=4)
+    ax.set_title(title, weight="bold")
+    ax.set(xlabel=unit, xticks=[], xlim=(0, 1.2 * max(values.values())))
+    ax.invert_yaxis()
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+density_panel = {
+    "values": {name: gain for name, gain in gains.items() if "default" not in name},
+    "colors": [GREY, GREY, GREY, BLUE],
+    "title": "Better densities",
+    "unit": "log density of new images (nats),\ngain over scikit-learn's KernelDensity",
+}
+figure, ax = plt.subplots(figsize=(6.6, 4.6), layout="constrained")
+bars(ax, **density_panel)
+
+# %%
+# Honest error bars
+# -----------------
 #
-# The best bandwidth lies in the extreme regime, where a few nearest points decide. There
-# the textbook's error bar is two to six times too small, and ours is right to a tenth.
+# Would other data give another log density? Six data sets of 250 images each give six log
+# densities of every other image. Their spread is the true error. ``diagnose`` states an
+# error from a single data set. The textbook formula assumes that many images share in
+# each estimate. With many features only one or two do.
 
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # safe for the colour-blind
-
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
-for axes in (left, right):
-    edges = [bandwidths[0], h_g, h_clt, bandwidths[-1]]
-    for i, (name, shade) in enumerate([("extreme", 0.86), ("stable", 0.93), ("CLT", 1)]):
-        axes.axvspan(edges[i], edges[i + 1], color=str(shade), linewidth=0)
-        middle = np.sqrt(edges[i] * edges[i + 1])
-        axes.text(
-            middle,
-            1.02,
-            name,
-            ha="center",
-            style="italic",
-            transform=axes.get_xaxis_transform(),
-        )
-    axes.set(
-        xscale="log",
-        xlabel="bandwidth (standard deviations of the data)",
-        xlim=(edges[0], edges[-1]),
-    )
-    axes.set_xticks([0.6, 0.8, 1, 1.5, 2, 2.5], ["0.6", "0.8", "1", "1.5", "2", "2.5"])
-    axes.set_xticks([], minor=True)
-    axes.axvline(best.bandwidth_, ymax=0.68, color=BLUE, linestyle=":")
-
-left.plot(bandwidths, kl, color=BLUE, label="skhdkde")
-left.plot(
-    their_bandwidths,
-    their_kl,
-    "x",
-    color=VERMILION,
-    label="KernelDensity of scikit-learn, as it reports",
-    clip_on=False,
-)
-left.plot(
-    best.bandwidth_,
-    divergence(best),
-    "o",
-    color=BLUE,
-    label='bandwidth="kl", the default',
-)
-left.plot(
-    silverman.bandwidth_,
-    divergence(silverman),
-    "s",
-    color=GREEN,
-    label="Silverman's rule",
-)
-left.axhline(0.0, color="0.4", linewidth=0.8)
-left.set(ylabel="divergence from the true density (nats)")
-left.set_title("Which bandwidth is best?", pad=24)
-left.legend(frameon=False, fontsize=9)
-
-right.plot(
-    shown,
-    spread,
-    "o",
-    color="black",
-    label="true spread over fresh data sets",
-    clip_on=False,
-)
-right.plot(shown, error_bar, color=BLUE, label="standard_error of skhdkde")
-right.plot(shown, textbook, "--", color=VERMILION, label="textbook error bar")
-right.set(yscale="log", ylabel="error of a log density (nats)")
-right.set_title("How far can a log density be trusted?", pad=24)
-right.legend(frameon=False, fontsize=9)
+sets, queries = images[:1500].reshape(6, 250, 64), images[1500:]
+h = HighDimKernelDensity().fit(sets[0]).bandwidth_
+found = [HighDimKernelDensity(bandwidth=h).fit(X).diagnose(queries) for X in sets]
+spread = np.std([one.log_density for one in found], axis=0, ddof=1)
+stated = np.array([one.standard_error for one in found])
+textbook = np.array([1 / one.effective_sample_size - 1 / 250 for one in found]) ** 0.5
+errors = {
+    "true error": np.sqrt(np.mean(spread**2)),
+    "skhdkde states": np.sqrt(np.mean(stated**2)),
+    "textbook states": np.sqrt(np.mean(textbook**2)),
+}
+error_panel = {
+    "values": errors,
+    "colors": [GREY, BLUE, VERMILION],
+    "title": "Honest error bars",
+    "unit": "error of a log density (nats)",
+}
+figure, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
+bars(ax, **error_panel)
 
 # sphinx_gallery_start_ignore
+# As a script the example also saves the figure of the README: both panels in one.
 import sys
 
 if "sphinx_gallery" not in sys.modules:
-    figure.savefig("plot_overview.png", dpi=150)
+    plt.rc("font", size=13)
+    both, (left, right) = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
+    bars(left, **density_panel)
+    bars(right, **error_panel)
+    both.savefig("plot_overview.png", dpi=150)
 # sphinx_gallery_end_ignore
 plt.show()

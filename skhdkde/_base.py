@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -16,6 +17,7 @@ from skhdkde._kernels import KERNEL_NAMES
 from skhdkde._pairwise import BACKENDS
 from skhdkde._selection import RULES
 from skhdkde._utils.hints import about_unknown, explained, hinting
+from skhdkde._utils.warnings import warn_user
 
 Rule = Literal["kl", "nearest", "clt", "gaussian", "scott", "silverman"]
 KernelName = Literal[
@@ -158,6 +160,19 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
                 error.args = (f"{error} {unknown}",)
             raise
 
+    def __getstate__(self):
+        return {**super().__getstate__(), "_version": _version()}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        if (version := state.pop("_version", "an earlier version")) != _version():
+            warn_user(
+                f"{type(self).__name__} was pickled by skhdkde {version}, and this is "
+                f"{_version()}: its methods may fail, or give wrong numbers. Load it with "
+                "the version that pickled it, or fit again."
+            )
+        super().__setstate__(state)
+
     def _validate_params(self):
         with hinting(self._parameter_constraints, vars(self)):
             super()._validate_params()
@@ -180,3 +195,8 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
             return None
         warn_of_constant_features(found, getattr(self, "feature_names_in_", None))
         return found
+
+
+def _version():
+    """Return the version of this package, of which this module is a part."""
+    return sys.modules["skhdkde"].__version__

@@ -51,6 +51,8 @@ class BandwidthDisplay:
         Bandwidths that separate the regimes; medians over the queries.
     quantity : str
         Name of the values, for the axis.
+    unit : {"data units", "whitened units"}, default="data units"
+        Unit of the bandwidths, for the axis.
 
     Attributes
     ----------
@@ -79,8 +81,18 @@ class BandwidthDisplay:
     (0.9, 0.94)
     """
 
-    def __init__(
-        self, *, bandwidths, values, standard_error, bandwidth, h_kl, h_g, h_clt, quantity
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        bandwidths,
+        values,
+        standard_error,
+        bandwidth,
+        h_kl,
+        h_g,
+        h_clt,
+        quantity,
+        unit="data units",
     ):
         self.bandwidths = bandwidths
         self.values = values
@@ -90,6 +102,7 @@ class BandwidthDisplay:
         self.h_g = h_g
         self.h_clt = h_clt
         self.quantity = quantity
+        self.unit = unit
 
     @classmethod
     def from_estimator(
@@ -114,7 +127,8 @@ class BandwidthDisplay:
         X : array-like of shape (n_queries, n_features), default=None
             Held-out points. Do not pass training points, which would count themselves.
             None means the training points, at most 4096 of them, each without itself and
-            its duplicates.
+            its duplicates. A covariance has still seen them, so that with a structure
+            the best bandwidth may differ from the best one on held-out points.
 
         true_log_density : callable, default=None
             The true log density, in nats, ``true_log_density(X) -> ndarray of shape
@@ -163,6 +177,7 @@ class BandwidthDisplay:
         h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
         bandwidths, log_density = bandwidth_grid(queries, bandwidths, marks)
+        plain = all(c.points.whitening is None for c in kde._density.components)
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
@@ -187,6 +202,7 @@ class BandwidthDisplay:
             h_g=h_g,
             h_clt=h_clt,
             quantity=quantity,
+            unit="data units" if plain else "whitened units",
         )
         return display.plot(ax=ax, line_kw=line_kw)
 
@@ -219,7 +235,7 @@ class BandwidthDisplay:
         ax.set(
             xscale="log",
             xlim=(self.bandwidths[0], self.bandwidths[-1]),
-            xlabel="bandwidth (data units)",
+            xlabel=f"bandwidth ({self.unit})",
             ylabel=f"{self.quantity} (nats)",
         )
         self._shade(ax)

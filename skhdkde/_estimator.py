@@ -194,7 +194,9 @@ class HighDimKernelDensity(FeatureSets):
     covariance_estimator : estimator, default=None
         Covariance estimator of scikit-learn for "full". It is fitted to standardised
         features. None is the estimator of Ledoit and Wolf, which works with fewer points
-        than features, too.
+        than features, too. :class:`~sklearn.covariance.EmpiricalCovariance` is the sample
+        covariance, as in scipy's ``gaussian_kde``. These two use `sample_weight`; for
+        other estimators points are repeated in proportion to their weights.
 
     mixture : estimator, default=None
         Mixture for "local": a :class:`~sklearn.mixture.GaussianMixture`, or an estimator

@@ -237,3 +237,12 @@ def test_structures(data):
     regimes = RegimeDisplay.from_estimator(kde, data[1])
     found = regimes.diagnosis.log_density
     np.testing.assert_allclose(found, kde.score_samples(data[1]), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "structure, unit", [("spherical", "data units"), ("diag", "whitened units")]
+)
+def test_the_axis_names_the_unit_of_bandwidths(data, structure, unit):
+    kde = HighDimKernelDensity(covariance_type=structure).fit(data[0][:200])
+    display = BandwidthDisplay.from_estimator(kde, bandwidths=5)
+    assert display.ax_.get_xlabel() == f"bandwidth ({unit})"

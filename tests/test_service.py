@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_limits
 
-from skhdkde import HighDimKernelDensity
+import skhdkde
+from skhdkde import DensityOutlierDetector, HighDimKernelDensity
 
 ATOL = {np.float32: 1e-3, np.float64: 1e-8}
 
@@ -157,3 +158,26 @@ def test_float64_points_are_kept_once_unless_far_from_the_origin(mean, copies):
     assert copies - 0.1 < kept < copies + 0.1
     expected = oracles.log_density(X[:10] + 0.1, X, 0.8)
     assert_allclose(kde.score_samples(X[:10] + 0.1), expected.astype(float), atol=1e-8)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_pickle_of_another_version_is_told(monkeypatch, fitted):
+    X = normal(50, 3)
+    kde = HighDimKernelDensity(bandwidth=0.8)
+    kde = kde.fit(X) if fitted else kde
+    pickled, own = pickle.dumps(kde), skhdkde.__version__
+    monkeypatch.setattr(skhdkde, "__version__", "9.1.0")
+    with pytest.warns(UserWarning, match=rf"pickled by skhdkde {own}, and this is 9\.1"):
+        found = pickle.loads(pickled)
+    assert found.get_params() == kde.get_params()
+    again = pickle.loads(pickle.dumps(found))  # now of this version: no warning
+    if fitted:
+        assert_array_equal(again.score_samples(X), kde.score_samples(X))
+
+
+def test_a_detector_tells_of_another_version(monkeypatch):
+    kde = HighDimKernelDensity(bandwidth=0.8)
+    pickled = pickle.dumps(DensityOutlierDetector(kde).fit(normal(50, 3)))
+    monkeypatch.setattr(skhdkde, "__version__", "9.1.0")
+    with pytest.warns(UserWarning, match="HighDimKernelDensity was pickled by skhdkde"):
+        pickle.loads(pickled)

@@ -24,8 +24,9 @@ TRIAL_SIZE, LOST_SHARE = 32_768, 0.02
 # Width of the walk in a trial. Shares of the lists: where few are enough, data are in far
 # clusters, for which lists are the better index; many take as long to scan as all points.
 TRIAL_WALK, FEW_LISTS, MANY_LISTS = 256, 0.02, 0.125
-# Bytes of a graph with its vectors beyond which lists of codes are used instead.
-LARGEST_GRAPH = 4 * 2**30
+# Bytes of a graph with its vectors beyond which lists are used instead: a graph of a
+# million points takes minutes, one of ten millions hours.
+LARGEST_GRAPH = 2**30
 
 
 def suitable_search(

@@ -3,7 +3,7 @@
 Covariances are estimated on standardised features, so that units do not matter, and
 shrunk as Ledoit and Wolf do (2004, A well-conditioned estimator for large-dimensional
 covariance matrices). scikit-learn's estimators take no weights: with weights they get
-points repeated in proportion.
+points repeated in proportion, but for the sample covariance, which is computed here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.cluster import KMeans
+from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
@@ -174,8 +175,8 @@ def fit_whitenings(
     if structure.covariance_estimator is None:
         center, covariance = np.zeros(X.shape[1]), shrunk_covariance(Z, weights)
     else:
-        sample = _in_proportion(Z, weights, random_state)
-        center, covariance = _estimated(structure.covariance_estimator, sample)
+        estimator = structure.covariance_estimator
+        center, covariance = _estimated(estimator, Z, weights, random_state)
     return [(full_whitening(standardization, center, covariance), *everything)]
 
 
@@ -393,11 +394,19 @@ def _seeded(estimator, random_state):
     return estimator
 
 
-def _estimated(estimator, Z):
-    """Return location and covariance as a scikit-learn estimator finds them."""
-    fitted = clone(estimator).fit(Z, None)
-    location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
-    covariance = np.array(fitted.covariance_, dtype=np.float64)
+def _estimated(estimator, Z, weights, random_state):
+    """Return location and covariance of standardised points by scikit-learn's estimator.
+
+    The sample covariance is a weighted mean, for which no points need to be repeated.
+    """
+    if weights is not None and type(estimator) is EmpiricalCovariance:
+        location = np.zeros(Z.shape[1])
+        covariance, _ = Scatter.of(Z, weights).covariance()
+    else:
+        sample = _in_proportion(Z, weights, random_state)
+        fitted = clone(estimator).fit(sample, None)
+        location = getattr(fitted, "location_", np.zeros(Z.shape[1]))
+        covariance = np.array(fitted.covariance_, dtype=np.float64)
     constant = Z.var(axis=0) <= LEAST_VARIANCE
     covariance[constant], covariance[:, constant] = 0.0, 0.0
     covariance[constant, constant] = 1.0
