@@ -168,8 +168,8 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         if (version := state.pop("_version", "an earlier version")) != _version():
             warn_user(
                 f"{type(self).__name__} was pickled by skhdkde {version}, and this is "
-                f"{_version()}: its methods may fail, or give wrong numbers. Load it with "
-                "the version that pickled it, or fit again."
+                f"{_version()}: its methods may fail, or give wrong numbers. Load it "
+                "with the version that pickled it, or fit again."
             )
         super().__setstate__(state)
 
