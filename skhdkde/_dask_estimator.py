@@ -45,8 +45,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     Use it if the training points do not fit on one machine, or if one machine is too
     slow. The points are a dask array or DataFrame. The cluster holds their blocks of
     rows, or reads them one after another. Results are those of
-    :class:`~skhdkde.HighDimKernelDensity`, however the rows are split into blocks. The
-    user guide, "Beyond one machine", lists the differences, above all with duplicates.
+    :class:`~skhdkde.HighDimKernelDensity`, however the rows are split into blocks.
+    :doc:`/cluster` lists the differences, above all with duplicates.
 
     The parameters are the same, with these restrictions: `algorithm` must be "exact";
     `covariance_type` "spherical", "diag" or "full"; `adaptive` False;
@@ -136,8 +136,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
     -----
     The active :class:`distributed.Client` does the work; without one, threads of dask do.
     A task takes one block of training points and up to 32,768 queries. It holds both in
-    memory, and at most about 200 MiB more. The user guide, "Beyond one machine", says how
-    to choose blocks, and what happens when workers fail.
+    memory, and at most about 200 MiB more. :doc:`/cluster` says how to choose blocks, and
+    what happens when workers fail.
 
     Examples
     --------

@@ -219,8 +219,8 @@ class HighDimKernelDensity(FeatureSets):
         - "auto": for each query the first of these that states an error within `tol`: a
           sample, neighbours, more neighbours, all points
 
-        The user guide, "Millions of points", says when each is faster. Gradients, and
-        what :meth:`diagnose` adds to the log density, are always over all points.
+        :doc:`/large` says when each is faster. Gradients, and what :meth:`diagnose` adds
+        to the log density, are always over all points.
 
     tol : float, default=0.01
         Accepted error of a log density, in nats, relative to the sum over all points. Not
@@ -380,8 +380,8 @@ class HighDimKernelDensity(FeatureSets):
     A fitted estimator holds one copy of the data; two if their mean is far from the
     origin, or with a structure. A pickle holds one. Methods need at most 64 MiB per
     thread in addition to their result and a few numbers per query. They copy the
-    queries if one of them is more than 1e144 times as large as the data. The user guide,
-    "Structures", has the formulas and their cost.
+    queries if one of them is more than 1e144 times as large as the data.
+    :doc:`/structures` has the formulas of structures and their cost.
 
     References
     ----------
@@ -529,10 +529,10 @@ class HighDimKernelDensity(FeatureSets):
         -----
         The result has the log densities of a fit to all rows with the bandwidth, the
         covariance, the mixture, the maps and the lattices of the first fit. ``drift_``
-        compares new rows with those of the fit. The user guide, "Data that grow", says
-        what is kept, what is updated, and when to fit again. New points are added to a
-        faiss index; other indexes are built again. Each call copies all points, so add
-        many rows at once.
+        compares new rows with those of the fit. :ref:`growing-data` says what is kept,
+        what is updated, and when to fit again. New points are added to a faiss index;
+        other indexes are built again. Each call copies all points, so add many rows at
+        once.
 
         Examples
         --------
@@ -896,8 +896,7 @@ class HighDimKernelDensity(FeatureSets):
         :meth:`score_samples`. The standard error is the spread of the log density over
         data sets redrawn from a local model. The model is fitted to the 32 nearest
         points, and to the sum over the others. From a tail index of 4 on the standard
-        error is that of the central limit theorem. The user guide, "Regimes and error
-        bars", derives and tests it.
+        error is that of the central limit theorem. :doc:`/regimes` derives and tests it.
 
         With ``sample_weight`` the new data sets have the same number of points. The
         weight of each point is drawn from those of the points around it.
