@@ -138,8 +138,8 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         **params : dict
-            Parameters by name; those of `mixture` and other estimators among them as
-            ``mixture__n_components``.
+            Parameters by name. Write ``mixture__n_components`` for a parameter of an
+            estimator that is itself a parameter, here `mixture`.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If the estimator has no such parameter.
         """
         try:
             return super().set_params(**params)
@@ -168,8 +168,8 @@ class BaseKernelDensity(DensityMixin, BaseEstimator):
         if (version := state.pop("_version", "an earlier version")) != _version():
             warn_user(
                 f"{type(self).__name__} was pickled by skhdkde {version}, and this is "
-                f"{_version()}: its methods may fail, or give wrong numbers. Load it by "
-                "the version that it is of, or fit again."
+                f"{_version()}: its methods may fail, or give wrong numbers. Load it "
+                "with the version that pickled it, or fit again."
             )
         super().__setstate__(state)
 

@@ -42,88 +42,91 @@ ALLOWED: dict[str, tuple] = {
 class DaskHighDimKernelDensity(BaseKernelDensity):
     """:class:`~skhdkde.HighDimKernelDensity` on a Dask cluster.
 
-    For training points that do not fit one machine, or for which one is too slow. They
-    are a dask array or DataFrame of which the cluster holds, or can read, one block of
-    rows after another. Results are those of the other class, for any blocks; what
-    differs, above all with duplicates, is in the user guide.
+    Use it if the training points do not fit on one machine, or if one machine is too
+    slow. The points are a dask array or DataFrame. The cluster holds their blocks of
+    rows, or reads them one after another. Results are those of
+    :class:`~skhdkde.HighDimKernelDensity`, however the rows are split into blocks.
+    :doc:`/cluster` lists the differences, above all with duplicates.
 
-    Parameters are those of the other class, with these restrictions: `algorithm` is
-    "exact", `covariance_type` "spherical", "diag" or "full", `discrete_features`,
-    `feature_maps`, `covariance_estimator` and `mixture` None and `adaptive` False.
+    The parameters are the same, with these restrictions: `algorithm` must be "exact";
+    `covariance_type` "spherical", "diag" or "full"; `adaptive` False;
+    `discrete_features`, `feature_maps`, `covariance_estimator` and `mixture` None.
 
     Parameters
     ----------
     bandwidth : float or {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, \
             default="kl"
         The bandwidth, or the rule that chooses it. "kl" compares a random sample of the
-        training points to all of them, in a few passes over the blocks.
+        training points with all of them, in a few passes over the blocks.
 
     kernel : str, default="gaussian"
-        The kernel.
+        The kernel; see :class:`~skhdkde.HighDimKernelDensity`.
 
     degrees_of_freedom : float or "auto", default="auto"
-        Of the kernel "student".
+        Degrees of freedom of the kernel "student".
 
     support : {"euclidean", "sphere"}, default="euclidean"
-        Where points are: with "sphere" rows have unit norm, and densities are with
+        The space of the points. With "sphere" rows have unit norm, and densities are with
         respect to surface measure.
 
     covariance_type : {"spherical", "diag", "full"}, default="spherical"
-        Shape of the kernel.
+        The covariance that gives the kernel its shape.
 
     preserve_variance : bool, default=False
         Whether the estimate has the variances of the training points.
 
     adaptive : bool, default=False
-        False.
+        Must be False.
 
     feature_maps : None
-        None.
+        Must be None.
 
     discrete_features : None
-        None.
+        Must be None.
 
     covariance_estimator : None
-        "full" takes the estimate of Ledoit and Wolf.
+        Must be None: "full" uses the estimator of Ledoit and Wolf.
 
     mixture : None
-        None.
+        Must be None.
 
     algorithm : {"exact"}, default="exact"
-        All training points.
+        Must be "exact": sums are over all training points.
 
     tol, n_neighbors, neighbors_index : object
-        Without effect; there so that parameters of the other class can be passed on.
+        No effect. They exist so that parameters of
+        :class:`~skhdkde.HighDimKernelDensity` can be passed on.
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
-        What visits the pairs on each worker; a worker with a GPU uses its own.
+        The library that computes the sums on each worker. A worker with a GPU uses its
+        own GPU.
 
     n_jobs : int, default=None
-        Threads of each task. None means one, since the scheduler gives each worker as
-        many tasks at once as it has threads.
+        Number of threads of each task. None means one, since the scheduler gives each
+        worker as many tasks at once as it has threads.
 
     max_search_seconds : float, default=None
-        Without effect: there is one structure, so that none is left out.
+        No effect: there is only one structure.
 
     verbose : int, default=0
-        Whether to show progress, except of what is computed later.
+        Whether to show progress bars. Results that are computed later show none.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl", "nearest" and "clt", and the folds, by positions of
-        rows. :meth:`sample` has its own.
+        Draws the sample of points for "kl", "nearest" and "clt", and the folds, by
+        positions of rows. :meth:`sample` has a `random_state` of its own.
 
     Attributes
     ----------
     bandwidth_, kernel_, degrees_of_freedom_, covariance_type_, preserve_variance_, \
             bandwidth_search_, constant_features_, n_features_in_, \
             feature_names_in_ : object
-        As of :class:`~skhdkde.HighDimKernelDensity`. The number of duplicates
-        that ``bandwidth_search_`` states is an estimate above 65,536 points. There are
-        no ``held_out_log_density_`` and no ``data_report_``, hence no ``density_level``;
-        no ``partial_fit``, hence no ``drift_``; and ``approximation_`` is None.
+        As in :class:`~skhdkde.HighDimKernelDensity`. Above 65,536 points the number of
+        duplicates in ``bandwidth_search_`` is an estimate. There is no
+        ``held_out_log_density_``, ``density_level``, ``data_report_``, ``partial_fit`` or
+        ``drift_``, and ``approximation_`` is None.
 
     backend_ : str
-        What the workers use; several names, joined by "+", if they differ.
+        The backend of the workers; several names, joined by "+", if they differ.
 
     See Also
     --------
@@ -131,10 +134,10 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     Notes
     -----
-    Work is done by the active :class:`distributed.Client`, or without one by threads of
-    dask. A task takes one block of training points and up to 32,768 queries. It holds
-    both and at most about 200 MiB besides. The user guide, "Beyond one machine", says how
-    to choose blocks, and what happens when workers fail.
+    The active :class:`distributed.Client` does the work; without one, threads of dask do.
+    A task takes one block of training points and up to 32,768 queries. It holds both in
+    memory, and at most about 200 MiB more. :doc:`/cluster` says how to choose blocks, and
+    what happens when workers fail.
 
     Examples
     --------
@@ -150,13 +153,13 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
-        """Look at the training points, which stay where they are; choose the bandwidth.
+        """Choose the bandwidth; the training points stay where they are.
 
         Parameters
         ----------
         X : dask array, dask DataFrame or array-like of shape (n_samples, n_features)
-            Training points. Their blocks are read again in every pass, unless they were
-            persisted; the estimator refers to them, and does not hold them.
+            Training points. The estimator refers to their blocks, and does not hold them:
+            every pass reads them again, unless they are persisted.
 
         y : None
             Ignored; present by convention.
@@ -164,24 +167,24 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         sample_weight : dask array, dask Series or array-like of shape (n_samples,), \
                 default=None
             Non-negative weights; a common factor has no effect. A point of weight ``k``
-            counts as ``k`` points in all sums, means and covariances. The number of
-            points, where a rule or a shrinkage has it, is the effective one,
-            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest is 0.
+            counts as ``k`` points in all sums, means and covariances. Rules and
+            shrinkages that depend on the number of points use the effective number,
+            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest counts as 0.
 
         Returns
         -------
         self : object
-            The fitted estimator. If fitting fails, it is as it was before.
+            The fitted estimator. If fitting fails, it stays as it was.
 
         Raises
         ------
         ValueError
             If X or the weights are not as described, if parameters are not supported, or
-            if blocks are larger than workers can hold. With ``support="sphere"`` if a row
-            is not of unit norm, before anything else is computed.
+            if blocks are larger than workers can hold. With ``support="sphere"`` also if
+            a row is not of unit norm; this is checked first.
         RuntimeError
-            If a worker died again and again, or blocks are gone from the cluster. Other
-            methods raise it too.
+            If workers die repeatedly, or if blocks are lost from the cluster. Other
+            methods raise it, too.
         """
         check_combination(self)
         check_distributed(self)
@@ -227,36 +230,36 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         )
 
     def score_samples(self, X: Any) -> Any:
-        """Log density at each point.
+        """Return the log density of each point.
 
         Parameters
         ----------
         X : dask array, dask DataFrame or array-like of shape (n_queries, n_features), \
                 or None
-            Points. None stands for the training points, each without itself.
+            Points. None means the training points, each one left out.
 
         Returns
         -------
         log_density : dask array or ndarray of shape (n_queries,)
-            Natural logarithm of the density, in nats. A dask array, not yet computed, in
-            blocks like those of X, for a dask array, a DataFrame and None.
+            Natural logarithm of the density, in nats. For a dask array, a dask DataFrame
+            and None it is a dask array with the blocks of X, not yet computed.
         """
         return self._at(X, "density")
 
     def diagnose(self, X: Any = None) -> Diagnosis:
-        """What stands behind each log density: regime, error bar, number of points.
+        """Return the regime, the error bar and the effective sample size of each point.
 
         Parameters
         ----------
         X : dask array, dask DataFrame or array-like of shape (n_queries, n_features), \
                 default=None
-            Points. None stands for the training points, each without itself.
+            Points. None means the training points, each one left out.
 
         Returns
         -------
         diagnosis : Diagnosis
-            As of :class:`~skhdkde.HighDimKernelDensity`: of numpy arrays, for all kinds
-            of X. It is computed at once.
+            As in :class:`~skhdkde.HighDimKernelDensity`. Its arrays are numpy arrays, and
+            are computed at once, for every kind of X.
         """
         self._check_fitted()
         dtype = self._density.dtype
@@ -270,7 +273,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         )
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
-        """Total log density of the points, computed at once.
+        """Return the total log density of the points, computed at once.
 
         Parameters
         ----------
@@ -287,7 +290,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Returns
         -------
         log_likelihood : float
-            Sum of :meth:`score_samples` times the weights, in nats.
+            Sum of the weights times :meth:`score_samples`, in nats.
         """
         log_density = self.score_samples(X)
         if is_dask(log_density) and (sample_weight is None or is_dask(sample_weight)):
@@ -296,7 +299,7 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         return weighted_total(log_density, self._compute(sample_weight, "score"))
 
     def log_density_gradient(self, X: Any) -> Any:
-        """Gradient of the log density at each point.
+        """Return the gradient of the log density at each point.
 
         Parameters
         ----------
@@ -306,13 +309,13 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Returns
         -------
         gradient : dask array or ndarray of shape (n_queries, n_features)
-            In nats per data unit, NaN where the density is zero; not yet computed if X is
-            of dask.
+            In nats per data unit; NaN where the density is zero. For a dask array or
+            DataFrame it is a dask array, not yet computed.
 
         Raises
         ------
         ValueError
-            If X is None: a training point is not left out here.
+            If X is None: training points cannot be left out here.
         """
         if X is None:
             raise ValueError("X must be points, got None.")
@@ -336,7 +339,8 @@ class DaskHighDimKernelDensity(BaseKernelDensity):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Points, in data units; for the same `random_state` those of the other class.
+            Points, in data units. The same `random_state` gives the same points as in
+            :class:`~skhdkde.HighDimKernelDensity`.
         """
         self._check_fitted()
         rng = check_random_state(random_state)
@@ -380,6 +384,6 @@ def check_distributed(estimator):
             shown = " or ".join(map(repr, values))
             raise ValueError(
                 f"{name} must be {shown} for training points on a cluster, got "
-                f"{value!r}. HighDimKernelDensity, on a random sample of them, has all "
-                "parameters."
+                f"{value!r}. HighDimKernelDensity has all parameters: fit it to a random "
+                "sample of them."
             )

@@ -30,33 +30,34 @@ LABELS = {
 
 
 class BandwidthDisplay:
-    """Quality of the estimate against bandwidth, with the regimes.
+    """Plot of the quality of the estimate against the bandwidth, with the regimes.
 
-    Make it with :meth:`from_estimator`. Parameters are kept as attributes.
+    Make it with :meth:`from_estimator`. Parameters are kept as attributes. All
+    bandwidths are in data units, or in whitened units of a covariance.
 
     Parameters
     ----------
     bandwidths : ndarray of shape (n_bandwidths,)
-        Ascending, in data units, or in whitened units of a covariance.
+        Bandwidths of the curve, ascending.
     values : ndarray of shape (n_bandwidths,)
-        Mean log density, or Kullback-Leibler divergence, at each, in nats.
+        Mean log density, or Kullback-Leibler divergence, at each bandwidth, in nats.
     standard_error : ndarray of shape (n_bandwidths,)
-        Of ``values``, over the queries, in nats.
+        Standard error of ``values`` over the queries, in nats.
     bandwidth : float
         The bandwidth of the estimator.
     h_kl : float
-        The best of the curve.
+        The bandwidth of the best value.
     h_g, h_clt : float
-        Bandwidths at which the regimes meet: medians over the queries.
+        Bandwidths that separate the regimes; medians over the queries.
     quantity : str
-        What ``values`` are, for the axis.
+        Name of the values, for the axis.
     unit : {"data units", "whitened units"}, default="data units"
-        The unit of the bandwidths, for the axis.
+        Unit of the bandwidths, for the axis.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where the curve was plotted last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         The figure of ``ax_``.
     line_ : matplotlib Line2D
@@ -65,7 +66,7 @@ class BandwidthDisplay:
     See Also
     --------
     RegimeDisplay : Queries by regime, at the bandwidth in use.
-    BandwidthSearch : The curve that a fit saw.
+    BandwidthSearch : The bandwidths that a fit tried.
 
     Examples
     --------
@@ -119,27 +120,29 @@ class BandwidthDisplay:
         Parameters
         ----------
         estimator : HighDimKernelDensity, or Pipeline or search that ends in one
-            Fitted. Of a search, such as :class:`~sklearn.model_selection.GridSearchCV`,
-            its ``best_estimator_``.
+            A fitted estimator. For a search, such as
+            :class:`~sklearn.model_selection.GridSearchCV`, its ``best_estimator_`` is
+            used.
 
         X : array-like of shape (n_queries, n_features), default=None
-            Held-out points; training points would count themselves. None stands for the
-            training points, each without itself and its duplicates, at most 4096 of them.
-            Covariances have still seen them, so that the best bandwidth of a structure
-            may be another one on held-out points.
+            Held-out points. Do not pass training points, which would count themselves.
+            None means the training points, at most 4096 of them, each without itself and
+            its duplicates. A covariance has still seen them, so that with a structure
+            the best bandwidth may differ from the best one on held-out points.
 
         true_log_density : callable, default=None
-            The true log density, ``true_log_density(X) -> ndarray of shape
-            (n_queries,)``, in the space of the estimator. With it the curve is the
-            Kullback-Leibler divergence.
+            The true log density, in nats, ``true_log_density(X) -> ndarray of shape
+            (n_queries,)``, for X as the estimator sees it, after the other steps of a
+            Pipeline. If given, the curve is the Kullback-Leibler divergence.
 
         bandwidths : int or array-like, default=60
-            The bandwidths, in the units of ``bandwidth_``, or how many of them to take
-            from below the best one to above ``h_clt``. Without a structure all share one
-            pass over the pairs, which costs an exponential for each pair and bandwidth.
+            The bandwidths, in the units of ``bandwidth_``, or their number. A number of
+            bandwidths is spread from below the best one to above ``h_clt``. Without a
+            structure one pass over the pairs serves all bandwidths; it computes an
+            exponential for each pair and bandwidth.
 
         ax : matplotlib Axes, default=None
-            Where to plot; None for a new figure.
+            Axes to plot on; None makes a new figure.
 
         line_kw : dict, default=None
             Passed to ``ax.plot`` for the curve.
@@ -147,14 +150,14 @@ class BandwidthDisplay:
         Returns
         -------
         display : BandwidthDisplay
-            With the curve, plotted.
+            The display, with the curve plotted.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         TypeError
-            If the estimator is none of these, or has its training points on a cluster.
+            If the estimator is of another kind, or has its training points on a cluster.
         ValueError
             If ``bandwidths`` are not as described, or ``true_log_density`` returns
             another shape or NaN.
@@ -187,8 +190,8 @@ class BandwidthDisplay:
         if sign < 0.0 and np.nanmax(curve.mean - 5.0 * curve.standard_error) > 0.0:
             warn_user(
                 "The KL divergence from true_log_density is negative, which no density "
-                "allows: is it that of the space after all transformations, and "
-                "normalised?"
+                "allows. true_log_density must be normalised, and in the space of the "
+                "estimator, after all transformations."
             )
         display = cls(
             bandwidths=bandwidths,
@@ -209,7 +212,7 @@ class BandwidthDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None for a new figure.
+            Axes to plot on; None makes a new figure.
 
         line_kw : dict, default=None
             Passed to ``ax.plot`` for the curve.
@@ -217,7 +220,7 @@ class BandwidthDisplay:
         Returns
         -------
         display : BandwidthDisplay
-            Itself.
+            This display.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_ = ax = _axes(ax)
@@ -278,7 +281,7 @@ class BandwidthDisplay:
 
 
 class RegimeDisplay:
-    """Queries in the plane of log density and tail index, by regime.
+    """Scatter plot of queries by log density and tail index, coloured by regime.
 
     Make it with :meth:`from_estimator` or :meth:`from_diagnosis`. Parameters are kept as
     attributes.
@@ -286,22 +289,22 @@ class RegimeDisplay:
     Parameters
     ----------
     diagnosis : Diagnosis
-        What :meth:`HighDimKernelDensity.diagnose` returned.
+        A result of :meth:`HighDimKernelDensity.diagnose`.
     y : {"tail_index", "effective_sample_size"}
-        What is plotted upwards.
+        The quantity on the vertical axis.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where the queries were plotted last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         The figure of ``ax_``.
     scatter_ : dict of str to matplotlib PathCollection
-        Of each regime that occurs.
+        The points of each regime that occurs.
 
     See Also
     --------
-    BandwidthDisplay : The regimes against bandwidth.
+    BandwidthDisplay : Plots the regimes against the bandwidth.
     HighDimKernelDensity.diagnose : Makes the diagnosis.
 
     Examples
@@ -323,23 +326,24 @@ class RegimeDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X=None, *, y="auto", ax=None, **scatter_kw):
-        """Diagnose with a fitted estimator, and plot it.
+        """Diagnose queries with a fitted estimator, and plot the diagnosis.
 
         Parameters
         ----------
         estimator : HighDimKernelDensity, or Pipeline or search that ends in one
-            Fitted. Of a search, such as :class:`~sklearn.model_selection.GridSearchCV`,
-            its ``best_estimator_``.
+            A fitted estimator. For a search, such as
+            :class:`~sklearn.model_selection.GridSearchCV`, its ``best_estimator_`` is
+            used.
 
         X : array-like of shape (n_queries, n_features), default=None
-            Queries. None stands for the training points, each without itself.
+            Queries. None means the training points, each one left out.
 
         y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
-            What to plot upwards. "auto" is the tail index, except for compact kernels,
-            which have none.
+            The quantity on the vertical axis. "auto" is the tail index; for compact
+            kernels, whose tail index is infinite, it is the effective sample size.
 
         ax : matplotlib Axes, default=None
-            Where to plot; None for a new figure.
+            Axes to plot on; None makes a new figure.
 
         **scatter_kw : dict
             Passed to ``ax.scatter``.
@@ -347,16 +351,16 @@ class RegimeDisplay:
         Returns
         -------
         display : RegimeDisplay
-            With the diagnosis, plotted.
+            The display, with the diagnosis plotted.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         TypeError
-            If the estimator is none of these.
+            If the estimator is of another kind.
         ValueError
-            If ``y`` is none of these.
+            If ``y`` is another value.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         kde, X = _last_step(estimator, X)
@@ -369,13 +373,13 @@ class RegimeDisplay:
         Parameters
         ----------
         diagnosis : Diagnosis
-            What :meth:`HighDimKernelDensity.diagnose` returned.
+            A result of :meth:`HighDimKernelDensity.diagnose`.
 
         y : {"auto", "tail_index", "effective_sample_size"}, default="auto"
-            What to plot upwards, as in :meth:`from_estimator`.
+            The quantity on the vertical axis, as in :meth:`from_estimator`.
 
         ax : matplotlib Axes, default=None
-            Where to plot; None for a new figure.
+            Axes to plot on; None makes a new figure.
 
         **scatter_kw : dict
             Passed to ``ax.scatter``.
@@ -383,16 +387,16 @@ class RegimeDisplay:
         Returns
         -------
         display : RegimeDisplay
-            With this diagnosis, plotted.
+            The display, with this diagnosis plotted.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         TypeError
-            If ``diagnosis`` is no Diagnosis.
+            If ``diagnosis`` is not a Diagnosis.
         ValueError
-            If ``y`` is none of these.
+            If ``y`` is another value.
         """
         check_matplotlib_support(f"{cls.__name__}.from_diagnosis")
         if not isinstance(diagnosis, Diagnosis):
@@ -416,7 +420,7 @@ class RegimeDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None for a new figure.
+            Axes to plot on; None makes a new figure.
 
         **scatter_kw : dict
             Passed to ``ax.scatter``.
@@ -424,7 +428,7 @@ class RegimeDisplay:
         Returns
         -------
         display : RegimeDisplay
-            Itself.
+            This display.
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_ = ax = _axes(ax)
@@ -475,7 +479,10 @@ def _last_step(estimator, X):
     if isinstance(estimator, BaseSearchCV):
         check_is_fitted(estimator)
         if not hasattr(estimator, "best_estimator_"):
-            raise ValueError("a search with refit=False has no estimator to show.")
+            raise ValueError(
+                "a search with refit=False has no estimator to show: fit it with "
+                "refit=True, or pass a fitted estimator."
+            )
         return _last_step(estimator.best_estimator_, X)
     if isinstance(estimator, Pipeline):
         if X is not None and len(estimator) > 1:

@@ -63,9 +63,9 @@ def can_grow(estimator):
     if estimator.adaptive or estimator.covariance_type == "neighborhood":
         name = "adaptive" if estimator.adaptive else "covariance_type"
         raise AttributeError(
-            f"With {name}={getattr(estimator, name)!r} there is no partial_fit: what "
-            "each point has comes from its neighbours, which new points may be. Call "
-            "fit with all rows."
+            f"With {name}={getattr(estimator, name)!r} there is no partial_fit: the "
+            "kernel of each point depends on its neighbours, and new points may be among "
+            "them. Call fit with all rows."
         )
     return True
 
@@ -73,27 +73,29 @@ def can_grow(estimator):
 class HighDimKernelDensity(FeatureSets):
     """Kernel density estimate for data with many features.
 
-    The textbook's estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``
-    over the training points ``y_j`` in ``d`` dimensions. It is computed in logs, over all
-    pairs, so that log densities are right in any dimension. The default bandwidth is
-    the one that is best in Kullback-Leibler divergence; in high dimension it lies where
-    a few nearest points decide the estimate [1]_.
+    The estimate at ``x`` is ``sum_j w_j K((x - y_j) / h) / (h^d sum_j w_j)``. Here the
+    ``y_j`` are the training points, ``w_j`` their weights, ``d`` the number of features,
+    ``h`` the bandwidth, and ``K`` the kernel, whose integral is one. The sum is over all
+    training points and is computed in logarithms, so that log densities are accurate in
+    any dimension. The default bandwidth minimises the Kullback-Leibler divergence. In
+    high dimension it is so small that a few nearest points dominate the estimate [1]_.
 
-    With ``covariance_type="auto"`` kernels take shape, place and tail from the data, each
-    as far as held-out points are the likelier for it: on most data with correlated
-    features that is the better density by tens or hundreds of nats.
+    With ``covariance_type="auto"`` the data choose the shape of the kernel, its centres
+    and its tail: the choice is the one with the highest log density on held-out points.
+    On most data with correlated features this density is better by tens or hundreds of
+    nats.
 
     Parameters
     ----------
     bandwidth : float or {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, \
             default="kl"
-        The bandwidth, or the rule that chooses it. It is in the units of the data; or,
-        for a `covariance_type` other than "spherical", in whitened units, in which
-        that covariance is the identity. The rules are those of :func:`select_bandwidth`;
-        "kl" maximises the mean log density of training points left out, one by one, or
-        in up to five folds where they have a share in a covariance, a mixture or a local
-        scale. Of more than 4096 points (2000 in folds) about that many are left out in
-        turn, drawn at random.
+        The bandwidth, or the rule that chooses it; :func:`select_bandwidth` describes the
+        rules. With ``covariance_type="spherical"`` it is in data units, otherwise in
+        whitened units, in which the covariance is the identity. "kl" maximises the mean
+        log density of held-out training points. They are left out one at a time, or in up
+        to five folds if a covariance, a mixture or local scales are estimated from them.
+        From more than 4096 points (2048 with folds) a random sample of about this size is
+        held out.
 
     kernel : str, default="gaussian"
         The kernel, a function of ``r = |x - y| / h``:
@@ -106,161 +108,173 @@ class HighDimKernelDensity(FeatureSets):
         - "linear": ``1 - r`` for ``r < 1``
         - "cosine": ``cos(pi r / 2)`` for ``r < 1``
 
-        The last four are zero beyond. With them "kl" must reach the nearest point of
-        every point, so that in high dimension one outlier decides the bandwidth.
+        The last four are compact: they are zero for ``r >= 1``. With them "kl" needs
+        another point within reach of every point, so that in high dimension a single
+        outlier can determine the bandwidth.
 
     degrees_of_freedom : float or "auto", default="auto"
-        ``nu`` of "student"; above 1e60 it is "gaussian". "auto" takes the best of 3, 5,
-        10, 30 and 100 by the search for the bandwidth, which must be "kl". Used by
-        ``kernel="student"`` and by ``covariance_type="auto"``, which compares the
-        Gaussian kernel with these tails; infinity leaves it the Gaussian kernel alone.
+        ``nu`` of the kernel "student"; above 1e60 the kernel is "gaussian". "auto" tries
+        3, 5, 10, 30 and 100 and takes the best; it needs ``bandwidth="kl"``. The
+        parameter is also used with ``kernel="gaussian"`` and `covariance_type` "auto" or
+        "stack": "auto" then compares the Gaussian kernel with these five, a number
+        replaces all six, and infinity keeps the Gaussian kernel alone.
 
     support : {"euclidean", "sphere"}, default="euclidean"
-        Where points are. With "sphere" rows have unit norm, as embeddings often do, and
-        densities are with respect to surface measure: that of uniform points is one over
-        the surface. Samples have unit norm, and gradients are tangent. `bandwidth` is in
-        chords ``|x - y|``, and kernel "gaussian" is that of von Mises and Fisher, of
-        concentration ``1 / bandwidth_^2``. For a `covariance_type` other than
-        "spherical", or with `preserve_variance` or `adaptive`, it is the density of
-        ``z / |z|`` with ``z`` from the estimate in space, for kernels "gaussian" and
-        "student". Rows whose norm differs from 1 by more than 1e-3 are an error.
+        The space of the points. With "sphere" rows have unit norm, as those of embeddings
+        often do; a row whose norm differs from 1 by more than 1e-3 is an error. Densities
+        are then with respect to surface measure: the uniform density is one over the
+        surface area. Samples have unit norm, and gradients are tangent to the sphere.
+        `bandwidth` is in units of the chord ``|x - y|``. The kernel "gaussian" becomes
+        the von Mises-Fisher kernel of concentration ``1 / bandwidth_^2``. With another
+        `covariance_type` than "spherical", with `preserve_variance` or with `adaptive`,
+        the estimate is the density of ``z / |z|``, where ``z`` follows the estimate in
+        space. This needs the kernel "gaussian" or "student".
 
     covariance_type : {"spherical", "diag", "full", "local", "neighborhood", "auto", \
             "stack"}, default="spherical"
-        Shape of the kernel, in which the bandwidth is a factor:
+        The covariance that gives the kernel its shape. The bandwidth scales it.
 
         - "spherical": the identity, in data units
-        - "diag": the variance of each feature
-        - "full": the covariance matrix of the points
-        - "local": for each point the covariance of its component of a Gaussian mixture
+        - "diag": the variances of the features
+        - "full": the covariance matrix of the training points
+        - "local": for each point the covariance of its component in a Gaussian mixture
         - "neighborhood": for each point the covariance of its nearest neighbours, shrunk
-          to the mean of all such; up to 40 features
-        - "auto": the best of the first four, with variance preserved, by "kl"
-        - "stack": a mixture of the best of all five, with the weights that are best on
-          the points that "kl" holds out; with ``feature_maps="auto"`` of the best for
-          each map
+          towards the mean of all these covariances; for up to 40 features
+        - "auto": the one of the first four that "kl" finds best, with
+          ``preserve_variance=True``
+        - "stack": a weighted mixture of the best densities of all five types. The weights
+          maximise the log density of the points that "kl" holds out. With
+          ``feature_maps="auto"`` the best densities under each map are mixed
 
     preserve_variance : bool, default=False
-        Whether to shrink training points towards the mean (of their component, if
-        "local"; of their neighbours, if "neighborhood") by a factor ``a`` with
-        ``a^2 + h^2 v = 1``, ``v`` being the kernel's variance at ``h = 1``, so that the
-        estimate has the variances of the points, and their covariance as far as its
-        kernels have it: "full" and "local" up to the shrinkage of that covariance,
-        "neighborhood" only roughly. At the largest ``h`` it is one kernel at the mean,
-        or the mixture, or a kernel at the mean of each neighbourhood. For "spherical" the
-        mean variance of the features takes the place of 1, and their sum is kept. "auto"
-        and "stack" always do.
+        Whether the estimate has the variances of the training points. A plain estimate
+        has larger ones, since the kernel adds its own. If True, training points are
+        shrunk towards the mean by the factor ``a`` with ``a^2 + h^2 v = 1``, where ``v``
+        is the variance of the kernel at ``h = 1``. The mean is that of the component for
+        "local", and that of the neighbours for "neighborhood". With "spherical" the
+        mean variance of the features takes the place of 1, and the sum of the
+        variances is kept. "full" and "local" also keep the covariance, up to the
+        shrinkage of its estimate; "neighborhood" keeps variances only roughly. At the
+        largest possible ``h`` the estimate is a single kernel at the mean, the mixture
+        itself, or one kernel at the mean of each neighbourhood. "auto" and "stack" always
+        preserve variances.
 
     adaptive : bool or int, default=False
-        Whether each point's bandwidth is proportional to the distance to its ``k``-th
-        nearest neighbour, ``k`` being 5 if True; its factors have a mean square of 1.
+        Whether the bandwidth of each training point is proportional to the distance to
+        its ``k``-th nearest neighbour. An int is ``k``; True means 5. The factors have a
+        mean square of 1.
 
     feature_maps : None, "auto", "yeo-johnson", "gaussianize" or dict, default=None
-        Increasing maps of single features that they go through first, with their
-        Jacobian, so that log densities, gradients and samples stay in data units:
+        Increasing maps of single features that are applied before the density is
+        estimated. Log densities include the Jacobian, so that log densities, gradients
+        and samples are in data units.
 
-        - "yeo-johnson": a power of each feature, for skewed ones
-        - "gaussianize": what makes each feature normal, by a kernel estimate of it
-        - "auto": the best of these two and none, by "kl"
-        - a dict of maps by column, index or name: one of the two above, "log" or
-          ``("log", low)`` for features above a limit, 0 by default, and "logit" or
-          ``("logit", low, high)`` for features between two, 0 and 1 by default. Outside
-          such limits the density is zero; values of X there are an error
+        - "yeo-johnson": the Yeo-Johnson power transformation, for skewed features
+        - "gaussianize": makes each feature normal, by a kernel estimate of it
+        - "auto": the best of these two and of no map, by "kl"
+        - a dict from columns, by index or name, to maps. A map is None, one of the two
+          above, or one of two for features with limits: "log" or ``("log", low)`` above a
+          limit, 0 by default; "logit" or ``("logit", low, high)`` between two limits, 0
+          and 1 by default. Outside the limits the density is zero, and training values
+          there are an error
 
-        Mapped features are standardised. Discrete ones of two values have no map unless
-        a dict gives it. Maps are fitted in each fold that "kl" holds out. `bandwidth` is
-        in units of mapped features.
+        All features are then standardised, and `bandwidth` is in units of the mapped
+        features. A discrete feature of two values has no map unless a dict gives one.
+        "kl" fits the maps anew for each fold.
 
     discrete_features : None, "auto", or array-like, default=None
-        Features whose values are on a lattice, such as counts, booleans, codes of
-        categories or rounded numbers: a mask of shape (n_features,), indices, or names.
-        "auto" takes those whose values are multiples of a common step and at most half as
-        many as rows. Their training values are spread evenly over one step, so that a
-        log density is, up to smoothing, the log probability of the value, less the
-        log of the step. :meth:`sample` returns values on the lattice. Rows
-        that are equal count as different points if all features that vary are discrete.
+        Features whose values lie on a lattice: counts, booleans, codes of categories or
+        rounded numbers. Pass a mask of shape (n_features,), indices or names. "auto"
+        takes the features whose values are multiples of a common step, with at most half
+        as many distinct values as rows. Training values are spread evenly over one step.
+        A log density is then, up to smoothing, the log probability of the value minus
+        the log of the step. :meth:`sample` returns values on the lattice. If all features
+        that vary are discrete, equal rows count as different points.
 
     covariance_estimator : estimator, default=None
-        Covariance estimator of scikit-learn for "full", fitted to standardised features.
-        None is that of Ledoit and Wolf, so that fewer points than features suffice.
-        :class:`~sklearn.covariance.EmpiricalCovariance` is the sample covariance, as
-        scipy's ``gaussian_kde`` has it. With `sample_weight` these two have the weights,
-        and others points repeated in proportion.
+        Covariance estimator of scikit-learn for "full". It is fitted to standardised
+        features. None is the estimator of Ledoit and Wolf, which works with fewer points
+        than features, too. :class:`~sklearn.covariance.EmpiricalCovariance` is the sample
+        covariance, as in scipy's ``gaussian_kde``. These two use `sample_weight`; for
+        other estimators points are repeated in proportion to their weights.
 
     mixture : estimator, default=None
-        :class:`~sklearn.mixture.GaussianMixture`, or one with its attributes, for
-        "local". It is fitted to X unless fitted; the search fits it to each fold in any
-        case. In a :class:`~sklearn.frozen.FrozenEstimator` it stays as it is, also in the
-        search and in clones: for one fitted to other data. With `feature_maps` it must
-        not be fitted. None compares a few mixtures of full and of many diagonal
-        components, and clusters with covariances shrunk to a common one.
+        Mixture for "local": a :class:`~sklearn.mixture.GaussianMixture`, or an estimator
+        with its attributes. It is fitted to X unless it is fitted already; the search for
+        the bandwidth fits it to each fold in any case. Wrap it in a
+        :class:`~sklearn.frozen.FrozenEstimator` to keep it as it is, also in the search
+        and in clones, for example if it was fitted to other data. With `feature_maps` it
+        must not be fitted. None compares a few mixtures: some with full covariances, some
+        of many components with diagonal ones, and clusters whose covariances are shrunk
+        to a common one.
 
     algorithm : {"exact", "neighbors", "sampling", "auto"}, default="exact"
-        What :meth:`score_samples` sums over:
+        How :meth:`score_samples` computes the sum over the training points:
 
-        - "exact": all training points
-        - "neighbors": the nearest one by one, and a random sample of the others
-        - "sampling": a random sample, as large as `tol` asks for, up to an eighth
-        - "auto": the first that states an error within `tol`, query by query: a sample,
-          neighbours, more neighbours, all points
+        - "exact": over all training points
+        - "neighbors": over the nearest points one by one, and over a random sample of
+          the others
+        - "sampling": over a random sample. `tol` sets its size, up to an eighth of
+          the points
+        - "auto": for each query the first of these that states an error within `tol`: a
+          sample, neighbours, more neighbours, all points
 
-        The user guide, "Millions of points", says when each pays. Gradients, and what
-        :meth:`diagnose` adds to the log density, are always over all points.
+        :doc:`/large` says when each is faster. Gradients, and what :meth:`diagnose` adds
+        to the log density, are always over all points.
 
     tol : float, default=0.01
-        Error of a log density against the sum over all points, in nats, that is accepted
-        unless `algorithm` is "exact"; errors stated hold for about 95 % of queries like
-        the training points. Where one is larger a warning says so.
+        Accepted error of a log density, in nats, relative to the sum over all points. Not
+        used with ``algorithm="exact"``. Stated errors hold for about 95 % of queries that
+        are like the training points. A warning says if a stated error is larger.
 
     n_neighbors : int, default=None
-        For "neighbors" and "auto": how many are summed one by one; more make the error
-        smaller. None chooses from 8 to 128 by `tol`, at 512 training points.
+        Number of nearest points that "neighbors" and "auto" sum one by one. More make the
+        error smaller. None chooses from 8 to 128, by the errors at 512 training points.
 
     neighbors_index : {"hnsw", "ivf", "exact"}, transformer or index, default=None
-        For "neighbors" and "auto": what finds neighbours.
+        How "neighbors" and "auto" find the nearest points.
 
-        - "hnsw": a graph, by faiss; "ivf": lists, by faiss
+        - "hnsw": a graph of faiss
+        - "ivf": inverted lists of faiss
         - "exact": comparison with all points
-        - a neighbours transformer in scikit-learn's manner with ``mode="distance"``, such
-          as :class:`~sklearn.neighbors.KNeighborsTransformer`; its `n_neighbors` is the
-          most that can be used
-        - an empty index of faiss, of Euclidean distances, as ``faiss.index_factory``
-          makes them: a copy is filled, and searched with the settings that it has
-        - None: if faiss is installed, whichever of the first two suits the data, from
-          the number of points on where an index is repaid by as many queries: some
-          60,000 in 16 features, 35,000 in 384. Otherwise "exact" for "neighbors", none
-          for "auto"
+        - a transformer such as :class:`~sklearn.neighbors.KNeighborsTransformer`, with
+          ``mode="distance"``; its `n_neighbors` is the largest number that can be used
+        - an empty faiss index of Euclidean distances, as ``faiss.index_factory`` makes
+          them. A copy of it is filled, and searched with its own settings
+        - None: if faiss is installed, "hnsw" or "ivf", whichever suits the data. This
+          holds from the number of points on where as many queries repay the time to build
+          the index: about 60,000 with 16 features, 35,000 with 384. In all other cases
+          None is "exact" for "neighbors", and no index for "auto"
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
-        What visits the pairs of queries and training points:
+        The library that computes the sums over pairs of queries and training points:
 
-        - "numpy": tiles of matrix products on threads of the CPU
-        - "keops": PyKeOps lazy tensors, on the GPU if there is one; compiles on first
+        - "numpy": matrix products of tiles, on threads of the CPU
+        - "keops": PyKeOps lazy tensors, on the GPU if there is one. It compiles on first
           use, which takes seconds for each number of features
-        - "torch": tiles of matrix products by torch, on the GPU if there is one
-        - "auto": numpy, unless there is a CUDA GPU and one of the others is installed:
-          then whichever should be fastest, by what the GPU and the host can do, which is
-          measured once. Where that is not known: keops up to 16 features, torch above
+        - "torch": matrix products of tiles by torch, on the GPU if there is one
+        - "auto": "numpy", unless there is a CUDA GPU and "keops" or "torch" is installed.
+          Then the one that should be fastest, by speeds of GPU and host that are measured
+          once. If these are not known: "keops" up to 16 features, "torch" above
 
     n_jobs : int, default=None
-        Number of threads. None means as many as the BLAS would use, which is all cores
-        unless the environment, ``threadpoolctl`` or joblib says otherwise. -1 means all
-        cores.
+        Number of threads. None means as many as the BLAS would use: all cores, unless the
+        environment, ``threadpoolctl`` or joblib says otherwise. -1 means all cores.
 
     max_search_seconds : float, default=None
-        Time after which the comparison of structures, maps and tails begins no further
-        one: the best so far is fitted, and a warning names the others. None compares
-        all.
+        Time in seconds after which the comparison of structures, maps and tails starts no
+        further candidate. The best one so far is fitted, and a warning names those that
+        were not compared. None compares all.
 
     verbose : int, default=0
-        Whether to show a progress bar; from 2 on the comparison of structures has a line
-        for each, too.
+        Whether to show a progress bar. From 2 on the comparison of structures also prints
+        a line for each candidate.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries for "kl", "nearest" and "clt" on more than 4096 points, the
-        folds, the start of mixtures, and the samples that `algorithm` sums over. Pass an
-        int for the same estimate each time. What is drawn are positions of rows: in
-        another order the same rows are another draw. :meth:`sample` has its own.
+        Draws the sample of points for "kl", "nearest" and "clt", the folds, the start of
+        mixtures, and the samples of `algorithm`. Pass an int for the same estimate each
+        time. Positions of rows are drawn: the same rows in another order give another
+        draw. :meth:`sample` has a `random_state` of its own.
 
     Attributes
     ----------
@@ -268,64 +282,69 @@ class HighDimKernelDensity(FeatureSets):
         The bandwidth in use.
 
     kernel_ : str
-        The kernel in use, "gaussian" or "student" if chosen by "auto". This attribute,
-        the next, `bandwidth_` and `preserve_variance_` are of a stack's heaviest density.
+        The kernel in use; "gaussian" or "student" if "auto" chose it. For a stack,
+        ``kernel_``, ``degrees_of_freedom_``, ``bandwidth_``, ``preserve_variance_`` and
+        ``feature_maps_`` are those of the density with the largest weight.
 
     degrees_of_freedom_ : float
-        Of the kernel in use; infinite unless it is "student".
+        Degrees of freedom of the kernel in use; infinite unless it is "student".
 
     covariance_type_ : {"spherical", "diag", "full", "local", "neighborhood", "stack"}
-        The covariance in use.
+        The type of covariance in use.
 
     feature_maps_ : FeatureMaps or None
-        The maps in use, of features that vary; of a stack those of its heaviest density.
+        The maps in use, of the features that vary; None without maps.
 
     preserve_variance_ : bool
         Whether the estimate has the variances of the training points.
 
     constant_features_ : ndarray of int of shape (n_constant,)
-        Columns that have one value in all training points. They have no part in choosing
-        anything, and a kernel of one feature each, but for a numeric bandwidth with
-        `covariance_type` "spherical".
+        Columns that have one value in all training points. They are left out of all
+        choices, and get a kernel of their own. With a numeric bandwidth,
+        ``covariance_type="spherical"`` and no maps they are treated like other features.
 
     discrete_features_ : ndarray of int of shape (n_discrete,)
-        Columns that were taken as discrete; constant ones are not among them.
+        Columns that are treated as discrete, without constant ones.
 
     backend_ : {"numpy", "keops", "torch"}
-        The backend in use when it was fitted.
+        The backend that the fit used.
 
     bandwidth_search_ : BandwidthSearch or None
-        For ``bandwidth="kl"``, the mean log density at each bandwidth tried, and as
-        ``candidates`` the maps, structures and degrees of freedom compared, with their
-        weights in a stack; otherwise None.
+        The search of ``bandwidth="kl"``: the mean log density at each bandwidth tried,
+        and as ``candidates`` the maps, structures and degrees of freedom that were
+        compared, with their weights in a stack. None for other bandwidths.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
-        Log density of each training point by fits that did not see it, in nats: what to
-        hold fresh points against. Made when first asked for, in a pass over all pairs.
+        Log density of each training point by fits that did not see it, in nats. Compare
+        log densities of new points with these. Computed on first access, in a pass over
+        all pairs.
 
     incomplete_rows_ : ndarray of int of shape (n_incomplete,)
-        Rows of X that had missing values, which :meth:`fit` completed by draws.
+        Rows of X that had missing values. :meth:`fit` filled them in by random draws.
 
     drift_ : Drift or None
-        How much less likely the rows of the last :meth:`partial_fit` were than those of
-        the fit, both held out: ``difference``, in nats, of their mean log densities, and
-        the ``p_value`` of a rank test. Below 1e-4 it is ``significant``, of which a
-        warning says. ``n_fitted`` rows chose bandwidth and structure, ``n_added`` came
-        later. None before, and if too few rows are without duplicates: 8 of the fit.
+        Comparison of the rows of the last :meth:`partial_fit` with those of the fit, both
+        held out. ``difference`` is the mean log density of the new rows minus that of the
+        rows of the fit, in nats. ``p_value`` is that of a rank test, and ``significant``
+        is whether it is below 1e-4; then there is a warning. ``n_fitted`` rows chose
+        bandwidth and structure, and ``n_added`` were added since. None before the first
+        :meth:`partial_fit`, and if too few rows are without duplicates: fewer than 8 of
+        the fit, or no new one.
 
     data_report_ : DataReport
-        What the training points are: constant and discrete features, codes for missing
-        values, linear dependence, duplicates, scales. Made when first asked for.
+        Description of the training points: constant and discrete features, codes for
+        missing values, linear dependence, duplicates, scales. Computed on first access.
 
     n_neighbors_ : int
-        Number of neighbours that are summed one by one; 0 if none are.
+        Number of nearest points that are summed one by one; 0 if there are none.
 
     neighbors_index_ : {"hnsw", "ivf", "exact", "transformer", "faiss"} or None
-        What finds neighbours; None if nothing does.
+        The kind of index in use; None if there is none.
 
     approximation_ : Report or None
         What the last :meth:`score_samples` used for each query: arrays ``algorithm``,
-        ``error`` (stated, in nats), ``n_evaluations``. None before, and for "exact".
+        ``error`` (stated, in nats) and ``n_evaluations``. None before the first call, and
+        for ``algorithm="exact"``.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -335,33 +354,34 @@ class HighDimKernelDensity(FeatureSets):
 
     See Also
     --------
-    select_bandwidth : The bandwidth rules as a function, with more control.
-    DensityImputer : Fills in missing values by such a density.
+    select_bandwidth : The bandwidth rules as a function, with more options.
+    DensityImputer : Fills in missing values with such a density.
     kl_scorer : Scorer for :class:`~sklearn.model_selection.GridSearchCV`.
     skhdkde.dask.DaskHighDimKernelDensity : The same on a Dask cluster.
     sklearn.neighbors.KernelDensity : Tree-based estimate for few dimensions.
-    sklearn.mixture.GaussianMixture : What "local" becomes at its largest bandwidth.
+    sklearn.mixture.GaussianMixture : The limit of "local" at its largest bandwidth.
 
     Notes
     -----
-    float32 data are computed in float32, where that is precise enough, and give float32
-    results; half precision (float16, bfloat16 of torch) becomes float32, everything else
-    float64. By ``algorithm="exact"`` log densities are within 1e-3 nats (float32) or 1e-8
-    nats (float64) of the exact sum, or within rounding of the result itself where that
-    is more; with a structure, of the sum over whitened coordinates rounded to the dtype.
-    Where inner products would lose that precision, the pairs that matter are computed in
-    float64 or from differences. That holds for queries at any distance; what is below the
-    range of the dtype is -inf.
+    float32 data are computed in float32 where that is precise enough, and give float32
+    results. Half precision (float16, and bfloat16 of torch) becomes float32, everything
+    else float64. With ``algorithm="exact"`` log densities are within 1e-3 nats (float32)
+    or 1e-8 nats (float64) of the exact sum, or within the rounding of the result itself
+    where that is larger. With a structure this is relative to the sum over whitened
+    coordinates rounded to the dtype. Where inner products would lose this precision, the
+    pairs that matter are computed in float64 or from differences. This holds for queries
+    at any distance; results below the range of the dtype are -inf.
 
     With scikit-learn's ``array_api_dispatch`` X may be an array of another library, such
-    as a torch tensor, and results are arrays of that library, on the device of X.
-    Training points on a CUDA GPU stay there for the textbook's estimate.
+    as a torch tensor. Results are then arrays of that library, on the device of X.
+    Training points on a CUDA GPU stay there unless a structure, a map, discrete features
+    or an approximation is used.
 
-    Fitting stores one copy of the data; two if their mean is far from the origin, or with
-    a structure. A pickle holds one. Methods need at most 64 MiB per thread beside their
-    result and a few numbers per query, and a copy of the queries if one is more than
-    1e144 times as large as the data. The user guide, "Structures", has the formulas and
-    what they cost.
+    A fitted estimator holds one copy of the data; two if their mean is far from the
+    origin, or with a structure. A pickle holds one. Methods need at most 64 MiB per
+    thread in addition to their result and a few numbers per query. They copy the
+    queries if one of them is more than 1e144 times as large as the data.
+    :doc:`/structures` has the formulas of structures and their cost.
 
     References
     ----------
@@ -378,9 +398,9 @@ class HighDimKernelDensity(FeatureSets):
     1.042
     >>> kde.score_samples(np.zeros((1, 50))).round(2)
     array([-64.23])
-    >>> kde.score_samples(None)[:3].round(2)  # each training point, without itself
+    >>> kde.score_samples(None)[:3].round(2)  # training points, each one left out
     array([-77.25, -80.38, -76.39])
-    >>> kde.diagnose(None).standard_error[:3].round(1)  # of these, in nats
+    >>> kde.diagnose(None).standard_error[:3].round(1)  # their errors, in nats
     array([0.9, 1.2, 1.6])
     >>> kde.sample(2, random_state=0).shape
     (2, 50)
@@ -398,39 +418,40 @@ class HighDimKernelDensity(FeatureSets):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training points. With kernels "gaussian" and "student", not on the sphere,
-            values may be missing (NaN): see the notes.
+            Training points. Values may be missing (NaN) with kernels "gaussian" and
+            "student", except on the sphere: see the notes.
 
         y : None
             Ignored; present by convention.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a common factor has no effect. A point of weight ``k``
-            counts as ``k`` points in all sums, means and covariances. The number of
-            points, where a rule or a shrinkage has it, is the effective one,
-            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest is 0.
+            counts as ``k`` points in all sums, means and covariances. Rules and
+            shrinkages that depend on the number of points use the effective number,
+            ``sum(w)^2 / sum(w^2)``. A weight below 2.2e-308 of the largest counts as 0.
 
         Returns
         -------
         self : object
-            The fitted estimator. If fitting fails, it is as it was before.
+            The fitted estimator. If fitting fails, it stays as it was.
 
         Raises
         ------
         ValueError
-            If X or the weights are not as described, if a bandwidth rule is asked for
-            and X has fewer than two distinct points, or if values are missing and fewer
-            than 10 rows of positive weight are complete.
+            If X or the weights are not as described, if parameters do not go together, if
+            a bandwidth rule is asked for and X has fewer than two distinct points, or if
+            values are missing and fewer than 10 rows of positive weight are complete.
         ImportError
             If `backend` or `neighbors_index` needs a package that is not installed.
 
         Notes
         -----
-        Where training points have missing values the complete rows are fitted first.
-        What the others miss is drawn from the conditional density given what they have;
-        then again from a fit to all rows, each without itself and its copies; and that is
-        fitted: three fits in all, with a warning. ``incomplete_rows_`` says which rows
-        they are.
+        If training points have missing values, there are three fits, and a warning. The
+        first fit is to the complete rows. Missing values are drawn from its conditional
+        density, given the values that a row has. The second fit is to all rows; the
+        missing values are drawn again, each row without itself and its copies. The third
+        fit, to the rows with these draws, is the result. ``incomplete_rows_`` lists the
+        rows that had missing values.
         """
         check_combination(self)
         fitted = copy.copy(self)  # a fit that fails leaves self alone
@@ -469,47 +490,49 @@ class HighDimKernelDensity(FeatureSets):
     @available_if(can_grow)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
-        """Add training points; bandwidth and structure stay as they were fitted.
+        """Add training points, and keep the fitted bandwidth and structure.
 
-        The first call, of an estimator that is not fitted, is :meth:`fit`.
+        On an estimator that is not fitted it does the same as :meth:`fit`.
 
         Parameters
         ----------
         X : array-like of shape (n_new, n_features)
-            Points to add, without missing values. They are kept in the dtype of the fit.
+            Points to add, without missing values. They are stored in the dtype of the
+            fit.
 
         y : None
             Ignored; present by convention.
 
         sample_weight : array-like of shape (n_new,), default=None
-            Non-negative weights, on the scale of those that `fit` got; None stands for
-            ones.
+            Non-negative weights, on the scale of those passed to `fit`. None means 1 for
+            each point.
 
         Returns
         -------
         self : object
-            The estimator with more points. If that fails, it is as it was before.
+            The estimator with more points. If the call fails, it stays as it was.
 
         Raises
         ------
         ValueError
             If X or the weights are not as described; if "auto" or "stack" chose
-            bandwidths or covariances that come from neighbours, which new points may be;
-            if the estimator was made by :meth:`marginal` or :meth:`conditional`; if
-            parameters of the fit were set since; if features that were constant vary in
-            X, discrete ones leave their lattice, or mapped ones their limits.
+            bandwidths or covariances that depend on neighbours, since new points may be
+            neighbours; if the estimator was made by :meth:`marginal` or
+            :meth:`conditional`; if parameters of the fit were changed since; if a feature
+            that was constant varies in X; if a discrete feature leaves its lattice, or a
+            mapped one its limits.
         AttributeError
-            With `adaptive`, or ``covariance_type="neighborhood"``, there is no such
+            With `adaptive` or ``covariance_type="neighborhood"``, which have no such
             method.
 
         Notes
         -----
-        The sums are those of a fit to all rows at ``bandwidth_`` with the covariance, the
-        mixture, the maps of features and the lattices of the first. The user guide, "Data
-        that grow", says when to fit again, what stays and what follows; ``drift_`` says
-        how likely new rows are by the old. An index of faiss gets the points added,
-        others are made again.
-        All points are copied: add many rows at once.
+        The result has the log densities of a fit to all rows with the bandwidth, the
+        covariance, the mixture, the maps and the lattices of the first fit. ``drift_``
+        compares new rows with those of the fit. :ref:`growing-data` says what is kept,
+        what is updated, and when to fit again. New points are added to a faiss index;
+        other indexes are built again. Each call copies all points, so add many rows at
+        once.
 
         Examples
         --------
@@ -544,8 +567,8 @@ class HighDimKernelDensity(FeatureSets):
         self._check_fitted()
         if self._made_by is not None:
             raise ValueError(
-                "partial_fit adds points to an estimator that was fitted; this one was "
-                f"made by {self._made_by} of another: add them to that one."
+                "partial_fit adds points to an estimator that was fitted. This one was "
+                f"made by {self._made_by} from another: add the points to that one."
             )
         pairs = zip(self._parameters(), self._validated, strict=True)
         names = zip(self._parameter_constraints, pairs, strict=True)
@@ -659,7 +682,7 @@ class HighDimKernelDensity(FeatureSets):
 
     @property
     def discrete_features_(self) -> np.ndarray:
-        """Columns that were taken as discrete; constant ones are not among them."""
+        """Columns that are treated as discrete, without constant ones."""
         return (
             np.empty(0, dtype=int) if self._discrete is None else self._discrete.columns
         )
@@ -736,36 +759,39 @@ class HighDimKernelDensity(FeatureSets):
     def held_out_log_density_(self) -> np.ndarray:
         """Log density of each training point by fits that did not see it, in nats.
 
-        Fresh points are as likely: quantiles are thresholds, and the p-value of a point
-        is ``(1 + k) / (n_samples + 1)`` where ``k`` of these are at most its log density.
+        New points of the same distribution have log densities like these. So quantiles
+        of these values are thresholds, and the p-value of a new point is
+        ``(1 + k) / (n_samples + 1)``, where ``k`` of these values are at most its log
+        density.
 
-        Without a structure each point is left out by itself, as ``score_samples(None)``
-        does. Otherwise the points are split into 20 folds, duplicates together, and the
-        setting of the fit (type of covariance, kernel, bandwidth) is fitted again without
-        each: covariance, mixture, local scales and shrinkage. Points of weight zero have
-        log densities too. Sums are over all points, for any `algorithm`. It is made when
-        first asked for, and kept.
+        Without a structure each point is left out by itself, as in
+        ``score_samples(None)``. With a structure the points are split into 20 folds, with
+        duplicates in the same fold. For each fold the covariance, mixture, local scales
+        and shrinkage are fitted to the other folds, with the type of covariance, the
+        kernel and the bandwidth of the fit. Points of weight zero have log densities,
+        too. Sums are over all points, for any `algorithm`. The values are computed on
+        first access, and kept.
         """
         options = self._compute_options()
         return like(self._held_out.log_density(options), self._like)
 
     def density_level(self, mass: Any) -> float | np.ndarray:
-        """Log density above which lies this share of the mass.
+        """Return the log density that a given share of the mass exceeds.
 
-        The points with at least this log density are the *highest-density region*: of
-        all regions that hold the share, the smallest.
+        The points with at least this log density form the *highest-density region*, the
+        smallest of all regions that hold this share.
 
         Parameters
         ----------
         mass : float or array-like of float
-            Share of the mass, or several, each between 0 and 1. 0.95 is the region that
-            leaves out the 5 % of points in the thinnest places.
+            Share of the mass, or several shares, each between 0 and 1. With 0.95 the
+            region leaves out the 5 % of points where the density is lowest.
 
         Returns
         -------
         level : float or ndarray of the shape of ``mass``
-            In nats, to compare ``score_samples(X)`` with: a fresh point is as likely to
-            have at least this log density.
+            Threshold for ``score_samples(X)``, in nats. A new point is in the region,
+            with a log density of at least this level, with probability ``mass``.
 
         Raises
         ------
@@ -773,14 +799,15 @@ class HighDimKernelDensity(FeatureSets):
             If a share is not between 0 and 1, or if there are too few training points to
             hold some out.
         AttributeError
-            If this is a marginal or conditional density of which none are held out.
+            If this is a marginal or conditional density without held-out log densities.
 
         Notes
         -----
-        It is a quantile of `held_out_log_density_`, with the weights of the fit: the
-        largest of these that at least so much of the weight is not below. So of ``n``
-        points none has a share above ``n / (n + 1)``, and of fresh points the share in
-        the region varies by ``sqrt(mass (1 - mass) / n)`` over data sets.
+        The level is a quantile of `held_out_log_density_`, with the weights of the fit:
+        the largest of these values that has at least the share ``mass`` of the weight at
+        or above it. Over data sets of ``n`` points the share of new points in the region
+        varies by ``sqrt(mass (1 - mass) / n)``. The lowest possible level is the smallest
+        of the ``n`` values; a new point is below it with probability ``1 / (n + 1)``.
 
         Examples
         --------
@@ -806,35 +833,36 @@ class HighDimKernelDensity(FeatureSets):
 
     @property
     def data_report_(self) -> DataReport:
-        """What the training points are, feature by feature and as a whole.
+        """Description of the training points, by feature and as a whole.
 
-        Constant and discrete features, codes for missing values, linear dependence,
-        duplicates, scales: it is made from the training points when first asked for, and
-        kept. What harms the estimate has been warned of by :meth:`fit`.
+        It covers constant and discrete features, codes for missing values, linear
+        dependence, duplicates and scales. It is computed on first access, and kept.
+        :meth:`fit` has already warned of what harms the estimate.
         """
         self._check_fitted()
         return self._table.report()
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log density at each point.
+        """Return the log density of each point.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), or None
-            Points. A missing value (NaN) is integrated over, with kernels "gaussian" and
-            "student": the row has the marginal density of what it has, and 0 nats if
-            that is nothing. None stands for the training points, each without itself but
-            not without its duplicates: the leave-one-out log density. Training points
-            passed as X count themselves, and score far too high. Where a point has a
-            share in a covariance, a mixture or local scales it is too likely all the
-            same: see `held_out_log_density_`. In a Pipeline None cannot pass the other
-            steps: ask its last step.
+            Points. With kernels "gaussian" and "student" missing values (NaN) are
+            integrated over: the result is the marginal log density of the values that a
+            row has, and 0 if it has none. None means the training points, each one left
+            out, but not its duplicates: these are leave-one-out log densities. Do not
+            pass training points as X: each would count itself, and score far too high.
+            Even left out, a training point has a share in a covariance, a mixture and
+            local scales, and scores too high; `held_out_log_density_` has no such bias.
+            A Pipeline does not pass None on: call its last step.
 
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-            Natural logarithm of the density, in nats; -inf where no training point is in
-            reach of a compact kernel, or a feature is outside the limits of its map.
+            Natural logarithm of the density, in nats. It is -inf where no training point
+            is within reach of a compact kernel, and where a feature is outside the limits
+            of its map.
         """
         log_density, used = self._at(X, HighDimKernelDensity._log_density)
         if self._approximation is not None:
@@ -844,38 +872,39 @@ class HighDimKernelDensity(FeatureSets):
         return like(log_density, self._like if X is None else X)
 
     def diagnose(self, X: Any = None) -> Diagnosis:
-        """What stands behind each log density: regime, error bar, number of points.
+        """Return the regime, the error bar and the effective sample size of each point.
 
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features), default=None
-            Points. None stands for the training points, each without itself, as in
-            :meth:`score_samples`. Of points with missing values all is said of the
-            marginal density of what they have, and ``n_missing`` how many are missing.
+            Points. None means the training points, each one left out, as in
+            :meth:`score_samples`. For points with missing values all results are for the
+            marginal density of the values they have, and ``n_missing`` counts the
+            missing ones.
 
         Returns
         -------
         diagnosis : Diagnosis
-            With arrays of shape (n_queries,): ``log_density`` and its ``standard_error``
-            over fresh data sets, in nats, ``tail_index``, ``h_g`` and ``h_clt``,
-            ``regime``, ``effective_sample_size``, ``max_weight``; unless `algorithm` is
-            "exact" ``approximation_error``; and ``shares``, those of the regimes.
+            Arrays of shape (n_queries,): ``log_density`` and its ``standard_error`` over
+            new data sets, in nats; ``tail_index``, ``h_g``, ``h_clt`` and ``regime``;
+            ``effective_sample_size`` and ``max_weight``. ``approximation_error``, in
+            nats, unless ``algorithm="exact"``. ``shares`` has the share of each regime.
 
         Notes
         -----
-        All comes from one pass over all pairs, but ``log_density``, which is as
-        :meth:`score_samples` has it. The standard error is the spread over data sets
-        redrawn from a law that is fitted to the 32 nearest points and completed by the
-        sum over the others; from a tail index of 4 on it is that of the central limit
-        theorem. "Regimes and error bars" in the user guide derives and tests it.
+        One pass over all pairs gives everything except ``log_density``, which is that of
+        :meth:`score_samples`. The standard error is the spread of the log density over
+        data sets redrawn from a local model. The model is fitted to the 32 nearest
+        points, and to the sum over the others. From a tail index of 4 on the standard
+        error is that of the central limit theorem. :doc:`/regimes` derives and tests it.
 
-        With ``sample_weight`` the fresh data sets have as many points, and each point
-        brings a weight drawn from those of its surroundings.
+        With ``sample_weight`` the new data sets have the same number of points. The
+        weight of each point is drawn from those of the points around it.
 
-        Covariances, mixture, shrinkage and local scales stay as they are in fresh data
-        sets and thresholds. With several components or local scales a distance is one
-        of the same kernel value in the whitened units of the point that contributes
-        most.
+        Covariances, mixture, shrinkage and local scales are kept fixed in new data sets
+        and in the thresholds. With several components or local scales a distance is
+        measured in the whitened units of the point that contributes most: it is the
+        distance of the same kernel value there.
         """
         log_density, columns, n_missing = self._at(X, HighDimKernelDensity._diagnosis)
         report = None
@@ -927,7 +956,7 @@ class HighDimKernelDensity(FeatureSets):
         return interleaved(zero, left_out, method(self, X, options))
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
-        """Total log density of the points.
+        """Return the total log density of the points.
 
         Parameters
         ----------
@@ -943,13 +972,13 @@ class HighDimKernelDensity(FeatureSets):
         Returns
         -------
         log_likelihood : float
-            Sum of :meth:`score_samples` times the weights, in nats. It grows with the
-            number of points and with their weights; :func:`kl_scorer` does not.
+            Sum of the weights times :meth:`score_samples`, in nats. It grows with the
+            number of points and with their weights; :func:`kl_scorer` takes the mean.
         """
         return weighted_total(local(self.score_samples(X)), sample_weight)
 
     def log_density_gradient(self, X: Any) -> np.ndarray:
-        """Gradient of the log density at each point.
+        """Return the gradient of the log density at each point.
 
         Parameters
         ----------
@@ -959,10 +988,10 @@ class HighDimKernelDensity(FeatureSets):
         Returns
         -------
         gradient : ndarray of shape (n_queries, n_features)
-            In nats per data unit. NaN where the density is zero, and for values that
-            are missing: the others have the gradient of the marginal density. Where a
-            kernel has a kink (exponential and linear at a training point) that point adds
-            nothing.
+            In nats per data unit. NaN where the density is zero. If a point has missing
+            values, the gradient is NaN for these, and that of the marginal density for
+            the others. The kernels "exponential" and "linear" have a kink at the training
+            point; a query exactly there gets no contribution from this point.
         """
         options = self._compute_options()
         return like(self._gradient_by_patterns(self._queries(X), options), X)
@@ -990,7 +1019,7 @@ class HighDimKernelDensity(FeatureSets):
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            Points, in data units.
+            Points, in data units. Values of discrete features are on their lattices.
         """
         self._check_fitted()
         rng = check_random_state(random_state)

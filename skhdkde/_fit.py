@@ -502,8 +502,8 @@ def within(bandwidth, largest, searched, n_points):
         )
     if not searched and bandwidth > largest * (1.0 + 1e-12):
         raise ValueError(
-            f"bandwidth={bandwidth!r} must be at most {largest:.6g} where variance "
-            "is preserved: there all of it is the kernel's."
+            f"bandwidth={bandwidth!r} must be at most {largest:.6g} if the variance is "
+            "preserved: at that bandwidth the kernel has all of it."
         )
     return min(bandwidth, largest)
 
@@ -600,9 +600,9 @@ def _check_mixture(estimator):
     used = estimator.covariance_type in ("local", "auto", "stack")
     if used and estimator.feature_maps and hasattr(estimator.mixture, "means_"):
         raise ValueError(
-            f"mixture is fitted, but with feature_maps={estimator.feature_maps!r} it has "
-            "to be one of mapped features. Pass one that is not fitted, such as "
-            "sklearn.base.clone(mixture): it is fitted to these."
+            f"mixture is fitted, but with feature_maps={estimator.feature_maps!r} it "
+            "must be fitted to mapped features. Pass one that is not fitted, such as "
+            "sklearn.base.clone(mixture)."
         )
 
 
@@ -650,6 +650,6 @@ def _check_rule(estimator, structured):
     structured |= estimator.preserve_variance or estimator.kernel == "student"
     if isinstance(rule, str) and structured:
         raise ValueError(
-            f"bandwidth={rule!r} is for kernels of one covariance, not shrunk, of finite "
-            "variance; pass 'kl' or a number."
+            f"bandwidth={rule!r} is for kernels of one covariance and finite variance, "
+            "without shrinkage of points. Pass 'kl' or a number."
         )

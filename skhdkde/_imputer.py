@@ -27,24 +27,26 @@ DEFAULT: dict[str, Any] = {
 
 
 class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Fill in missing values by conditional means, or by draws, from a density.
+    """Fill in missing values by conditional means or draws from a density.
 
-    What is filled in is likely together with what the row has. Draws instead of means
-    keep variances and correlations, and several of them say how sure the values are:
-    each call of ``estimator_.impute(X, n_samples)`` makes as many as are asked for.
+    The missing values of a row are filled in given its other values. Means have too small
+    variances and too large correlations; random draws keep both. The spread of several
+    draws is the uncertainty of a value: ``estimator_.impute(X, n_samples)`` makes them.
 
     Parameters
     ----------
     estimator : HighDimKernelDensity, default=None
-        The density, with kernel "gaussian" or "student". None is one with
-        ``covariance_type="full"``, ``kernel="student"`` and ``preserve_variance=True``.
+        The density, with kernel "gaussian" or "student"; it is cloned. None means
+        ``HighDimKernelDensity(covariance_type="full", kernel="student",
+        preserve_variance=True)``.
 
     sample_posterior : bool, default=False
-        Whether to draw from the conditional density, all that a row misses together,
-        in place of its mean.
+        Whether to fill in a draw from the conditional density, jointly for all missing
+        values of a row, instead of its mean.
 
     random_state : int, RandomState instance or None, default=None
-        Of the default estimator and of draws. Pass an int for the same values each time.
+        Seed of the default estimator and of the draws. Pass an int for the same values
+        each time.
 
     Attributes
     ----------
@@ -60,15 +62,15 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     See Also
     --------
     HighDimKernelDensity.impute : The method behind it, with many draws at once.
-    sklearn.impute.KNNImputer : By means of the nearest rows.
+    sklearn.impute.KNNImputer : Fills in means of the nearest rows.
 
     Notes
     -----
-    Rows of the training points that miss something are completed by draws, as
-    :meth:`HighDimKernelDensity.fit` says, without the warning there. At least 10 rows
-    must be complete: with 20 % of all values missing, of 10 features one row in nine is,
-    and of 20 features one in 87. When a row that was completed comes back to be filled
-    in, its own draw is left out.
+    The fit itself completes training rows by draws, as described in
+    :meth:`HighDimKernelDensity.fit`, but without the warning. At least 10 rows must be
+    complete. If 20 % of all values are missing at random, one row in nine is complete
+    with 10 features, and one in 87 with 20. If :meth:`transform` gets a row that
+    the fit completed, the draw for this row is left out.
 
     Examples
     --------
@@ -106,7 +108,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training points, with NaN for what is missing.
+            Training points, with NaN for missing values.
 
         y : None
             Ignored; present by convention.
@@ -122,8 +124,9 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If fewer than 10 rows are complete, or the density has no closed form of
-            conditionals.
+            If fewer than 10 rows are complete, or if the conditional density has no
+            closed form: with a kernel other than "gaussian" and "student", or with
+            ``support="sphere"``.
         """
         if self.estimator is None:
             own = HighDimKernelDensity(**DEFAULT, random_state=self.random_state)
@@ -142,12 +145,12 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features)
-            Points, with NaN for what is missing.
+            Points, with NaN for missing values.
 
         Returns
         -------
         X : ndarray of shape (n_queries, n_features)
-            What was not missing is as it was.
+            The points, with missing values filled in and others unchanged.
         """
         check_is_fitted(self)
         if not self.sample_posterior:
@@ -162,7 +165,7 @@ class DensityImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     @property
     def feature_names_in_(self) -> np.ndarray:
-        """Names of features, if all are strings."""
+        """Names of features, defined only when `X` has names that are all strings."""
         return self.estimator_.feature_names_in_
 
     def __sklearn_tags__(self):

@@ -43,17 +43,21 @@ FEWEST_COMPLETE, N_ROUNDS = 10, 2
 # Features that a message shows.
 SHOWN = 5
 NO_HELD_OUT = (
-    "held_out_log_density_ is not known of a density that was made of another by "
-    "{method}: its parts were fitted together with features that it has not. Nor are "
-    "density_level and entropy, which are taken from it. Hold out rows before the fit, "
-    "call {method} of the estimator fitted to the others, and take the log densities "
-    "of the rows that were held out by its score_samples."
+    "held_out_log_density_ is not known for a density made by {method}: its parts were "
+    "fitted together with features that it does not have. Nor are density_level and "
+    "entropy, which use it. Hold out rows before the fit instead: call {method} of an "
+    "estimator fitted to the others, and pass the rows that were held out to its "
+    "score_samples."
 )
 
 
 class FeatureSets(BaseKernelDensity):
     """Methods of an estimator that take some of its features."""
 
+    _if_missing = (
+        "Missing values are possible with kernel 'gaussian' or 'student' and "
+        "support='euclidean'. With other settings leave out rows that have NaN."
+    )
     _density: Any
     _approximation: Any
     _discrete: Any  # DiscreteFeatures, or None
@@ -74,27 +78,27 @@ class FeatureSets(BaseKernelDensity):
         Parameters
         ----------
         features : int, str or array-like
-            The features to keep: indices, names or a mask, in the order that the result
-            has.
+            The features to keep: indices, names or a mask of shape (n_features,). The
+            result has them in this order.
 
         Returns
         -------
         kde : HighDimKernelDensity
             A fitted estimator of these features: the integral of this density over all
-            others, in closed form. It has the same training points, bandwidth and
-            weights, and no ``bandwidth_search_``. Sums are over all points, for any
-            `algorithm`.
+            other features, in closed form. It has the same training points, bandwidth and
+            weights. Its ``bandwidth_search_`` is None. Its sums are over all points, for
+            any `algorithm`.
 
         Raises
         ------
         ValueError
-            If there is no such feature, none of them varies, or the kernel is neither
-            "gaussian" nor "student", or points are on a sphere.
+            If there is no such feature, if none of them varies, if the kernel is neither
+            "gaussian" nor "student", or with ``support="sphere"``.
 
         Notes
         -----
-        A Student kernel stays one of the same degrees of freedom. Of a density with a
-        structure ``held_out_log_density_`` is not known.
+        A Student kernel keeps its degrees of freedom. If the density has a structure, the
+        result has no ``held_out_log_density_``.
         """
         self._check_parts("marginal")
         columns = self._columns_of(features)
@@ -108,36 +112,39 @@ class FeatureSets(BaseKernelDensity):
         Parameters
         ----------
         features : int, str or array-like
-            The features that are given: indices, names or a mask.
+            The features whose values are given: indices, names or a mask of shape
+            (n_features,).
         values : float or array-like of shape (n_given,)
-            Their values, in data units, in the order of `features`. If they have names,
-            as a row of a data frame has, these must be those of the features.
+            Values of these features, in data units, in the order of `features`. If they
+            have labels, as a row of a data frame does, these must be the names of the
+            features.
 
         Returns
         -------
         kde : HighDimKernelDensity
-            A fitted estimator of the features that are not given, in their order. Each
-            training point counts as much as it makes the values likely; where kernels
-            are correlated it moves along a regression on them. Sums are over all points,
-            for any `algorithm`.
+            A fitted estimator of the other features, in their order in X. The weight of
+            each training point is proportional to its kernel at the given values. Where
+            features of a kernel are correlated, its centre moves along the regression on
+            these values. Its sums are over all points, for any `algorithm`.
 
         Raises
         ------
         ValueError
-            If there is no such feature, values are not finite, outside the limits of a
-            feature, or so far away that squares are beyond float64, none is left that
-            varies, or the kernel is neither "gaussian" nor "student", or points are on a
-            sphere.
+            If there is no such feature; if values are not finite, outside the limits of a
+            feature, or so far away that their squares are beyond float64; if none of the
+            other features varies; if the kernel is neither "gaussian" nor "student"; or
+            with ``support="sphere"``.
 
         Notes
         -----
-        Log densities of `kde.marginal(features)` at the values and of this one add up
-        to those of this estimator. A Student kernel gains a degree of freedom for each
-        feature given, and a local scale at each training point: ``bandwidth_`` and
-        ``degrees_of_freedom_`` are those of the result. Error bars of ``diagnose`` are
-        of the joint density at the values and the query; those of the values alone are
-        what the marginal's ``diagnose`` says. ``preserve_variance_`` is False, as
-        points are where they were shrunk to. ``held_out_log_density_`` is not known.
+        The log density of this estimator is the sum of two: that of
+        ``marginal(features)`` at the values, and that of the result. With the kernel
+        "student" the result has one more degree of freedom for each feature given, and a
+        local scale for each training point; ``bandwidth_`` and ``degrees_of_freedom_``
+        are those of the result. The error bars of ``diagnose`` are for the joint density
+        at the values and the query; ``marginal(features).diagnose`` has the error bar at
+        the values alone. ``preserve_variance_`` is False, since the training points are
+        already shrunk. The result has no ``held_out_log_density_``.
         """
         self._check_parts("conditional")
         given = self._columns_of(features)
@@ -168,27 +175,34 @@ class FeatureSets(BaseKernelDensity):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features)
-            Points, with NaN for what is missing.
+            Points, with NaN for missing values.
 
         n_samples : int, default=None
-            None fills in conditional means given what the row has. A number makes so
-            many draws from the conditional density instead, of all that a row misses
-            together.
+            None fills in conditional means, given the values that the row has. A number
+            makes this many draws from the conditional density instead, jointly for all
+            missing values of a row.
 
         random_state : int, RandomState instance or None, default=None
-            Of the draws. Pass an int for the same each time.
+            Seed of the draws. Pass an int for the same draws each time.
 
         Returns
         -------
         X : ndarray of shape (n_queries, n_features) or (n_samples, n_queries, n_features)
-            What was not missing is as it was. Draws of discrete features are on their
-            lattices; means are not. Constant features have their value.
+            The points, with missing values filled in and others unchanged. The second
+            shape is that of draws. Draws of discrete features are on their lattices;
+            means are not. Constant features get their constant value.
+
+        Raises
+        ------
+        ValueError
+            If X is not as described, if the kernel is neither "gaussian" nor "student",
+            or with ``support="sphere"``.
 
         Notes
         -----
-        A row that was incomplete in the training points is filled in by others than it
-        and its copies. Under `feature_maps` a mean is over 16 equally likely places of
-        each kernel, which is finite where the mean may not be.
+        If a row of X is a training point that had missing values, this training point and
+        its copies are left out. With `feature_maps` the mean is taken over 16 equally
+        likely places of each kernel, since the exact mean may be infinite.
         """
         self._check_parts("impute")
         X = check_data(self, X, reset=False, missing=True)
@@ -333,7 +347,7 @@ class FeatureSets(BaseKernelDensity):
 
     @property
     def incomplete_rows_(self) -> np.ndarray:
-        """Rows of X that had missing values in :meth:`fit`, and were completed."""
+        """Rows of X that had missing values in :meth:`fit`, which filled them in."""
         return np.empty(0, dtype=int) if self._incomplete is None else self._incomplete[0]
 
     def _completed(self, X, weights):
@@ -453,11 +467,11 @@ def complete_rows(estimator, X, weights):
         X[rows], used = drawn, np.arange(len(X))
     share = missing.mean()
     warn_user(
-        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values: a fit to "
-        f"the {len(complete)} complete rows, then one to all, drew what is missing given "
-        "what is there, and X with these draws was fitted. If rows with missing values "
-        "are unlike others in more than what they have, so is the estimate. "
-        "incomplete_rows_ has them."
+        f"X has NaN in {len(rows)} of {len(X)} rows, {share:.1%} of all values. They "
+        "were filled in by draws from the conditional density given the other values of "
+        f"a row, by a fit to the {len(complete)} complete rows and then to all rows. If "
+        "values are missing for reasons that the other values do not explain, the "
+        "estimate is biased. incomplete_rows_ lists these rows."
     )
     return X
 
@@ -496,7 +510,7 @@ def _check_complete(missing, n_complete, weighted):
 
 def _check_varies(varies, which):
     if not varies:
-        raise ValueError(f"{which} are all constant: no density of them can be made.")
+        raise ValueError(f"{which} are all constant: they have no density.")
 
 
 def _parameters_of(estimator, columns):

@@ -15,9 +15,9 @@ LOWEST_LOG_DENSITY = -1e9
 class _KLScorer:
     """Mean held-out log density, ``scorer(estimator, X, y=None, *, sample_weight=None)``.
 
-    In nats: minus the Kullback-Leibler divergence of the estimate, up to a constant of
-    the data. For ``GridSearchCV(..., scoring=kl_scorer)`` and others. A log density below
-    -1e9 nats, such as -inf, counts as -1e9. See :func:`make_kl_scorer`.
+    In nats. It is minus the Kullback-Leibler divergence of the estimate, up to a constant
+    of the data. Pass it to ``GridSearchCV(..., scoring=kl_scorer)`` and others. A log
+    density below -1e9 nats, such as -inf, counts as -1e9. See :func:`make_kl_scorer`.
     """
 
     def __init__(self, log_density=None, per_dimension=False):
@@ -26,11 +26,11 @@ class _KLScorer:
         self._requested = None
 
     def set_score_request(self, *, sample_weight):
-        """Say whether to use weights that are passed to a search; changes the scorer.
+        """Set whether to use weights that are passed to a search; change the scorer.
 
-        With scikit-learn's ``enable_metadata_routing``, without which this raises
-        RuntimeError. True is to use them, False not to, None to raise an error if they
-        are passed; a string is the name by which they are passed.
+        This needs scikit-learn's ``enable_metadata_routing``, without which it raises
+        RuntimeError. True uses the weights, False ignores them, None raises an error if
+        they are passed. A string is the name under which they are passed.
         """
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError(
@@ -95,17 +95,17 @@ def _mean(values, weights):
 def make_kl_scorer(*, log_density=None, per_dimension=False):
     """Make a scorer that ranks density estimators by Kullback-Leibler divergence.
 
-    The score is the mean log density of the estimator on held-out points, in nats:
+    The score is the mean log density of the estimate on held-out points, in nats. It is
     minus ``KL(truth || estimate)``, up to the entropy of the truth, which does not
-    depend on the estimator. It does not grow with the number of held-out points, as
-    ``estimator.score`` does, so scores of folds of different size compare.
+    depend on the estimator. ``estimator.score`` is a sum, which grows with the number of
+    points. This score is a mean, so scores of folds of different sizes can be compared.
 
     Parameters
     ----------
     log_density : callable, default=None
         The true log density, ``log_density(X) -> ndarray of shape (n_samples,)``, in
         nats. With it the score is an unbiased estimate of minus the divergence itself.
-        To pickle the scorer this must be picklable: a function of a module, not a lambda.
+        To pickle the scorer, pass a function of a module, not a lambda.
 
     per_dimension : bool, default=False
         Whether to divide by the number of columns of X.
@@ -127,22 +127,21 @@ def make_kl_scorer(*, log_density=None, per_dimension=False):
     --------
     kl_scorer : The scorer made with the defaults.
     HighDimKernelDensity.score : Total log density, which grows with the number of points.
-    sklearn.metrics.make_scorer : Scorers from functions of targets and predictions.
+    sklearn.metrics.make_scorer : Makes scorers from functions of targets and predictions.
 
     Notes
     -----
-    Scores are densities *with respect to the units of the data that the final estimator
-    sees*. If a Pipeline scales or projects the data, scores after different
-    transformations do not compare unless the log-determinant of the transformation is
-    added.
+    Scores are log densities *in the units of the data that the final estimator sees*. If
+    steps of a Pipeline scale or project the data, scores after different steps cannot be
+    compared, unless the log determinant of the transformation is added.
 
-    Where an estimate is zero (``-inf``, out of reach of a compact kernel) the log
-    density counts as -1e9 nats, as does anything below, so that means stay finite and
-    the estimate that leaves more points out of reach scores lower.
+    Log densities below -1e9 nats count as -1e9. So means stay finite where the estimate
+    is zero, out of reach of a compact kernel, and an estimate that is zero at more points
+    scores lower.
 
     ``GridSearchCV(..., scoring=scorer).fit(X, sample_weight=weights)`` passes the weights
-    of each fold on: those of the training points to the estimator, the others to the
-    scorer. If scikit-learn's metadata routing is on, both must ask for them:
+    of training points to the estimator, and those of held-out points to the scorer. If
+    scikit-learn's metadata routing is on, both must request them:
     ``estimator.set_fit_request(sample_weight=True)`` and
     ``scorer.set_score_request(sample_weight=True)``, which changes the scorer in place.
 

@@ -1,23 +1,23 @@
 """Entropy, divergence and mutual information, and a test for two samples.
 
-All are means of log densities over points. A density that has seen a point is too high
-there, so each point is scored by fits that have not: for the points of a fit that is its
-``held_out_log_density_``, for all others ``score_samples``. Results are in nats, each
-with a standard error.
+All are means of log densities over points. A density is too high at points that it was
+fitted to. So each point is scored by fits that did not see it: training points by
+``held_out_log_density_``, other points by ``score_samples``. Results are in nats, with a
+standard error.
 
 =============================  =========================================================
 :func:`entropy`                minus the mean log density
 :func:`kl_divergence`          mean difference of two log densities, at points of one
-:func:`mutual_information`     joint log density less those of the groups of features
+:func:`mutual_information`     joint log density minus those of the groups of features
 :func:`two_sample_test`        whether two samples differ, and where
 =============================  =========================================================
 
-The standard error is over fresh points. What it does not have is the bias of the
-estimates: an estimated density is lower at fresh points than the true one, in the mean by
-its Kullback-Leibler divergence. So entropies come out too large, by that. In divergences
-and mutual information two or more such errors partly cancel. More points make all of them
-smaller, and so do estimates that suit the data; what has the lower entropy is the better
-estimate.
+The standard error is that of the mean over the points. It does not include the bias of
+the estimated densities. At new points an estimated log density is lower than the true
+one, on average by the Kullback-Leibler divergence of the estimate. So entropies are too
+large by this divergence. In divergences and mutual information the biases of two or more
+densities partly cancel. The biases are smaller with more points, and with estimators that
+suit the data: of several estimators the one with the lowest entropy is the best.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ class InformationEstimate:
     Attributes
     ----------
     value : float
-        In nats.
+        The mean, in nats.
 
     standard_error : float
-        Of the mean over the points, in nats; the bias of the densities is not in it.
+        Standard error of the mean over the points, in nats. It does not include the bias
+        of the densities.
 
     pointwise : ndarray of shape (n_points,)
-        What each point of positive weight contributes: the value is their mean, weighted
-        as the fit was.
+        Contribution of each point of positive weight, in nats. ``value`` is their mean,
+        with the weights of the fit.
 
     See Also
     --------
@@ -104,19 +105,19 @@ class InformationEstimate:
 
     @classmethod
     def of(cls, pointwise: FloatArray, weights: FloatArray) -> InformationEstimate:
-        """Make it from what each point contributes.
+        """Make an estimate from the contributions of the points.
 
         Parameters
         ----------
         pointwise : ndarray of shape (n_points,)
-            In nats.
+            Contributions, in nats.
         weights : ndarray of shape (n_points,)
-            Relative weights, positive.
+            Positive weights; a common factor has no effect.
 
         Returns
         -------
         estimate : InformationEstimate
-            The weighted mean.
+            The weighted mean, with its standard error.
         """
         shares = weights / weights.sum()
         with np.errstate(invalid="ignore"):
@@ -132,12 +133,17 @@ class InformationEstimate:
         Parameters
         ----------
         level : float, default=0.95
-            Between 0 and 1.
+            Confidence level, between 0 and 1.
 
         Returns
         -------
         low, high : float
-            In nats.
+            Ends of the interval, in nats.
+
+        Raises
+        ------
+        ValueError
+            If `level` is not between 0 and 1.
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be between 0 and 1, got {level!r}.")
@@ -156,20 +162,22 @@ class TwoSampleTest:
     Attributes
     ----------
     statistic : float
-        Mean log density ratio over the first sample, less that over the second, nats.
+        Mean log density ratio over the first sample minus that over the second, in nats.
 
     p_value : float
-        Share of permutations whose statistic is as large, the data among them.
+        Share of permutations with a statistic at least as large; the data count as one of
+        the permutations.
 
     null_statistics : ndarray of shape (n_permutations,)
-        Statistics of the permutations.
+        Statistics of the permutations, in nats.
 
-    log_ratio_X, log_ratio_Y : ndarray
-        Log density of the first sample less that of the second, in nats, at each point of
-        the first and of the second sample, without that point itself.
+    log_ratio_X, log_ratio_Y : ndarray of shape (n_samples_X,), (n_samples_Y,)
+        Log density of the first sample minus that of the second, in nats, at each point
+        of X and of Y. The point itself is left out.
 
     bandwidth : float
-        Of the kernels, in whitened units.
+        Bandwidth of the kernels, in whitened units; in data units for
+        ``covariance_type="spherical"``.
 
     See Also
     --------
@@ -193,18 +201,18 @@ class TwoSampleTest:
     bandwidth: float
 
     def most_different(self, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Return which points differ most from the other sample.
+        """Return the points that differ most from the other sample.
 
         Parameters
         ----------
         n : int, default=10
-            How many of each sample, at most.
+            Largest number of points of each sample.
 
         Returns
         -------
         rows_X, rows_Y : ndarray of int
-            Of X where the ratio of the first density to the second is largest, and of Y
-            where it is smallest; the most different first.
+            Rows of X with the largest ratio of the first density to the second, and rows
+            of Y with the smallest ratio. The most different points are first.
         """
         first, second = np.argsort(-self.log_ratio_X), np.argsort(self.log_ratio_Y)
         return first[:n], second[:n]
@@ -223,36 +231,37 @@ def entropy(p: Any, *, estimator: Any = None) -> InformationEstimate:
     Parameters
     ----------
     p : HighDimKernelDensity or array-like of shape (n_samples, n_features)
-        A fitted estimate, or points to fit one to.
+        A fitted estimator, or points to fit one to.
 
     estimator : HighDimKernelDensity, default=None
-        For points: what is fitted to them, a clone of it. None is
+        If `p` are points, the estimator whose clone is fitted to them. None means
         ``HighDimKernelDensity(covariance_type="auto", feature_maps="auto",
         random_state=0)``.
 
     Returns
     -------
     estimate : InformationEstimate
-        In nats. It depends on units: twice the data are ``n_features log 2`` more.
+        The entropy, in nats. It depends on units: multiplying the data by 2 adds
+        ``n_features log 2``.
 
     Raises
     ------
     TypeError
-        If ``p`` is neither, or ``estimator`` is not such an estimator.
+        If ``p`` or ``estimator`` is an estimator of another class.
     ValueError
-        If a feature is constant, which has no density.
+        If a feature is constant, so that there is no density.
 
     See Also
     --------
-    skhdkde.kl_scorer : Minus the same with fresh points, as a scorer.
-    scipy.stats.differential_entropy : For a single feature, from spacings.
+    skhdkde.kl_scorer : Scorer with minus this value, at held-out points.
+    scipy.stats.differential_entropy : Entropy of a single feature, from spacings.
 
     Notes
     -----
-    The bias is towards larger entropies, by the Kullback-Leibler divergence of the
-    estimate from the truth. The smallest of several estimates is the best.
+    The estimate is too large, by the Kullback-Leibler divergence of the estimated density
+    from the true one. So the smallest of several estimates is the best.
 
-    On the sphere it is the entropy with respect to surface measure.
+    On the sphere the entropy is with respect to surface measure.
 
     Examples
     --------
@@ -279,39 +288,41 @@ def kl_divergence(p: Any, q: Any, *, estimator: Any = None) -> InformationEstima
     Parameters
     ----------
     p, q : HighDimKernelDensity or array-like of shape (n_samples, n_features)
-        Fitted estimates, or points to fit them to, of the same features.
+        Fitted estimators, or points to fit them to. Both must have the same features.
 
     estimator : HighDimKernelDensity, default=None
-        What is fitted to points; see :func:`entropy`.
+        The estimator whose clone is fitted to points; see :func:`entropy`.
 
     Returns
     -------
     estimate : InformationEstimate
-        In nats, the mean over the points of ``p``. It is infinite if ``q`` is zero at
-        one of them.
+        The divergence, in nats: a mean over the points of ``p``. It is infinite if ``q``
+        is zero at one of them.
 
     Raises
     ------
     TypeError
-        If ``p`` or ``q`` is neither, or ``estimator`` is not such an estimator.
+        If ``p``, ``q`` or ``estimator`` is an estimator of another class.
     ValueError
-        If features differ, in number or names, or one is constant.
+        If the features of ``p`` and ``q`` differ in number or names, or if a feature is
+        constant.
 
     See Also
     --------
-    two_sample_test : Whether two samples differ at all.
-    skhdkde.make_kl_scorer : Divergence of an estimate from a known distribution.
+    two_sample_test : Tests whether two samples differ at all.
+    skhdkde.make_kl_scorer : Scores by the divergence from a known distribution.
 
     Notes
     -----
-    At the points of ``p`` its own log density is held out. ``q`` has not seen them,
-    unless both are fits to the same points: then its log densities are held out, too, and
-    the result says how much the likelier the first fit makes the data. Rows that are in
-    both samples otherwise bring a warning.
+    The log density of ``p`` at its own points is held out. That of ``q`` is held out if
+    both were fitted to the same points; the result is then the mean difference of the
+    held-out log densities of the two fits. If only some rows are in both samples, there
+    is a warning.
 
-    The error of ``p`` lowers the result, that of ``q`` raises it. Of one density it is
-    about zero, and may be below; a divergence of many nats, where the points of ``p`` are
-    in the tails of ``q``, rests on the shape of a few kernels there.
+    Errors of the estimated ``p`` make the result smaller, errors of ``q`` larger. If both
+    distributions are equal, the result is near zero, and may be negative. If the points
+    of ``p`` are in the tails of ``q``, the divergence is many nats, and depends on the
+    shape of a few kernels there.
 
     Examples
     --------
@@ -350,58 +361,60 @@ def mutual_information(
 ) -> InformationEstimate:
     """Estimate the mutual information ``E log p(x, y) - log p(x) - log p(y)``.
 
-    It is zero for independent features, and the same for any increasing maps of single
-    features. For normal pairs of correlation ``r`` it is ``-log(1 - r^2) / 2``.
+    It is zero for independent features, and does not change under increasing maps of
+    single features. For a normal pair of correlation ``r`` it is ``-log(1 - r^2) / 2``.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features) or HighDimKernelDensity
-        Points; with ``groups`` also an estimate that is fitted to all features.
+        Points. With ``groups`` it may also be an estimator that is fitted to the features
+        of all groups.
 
     Y : array-like of shape (n_samples, n_other_features), default=None
-        Other features of the same points, row by row. A single feature, here and for X,
-        may be of shape (n_samples,).
+        Other features of the same rows. A single feature may have the shape (n_samples,),
+        here and for X.
 
     groups : sequence of sequences, default=None
-        In place of Y: two or more groups of features of X, each a list of indices or
-        names, or a mask. Of more than two groups it is the total correlation
-        ``E log p(x) - sum_g log p(x_g)``. Features in no group have no part.
+        Instead of Y: two or more groups of features of X, each a list of indices or
+        names, or a mask. For more than two groups the result is the total correlation
+        ``E log p(x) - sum_g log p(x_g)``. Features in no group are ignored.
 
     estimator : HighDimKernelDensity, default=None
-        What is fitted to the features of all groups together; see :func:`entropy`.
+        The estimator whose clone is fitted to the features of all groups together; see
+        :func:`entropy`.
 
     Returns
     -------
     estimate : InformationEstimate
-        In nats. ``pointwise`` is the log ratio at each row: how much the likelier its
-        features are together.
+        The mutual information, in nats. ``pointwise`` is the log ratio of the joint
+        density to the product of the others, at each row.
 
     Raises
     ------
     TypeError
-        If ``estimator`` is not such an estimator.
+        If ``X`` or ``estimator`` is an estimator of another class.
     ValueError
-        If neither ``Y`` nor ``groups`` are given, if groups are not as described, or
-        if a feature is constant.
+        If both or neither of ``Y`` and ``groups`` are given, if groups are not as
+        described, if a feature is constant, or with ``support="sphere"``.
 
     See Also
     --------
-    sklearn.feature_selection.mutual_info_regression : Of each single feature with y, from
-        nearest neighbours.
+    sklearn.feature_selection.mutual_info_regression : Mutual information of single
+        features with y, from nearest neighbours.
 
     Notes
     -----
-    The densities of the groups are fits with what was chosen for all features: type of
-    covariance, maps, kernel. For "full" and "diag" they have its bandwidth, too. Then
-    they are the marginal densities of the joint one, also in how its covariance is
-    shrunk (that of Ledoit and Wolf, of points without weights), and what
-    kernels blur is blurred in all of them alike: that bias cancels for independent
-    features, for others in part. What remains is nearly always towards smaller values,
-    since the joint density, of more features, is the harder one; of independent features
-    the result may be below zero.
+    The density of each group is fitted with the type of covariance, the maps and the
+    kernel that were chosen for all features. For "full" and "diag" it also has the same
+    bandwidth. It is then the marginal density of the joint one, and has the same
+    shrinkage of the covariance (for the Ledoit-Wolf estimate, and points without
+    weights). So all densities are smoothed alike: the bias of smoothing cancels for
+    independent features, and partly for others. The remaining bias is nearly always
+    towards smaller values, since the joint density has more features and is harder to
+    estimate. For independent features the result may be below zero.
 
-    Rows must be independent draws: of time series, with neighbours alike, the standard
-    error is too small.
+    Rows must be independent. For time series, where neighbouring rows are similar, the
+    standard error is too small.
 
     Examples
     --------
@@ -452,52 +465,54 @@ def two_sample_test(
 ) -> TwoSampleTest:
     """Test whether two samples come from one distribution; find where they differ.
 
-    The statistic compares two kernel densities, one of each sample, at all points, each
-    without itself: the mean of ``log p(x) - log q(x)`` over the first sample less that
-    over the second. It is an estimate of ``KL(p, q) + KL(q, p)`` for densities that are
-    blurred by the kernel. Labels are then exchanged at random.
+    The statistic is the mean of ``log p(x) - log q(x)`` over the first sample, minus that
+    over the second. Here ``p`` and ``q`` are kernel densities of the two samples, and
+    each point is left out of its own density. The statistic estimates
+    ``KL(p, q) + KL(q, p)`` of the two distributions, smoothed by the kernel. It is
+    compared with its values after random permutations of the labels.
 
     Parameters
     ----------
     X, Y : array-like of shape (n_samples_X, n_features), (n_samples_Y, n_features)
-        Independent points of two distributions.
+        Two samples of independent points, with the same features.
 
     n_permutations : int, default=199
-        The smallest p-value is ``1 / (n_permutations + 1)``.
+        Number of permutations. The smallest possible p-value is
+        ``1 / (n_permutations + 1)``.
 
     covariance_type : {"full", "diag", "spherical"}, default="full"
-        Shape of the kernels, from both samples together.
+        Shape of the kernels: the covariance of both samples together.
 
     bandwidth : float or {"clt", "kl", ...}, default="clt"
-        Of the kernels, in whitened units, or the rule that chooses it from both samples
-        together. At that of "clt" many points have a share in each density, and noise is
-        small beside the differences; at that of "kl" finer differences show.
+        Bandwidth of the kernels, in whitened units, or the rule that chooses it from both
+        samples together. With "clt" many points contribute to each density, so that there
+        is little noise. "kl" shows finer differences.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the permutations.
+        Draws the permutations. Pass an int for the same p-value each time.
 
     Returns
     -------
     test : TwoSampleTest
-        With ``p_value``, and log density ratios at all points.
+        The p-value, and log density ratios at all points.
 
     Raises
     ------
     ValueError
-        If the samples are not of the same features in the same order, or one has fewer
-        than two points.
+        If the samples do not have the same features in the same order, or if one has
+        fewer than two points.
 
     See Also
     --------
-    kl_divergence : How far apart two distributions are, at the best densities of each.
+    kl_divergence : Estimates how far apart two distributions are.
 
     Notes
     -----
-    The p-value is ``(1 + k) / (1 + n_permutations)``, with ``k`` permutations whose
-    statistic is at least that of the data. All that is learned before comes from both
-    samples together, without their labels: so for independent draws of one
-    distribution the p-value is valid for any number of points and features. It takes one
-    pass over all pairs of points, and ``n_permutations`` sums for each.
+    The p-value is ``(1 + k) / (1 + n_permutations)``, where ``k`` permutations have a
+    statistic at least as large as that of the data. Covariance and bandwidth come from
+    both samples together, without their labels. So for independent draws from one
+    distribution the p-value is valid for any number of points and features. The test
+    computes all pairs of points once, and ``n_permutations`` sums for each point.
 
     Examples
     --------
@@ -599,9 +614,9 @@ def _checked(estimator, parameter):
         return estimator
     hint = ""
     if hasattr(estimator, "steps"):
-        hint = " Of a pipeline pass the last step, or what the other steps make of X."
+        hint = " Pass the last step of a pipeline, fitted to the output of the others."
     elif hasattr(estimator, "score_samples"):
-        hint = " It is the one that has held-out log densities."
+        hint = " Other estimators have no held-out log densities."
     raise TypeError(
         f"{parameter} must be a HighDimKernelDensity, got "
         f"{type(estimator).__name__}.{hint}"
@@ -626,8 +641,8 @@ def _fitted(p, estimator, parameter):
         fitted = _estimator(estimator).fit(_column(p))
     if len(fitted.constant_features_):
         raise ValueError(
-            f"{parameter} has constant features, {fitted.constant_features_.tolist()}: "
-            "they have no density, and no entropy. Leave them out."
+            f"{parameter} has constant features, {fitted.constant_features_.tolist()}, "
+            "which have no density and no entropy. Leave them out."
         )
     return fitted
 
@@ -660,7 +675,9 @@ def _as_points(X, parameter):
 def _joint(X, Y, groups, estimator):
     """Return the estimate of all features, and the columns of each group in it."""
     if (Y is None) == (groups is None):
-        raise ValueError("pass either Y, other features of the rows of X, or groups.")
+        raise ValueError(
+            "pass either Y, other features of the same rows, or groups of features of X."
+        )
     if hasattr(X, "get_params"):
         return _of_fitted(X, groups)
     names, X = _get_feature_names(X), _as_points(X, "X")
@@ -794,8 +811,8 @@ def _warn_of_shared_rows(X, Y):
     n_shared = np.count_nonzero(np.isin(of_X, row_hashes(Y)))
     if n_shared and len(np.unique(of_X)) == len(of_X):
         warn_user(
-            f"{n_shared} of the {len(X)} rows of p are rows of q, too, whose log density "
-            "there is too high. Leave them out of one of the two."
+            f"{n_shared} of the {len(X)} rows of p are also rows of q, so that the log "
+            "density of q is too high there. Leave them out of one of the two."
         )
 
 

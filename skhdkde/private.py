@@ -1,9 +1,9 @@
-"""Kernel sums over private rows, which may be published: differential privacy.
+"""Kernel sums over private rows that may be published: differential privacy.
 
-A fit releases noisy sums of Fourier features, once; these answer any number of queries.
-What it takes is stated by ``epsilon`` and ``delta``: whatever an observer knows and sees,
-a single row that comes or goes changes the probability of it by at most a factor
-``exp(epsilon)``, up to ``delta``.
+A fit releases noisy sums of Fourier features, once. They answer any number of queries.
+The privacy is stated by ``epsilon`` and ``delta``: adding or removing a single row
+changes the probability of any published result by at most the factor ``exp(epsilon)``,
+plus ``delta``.
 
 ==================================  ====================================================
 :class:`PrivateKernelDensity`       kernel sums, log densities, and their errors
@@ -11,7 +11,7 @@ a single row that comes or goes changes the probability of it by at most a facto
 ==================================  ====================================================
 
 :doc:`/private` has the threat model, what is exact, and what is not covered.
-:func:`skhdkde.regimes.private_bandwidth` says from which bandwidth on it can work.
+:func:`skhdkde.regimes.private_bandwidth` returns the smallest bandwidth that works.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class _PrivateSums(BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    _if_missing = (
+        "Leave out rows that have NaN, or fill them in with numbers that are public: "
+        "what an imputer learns from the rows is not private."
+    )
+
     epsilon: float
     delta: float
     bandwidth: Any
@@ -84,8 +89,8 @@ class _PrivateSums(BaseEstimator):
         ):
             raise ValueError(
                 f"bandwidth must be given, a positive number, got {h!r}: a rule would "
-                "look at the rows, and what it finds would not be private. "
-                "skhdkde.regimes.private_bandwidth has it from what is public."
+                "look at the rows, and its result would not be private. "
+                "skhdkde.regimes.private_bandwidth computes one from public numbers."
             )
         return float(h)
 
@@ -96,7 +101,7 @@ class _PrivateSums(BaseEstimator):
         what = (
             "bounds must be None or (low, high), finite numbers or arrays of shape "
             f"({self.n_features_in_},) with low < high, got {self.bounds!r}. They must "
-            "not come from the rows, which would not be private."
+            "not come from the rows, since they would not be private."
         )
         try:
             low, high = self.bounds
@@ -136,8 +141,8 @@ class _PrivateSums(BaseEstimator):
             outside = ((X < low) | (X > high)).any(axis=1)
             if outside.any():
                 raise ValueError(
-                    f"X has {outside.sum()} rows outside bounds={self.bounds!r}, where a "
-                    f"Fourier series knows nothing, such as row {outside.argmax()}. Fit "
+                    f"X has {outside.sum()} rows outside bounds={self.bounds!r}, such as "
+                    f"row {outside.argmax()}. The Fourier series is not valid there. Fit "
                     "with wider bounds, or with none."
                 )
         if far := self._far_rows(X, frequencies):
@@ -147,7 +152,7 @@ class _PrivateSums(BaseEstimator):
     def _warn_of_far_rows(self, X, frequencies):
         """Warn of training rows that count as one point; that is not private."""
         if far := self._far_rows(X, frequencies):
-            warn_user(f"{far} This warning is from the rows: do not publish it.")
+            warn_user(f"{far} This warning depends on the rows: do not publish it.")
 
     def _far_rows(self, X, frequencies):
         """Return what is wrong with rows too far for random frequencies, or nothing."""
@@ -156,8 +161,8 @@ class _PrivateSums(BaseEstimator):
         where = "zero" if self.bounds is None else "the middle of bounds"
         return (
             f"X has {far.sum()} rows more than {frequencies.reach:.0e} bandwidths from "
-            f"{where}, such as row {far.argmax()}, which all count as just so far. Give "
-            "bounds around what is expected, or subtract a point that is public."
+            f"{where}, such as row {far.argmax()}. They count as rows at that distance. "
+            "Pass bounds around the expected values, or subtract a public point from X."
         )
 
     def __sklearn_tags__(self):
@@ -172,71 +177,72 @@ class _PrivateSums(BaseEstimator):
             size = f"{percent:.0f}" if percent < 100.0 else "100 or more"
             warn_user(
                 f"bandwidth={self.bandwidth!r} may be too small for epsilon="
-                f"{self.epsilon!r} and delta={self.delta!r}: by what is released the "
-                f"noise may be {size} % of a typical kernel sum. For 10 % take a larger "
-                "bandwidth, a larger epsilon or more rows; "
-                "skhdkde.regimes.private_bandwidth says which bandwidth."
+                f"{self.epsilon!r} and delta={self.delta!r}: the noise may be {size} % "
+                "of a typical kernel sum, by an estimate from what is released. For 10 % "
+                "use a larger bandwidth, a larger epsilon or more rows. "
+                "skhdkde.regimes.private_bandwidth returns the bandwidth."
             )
 
 
 class PrivateKernelDensity(_PrivateSums):
-    """Kernel density estimate that may be published: differentially private.
+    """Kernel density estimate with differential privacy, which may be published.
 
-    :meth:`fit` releases a noisy number of rows and noisy sums over rows of Fourier
-    features of the Gaussian kernel. The fitted object, its pickle, and all that its
-    methods return come from these alone; no row is held.
+    :meth:`fit` releases a noisy number of rows, and noisy sums over the rows of Fourier
+    features of the Gaussian kernel. The fitted object, its pickle and all results of its
+    methods are computed from these alone. The rows are not stored.
 
     Parameters
     ----------
     epsilon : float
-        What one row may change: the probability of whatever is released, by at most a
-        factor ``exp(epsilon)``. Each call of :meth:`fit` spends it anew.
+        Privacy loss, above 0. A single row changes the probability of any release by at
+        most the factor ``exp(epsilon)``. Each call of :meth:`fit` spends it again.
 
     delta : float, default=0.0
-        Probability, for each row, with which that may fail; far below one over the number
-        of rows. Zero adds Laplace noise, else it is Gaussian, and less where there are
-        many components.
+        Probability, for each row, with which this guarantee may fail. It should be far
+        below one over the number of rows. With 0 the noise is Laplace noise. Otherwise it
+        is Gaussian noise, which is smaller if there are many components.
 
     bandwidth : float
-        In data units. It must be given: a rule would look at the rows.
-        :func:`skhdkde.regimes.private_bandwidth` has the smallest that works.
+        Bandwidth, in data units. It must be given, since a rule would look at the rows.
+        :func:`skhdkde.regimes.private_bandwidth` returns the smallest one that works.
 
     bounds : tuple (low, high), default=None
-        Limits of the features, numbers or arrays of shape (n_features,), known without a
-        look at the rows. Rows outside are moved to the nearest point inside. With up to
-        some three features they make the noise smaller: a Fourier series takes the place
-        of random frequencies. Queries must then be within.
+        Limits of the features, numbers or arrays of shape (n_features,), in data units.
+        They must be known without a look at the rows. Rows outside are moved to the
+        nearest point inside. With up to about three features bounds make the noise
+        smaller, since a Fourier series replaces random frequencies. Queries must then be
+        within the bounds.
 
     n_components : int or "auto", default="auto"
-        Number of random frequencies. With ``delta=0`` noise grows with its root, and the
-        error of the kernel falls with its root; "auto" is best where the relative error
-        is 10 %, and takes a Fourier series where this is better. With ``delta > 0`` more
-        are better, and take longer; "auto" takes 2,048
-        to 8,192.
+        Number of random frequencies ``m``. With ``delta=0`` the noise is proportional to
+        ``sqrt(m)`` and the error of the kernel to ``1 / sqrt(m)``; "auto" is best at a
+        relative error of 10 %. With ``delta > 0`` more are better, and slower; "auto"
+        takes 2,048 to 8,192. With `bounds` "auto" takes a Fourier series instead, if its
+        error is smaller.
 
     kernel : {"gaussian"}, default="gaussian"
         The kernel.
 
     random_state : int, RandomState instance or None, default=None
-        Of the random frequencies [1]_, which are public. Noise never comes from it, but
-        from the operating system, so that each fit has other noise.
+        Draws the random frequencies [1]_, which are public. The noise does not depend on
+        it: it is drawn from the operating system, and differs from fit to fit.
 
     Attributes
     ----------
     n_rows_ : int
-        Number of rows, with noise of standard deviation ``28 / epsilon``, or 1.4 if that
-        is more; at least 1.
+        Noisy number of rows, at least 1. The noise has the standard deviation
+        ``28 / epsilon``, or 1.4 if that is more.
 
     features_ : {"random", "lattice"}
-        Whether frequencies are random or a Fourier series.
+        Whether frequencies are random, or those of a Fourier series.
 
     n_components_ : int
         Number of frequencies.
 
     relative_error_ : float
-        Error of a kernel sum relative to its size, at a typical row, from what is
-        released; too large, or infinite, where that says little. :meth:`fit` warns if it
-        is above 0.15.
+        Error of the kernel sum at a typical row divided by the sum, estimated from what
+        is released. It is too large, or infinite, where the release is mostly noise.
+        :meth:`fit` warns if it is above 0.15.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -247,40 +253,42 @@ class PrivateKernelDensity(_PrivateSums):
 
     See Also
     --------
-    PrivateDensityClassifier : A release for each class.
+    PrivateDensityClassifier : Classifies by one release for each class.
     skhdkde.regimes.private_bandwidth : The smallest bandwidth that works.
-    skhdkde.HighDimKernelDensity : Without privacy.
+    skhdkde.HighDimKernelDensity : The estimator without privacy.
 
     Notes
     -----
-    **What is protected.** Data sets are neighbours if one has one row more. Replacing a
-    row is two such steps, ``2 epsilon``. A person with several rows has as many times
-    epsilon. Not protected: names and number of features, parameters, that a fit took
-    place, how long it took, errors and warnings about `X`.
+    **What is protected.** Two data sets are neighbours if one has one row more. Replacing
+    a row is two such steps, and costs ``2 epsilon``. For a person with ``k`` rows the
+    loss is ``k epsilon``. Not protected are names and number of features, parameters, the
+    fact that a fit took place, its duration, and errors and warnings about `X`.
 
-    **Sensitivity.** With frequencies ``omega_j``, coefficients ``c_j`` (``1 / m`` for
-    ``m`` random ones) and sizes ``v_j`` a row ``x`` adds ``v_j cos(omega_j x)`` and
-    ``v_j sin(omega_j x)`` to the sums. As ``|cos| + |sin| <= sqrt(2)`` and
-    ``cos^2 + sin^2 = 1``, wherever ``x`` is, one row changes all sums together by at most
-    ``sqrt(2) sum(v_j)`` in L1 and ``sqrt(sum(v_j^2))`` in L2; no row need be clipped.
-    Laplace noise has the scale ``L1 / epsilon``; Gaussian noise that of Balle and Wang
-    [4]_. With equal noise in all sums ``v_j`` in proportion to ``c_j^(2/3)`` (Laplace)
-    and ``c_j^(1/2)`` (Gaussian) make the error of kernel sums least: its variance is
-    ``4 (sum c_j^(2/3))^3 / epsilon^2``, which is ``4 m / epsilon^2`` for random
-    frequencies, and ``s^2 (sum c_j)^2`` with ``s`` the Gaussian scale for a sensitivity
-    of 1.
+    **Sensitivity.** Let ``omega_j`` be the frequencies, ``c_j`` their coefficients
+    (``1 / m`` for ``m`` random ones) and ``v_j`` sizes. A row ``x`` adds
+    ``v_j cos(omega_j x)`` and ``v_j sin(omega_j x)`` to the sums. For any ``x``,
+    ``|cos| + |sin| <= sqrt(2)`` and ``cos^2 + sin^2 = 1``. So one row changes all sums
+    together by at most ``sqrt(2) sum(v_j)`` in L1 norm and ``sqrt(sum(v_j^2))`` in L2
+    norm, and no row has to be clipped. Laplace noise has the scale ``L1 / epsilon``, and
+    Gaussian noise that of Balle and Wang [4]_. All sums get equal noise. The error of
+    kernel sums is smallest with ``v_j`` proportional to ``c_j^(2/3)`` (Laplace) or
+    ``c_j^(1/2)`` (Gaussian). The variance is then ``4 (sum c_j^(2/3))^3 / epsilon^2``
+    (Laplace), which is ``4 m / epsilon^2`` for random frequencies, or
+    ``s^2 (sum c_j)^2`` (Gaussian), where ``s`` is the scale for a sensitivity of 1.
 
-    **Composition.** The number of rows takes 5 % of epsilon, the sums the rest with all
-    of delta. The number of components follows from the noisy number of rows. Frequencies
-    do not depend on the rows: who knows them, or their seed, knows nothing of rows.
+    **Composition.** The number of rows spends 5 % of epsilon. The sums spend the rest,
+    and all of delta. The number of components depends on the noisy number of rows alone.
+    Frequencies do not depend on the rows: to know them, or their seed, says nothing about
+    the rows.
 
-    **Exactness.** Sums are of whole numbers, features are rounded to them, and what a row
-    adds depends on this row alone to the last bit. Sensitivities are those of the whole
-    numbers. Noise is discrete Laplace or discrete Gaussian, drawn exactly [5]_ from
-    ``os.urandom``; what the latter differs from the Gaussian is taken from delta. So
-    attacks by floating-point rounding have nothing to work on.
+    **Exactness.** Features are rounded to whole numbers, and sums are sums of whole
+    numbers. What a row adds depends on this row alone, to the last bit. Sensitivities are
+    computed for these whole numbers. The noise is discrete Laplace or discrete Gaussian
+    noise, drawn exactly [5]_ from ``os.urandom``; the difference between the discrete and
+    the continuous Gaussian is taken from delta. This rules out attacks that use
+    floating-point rounding.
 
-    **Weights** are not taken: a row of weight ``w`` would need ``w`` times the noise.
+    **Weights** are not supported: a row of weight ``w`` would need ``w`` times the noise.
 
     References
     ----------
@@ -338,12 +346,12 @@ class PrivateKernelDensity(_PrivateSums):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: None = None) -> Self:
-        """Release noisy sums over the rows, which spends epsilon and delta.
+        """Release noisy sums over the rows; this spends epsilon and delta.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. They are not kept.
+            Training rows. They are not stored.
 
         y : None
             Ignored; present by convention.
@@ -351,7 +359,7 @@ class PrivateKernelDensity(_PrivateSums):
         Returns
         -------
         self : object
-            The fitted estimator. If fitting fails, it is as it was before.
+            The fitted estimator. If fitting fails, it stays as it was.
 
         Raises
         ------
@@ -382,21 +390,21 @@ class PrivateKernelDensity(_PrivateSums):
         Parameters
         ----------
         X : array-like of shape (n_queries, n_features)
-            Queries. Any number of calls spends nothing more.
+            Queries. Calls spend no further epsilon, however many there are.
 
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-            In nats, the log of :meth:`kernel_sum` over ``n_rows_`` and the volume of the
-            kernel. Noise can make a sum zero or negative, where the log density is -inf,
-            with a warning; :meth:`kernel_sum` has what was found there.
+            Log of :meth:`kernel_sum` divided by ``n_rows_`` and the integral of the
+            kernel, in nats. Noise can make a sum zero or negative; the log density is
+            then -inf, with a warning. :meth:`kernel_sum` returns such sums.
         """
         sums = self.kernel_sum(X)
         if (none := sums <= 0.0).any():
             warn_user(
                 f"{none.sum()} of {len(sums)} queries have a noisy kernel sum of zero or "
-                "below, and log density -inf: noise is larger than what is there. "
-                "kernel_sum and standard_error have the numbers."
+                "below, and log density -inf: the noise exceeds the sum. kernel_sum and "
+                "standard_error return both."
             )
         log_volume = self.n_features_in_ * math.log(
             math.sqrt(2.0 * math.pi) * self._fitted_bandwidth
@@ -415,8 +423,8 @@ class PrivateKernelDensity(_PrivateSums):
         Returns
         -------
         kernel_sum : ndarray of shape (n_queries,)
-            Sums of ``exp(-|x - y|^2 / (2 bandwidth^2))`` over rows ``x``, without bias:
-            they may be negative.
+            Sums of ``exp(-|x - y|^2 / (2 bandwidth^2))`` over rows ``x``, at queries
+            ``y``. They are unbiased, and may be negative.
         """
         return self._sums_and_errors(X)[0]
 
@@ -431,14 +439,14 @@ class PrivateKernelDensity(_PrivateSums):
         Returns
         -------
         standard_error : ndarray of shape (n_queries,)
-            Over noise and random frequencies, for the rows of the fit as they are; in the
-            units of the sum. Over the sum it is that of a log density, in nats, where it
-            is small.
+            Standard error from noise and random frequencies, for fixed rows, in the units
+            of the sum. Divided by the sum, it is the standard error of the log density,
+            in nats, if it is small.
         """
         return self._sums_and_errors(X)[1]
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> NoReturn:
-        """Refuse to draw samples: noisy sums are not a density, as they may be negative.
+        """Raise NotImplementedError: noisy sums may be negative, and have no samples.
 
         Parameters
         ----------
@@ -454,8 +462,8 @@ class PrivateKernelDensity(_PrivateSums):
             Always.
         """
         raise NotImplementedError(
-            "A private estimate has no samples: noise makes it negative in places. Use "
-            "score_samples to weigh points of your own."
+            "A private estimate has no samples: noise makes it negative in places. "
+            "score_samples can give weights to points of your own."
         )
 
     def _sums_and_errors(self, X):
@@ -464,53 +472,55 @@ class PrivateKernelDensity(_PrivateSums):
 
 
 class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
-    """Classes by similarity to private rows, which may be published.
+    """Classify by similarity to private rows, with differential privacy.
 
-    For each class the noisy kernel sum over its rows is released, and a query belongs to
-    the class of the largest. That is Bayes' rule, with the shares of the rows as priors;
-    with as many rows in each class it is average similarity, as in Backurs et al. [1]_.
+    :meth:`fit` releases a noisy kernel sum over the rows of each class. A query gets the
+    class with the largest sum. This is Bayes' rule, with the shares of the rows as
+    priors. If all classes have the same number of rows, the class has the largest average
+    similarity, as in Backurs et al. [1]_.
 
     Parameters
     ----------
     epsilon : float
-        What one row, with its class, may change, as in :class:`PrivateKernelDensity`. A
-        row is in one class only, so each class may spend all of it.
+        Privacy loss by one row and its class, as in :class:`PrivateKernelDensity`. Each
+        row is in one class only, so each class may spend all of epsilon.
 
     classes : array-like of shape (n_classes,)
-        Labels. They must be given: that a class has a row would not be private.
+        Labels of the classes. They must be given, since it is not public which classes
+        have rows.
 
     delta : float, default=0.0
-        Probability, for each row, with which the factor may fail; far below one over the
-        number of rows.
+        Probability, for each row, with which the guarantee may fail, as in
+        :class:`PrivateKernelDensity`. It should be far below one over the number of rows.
 
     bandwidth : float
-        In data units; it must be given.
+        Bandwidth, in data units. It must be given.
 
     bounds : tuple (low, high), default=None
-        Limits of the features, known without a look at the rows.
+        Limits of the features, in data units, as in :class:`PrivateKernelDensity`.
 
     n_components : int or "auto", default="auto"
-        Number of random frequencies, the same for all classes; "auto" as in
-        :class:`PrivateKernelDensity`, for the mean number of rows of a class.
+        Number of random frequencies, the same for all classes. "auto" is that of
+        :class:`PrivateKernelDensity` for the mean number of rows of a class.
 
     kernel : {"gaussian"}, default="gaussian"
         The kernel.
 
     random_state : int, RandomState instance or None, default=None
-        Of the random frequencies, which are public. Noise never comes from it.
+        Draws the random frequencies, which are public. The noise does not depend on it.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        Labels of the classes, sorted.
 
     n_rows_ : int
-        Number of rows of all classes, with noise; at least 1.
+        Noisy number of rows of all classes, at least 1.
 
     relative_error_ : float
-        Error of the kernel sum of its own class, relative to its size, at a typical row,
-        from what is released; too large, or infinite, where that says little. :meth:`fit`
-        warns if it is above 0.15.
+        Error of the kernel sum of the own class of a typical row divided by the sum,
+        estimated from what is released. It is too large, or infinite, where the release
+        is mostly noise. :meth:`fit` warns if it is above 0.15.
 
     n_components_ : int
         Number of frequencies.
@@ -524,15 +534,16 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
     See Also
     --------
     PrivateKernelDensity : The kernel sums, and what they protect.
-    skhdkde.DensityClassifier : Without privacy.
+    skhdkde.DensityClassifier : The classifier without privacy.
 
     Notes
     -----
-    Data sets are neighbours if one has one row more, of any class. Only the release of
-    that class differs, so that all together are as private as one (parallel composition).
-    A changed label is one row less and one more, ``2 epsilon``. What is said of
-    sensitivity and exactness of :class:`PrivateKernelDensity` holds for each class. The
-    number of all rows takes 5 % of epsilon; those of single classes are not released.
+    Two data sets are neighbours if one has one row more, of any class. Only the release
+    of this class differs, so that all releases together are as private as one (parallel
+    composition). Changing a label removes one row and adds another, and costs
+    ``2 epsilon``. The notes on sensitivity and exactness in :class:`PrivateKernelDensity`
+    hold for each class. The number of all rows spends 5 % of epsilon; the numbers of rows
+    of single classes are not released.
 
     References
     ----------
@@ -585,12 +596,12 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any) -> Self:
-        """Release noisy sums over the rows of each class, which spends epsilon and delta.
+        """Release noisy sums over the rows of each class; spend epsilon and delta.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows. They are not kept.
+            Training rows. They are not stored.
 
         y : array-like of shape (n_samples,)
             Class of each row.
@@ -598,7 +609,7 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Returns
         -------
         self : object
-            The fitted classifier. If fitting fails, it is as it was before.
+            The fitted classifier. If fitting fails, it stays as it was.
 
         Raises
         ------
@@ -632,14 +643,14 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Returns
         -------
         kernel_sums : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``, without bias: they may be negative.
+            Sums in the order of ``classes_``. They are unbiased, and may be negative.
         """
         check_is_fitted(self)
         X = self._queries(X, self._released[0].frequencies)
         return np.column_stack([each.kernel_sums(X)[0] for each in self._released])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the class of each query.
+        """Return the class with the largest kernel sum, for each query.
 
         Parameters
         ----------
@@ -649,7 +660,7 @@ class PrivateDensityClassifier(ClassifierMixin, _PrivateSums):
         Returns
         -------
         label : ndarray of shape (n_queries,)
-            That of the largest sum.
+            Labels from ``classes_``.
         """
         best = np.argmax(self.kernel_sums(X), axis=1)
         return self.classes_[best]

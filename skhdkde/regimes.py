@@ -1,9 +1,9 @@
-"""The regimes of a kernel density estimate in large dimension, and where they meet.
+"""The regimes of a kernel density estimate in high dimension, and their thresholds.
 
-With ``n`` points in ``d`` dimensions and ``alpha = log(n) / d`` held fixed, the
-estimate at a point is the partition function of a random energy model: the
-training points are the states, ``|x - y|^2 / 2`` their energies and ``1 / h^2`` the
-inverse temperature [1]_. Its regimes, by bandwidth:
+Consider ``n`` points in ``d`` dimensions, with ``alpha = log(n) / d`` held fixed. The
+estimate at a point is then the partition function of a random energy model [1]_: the
+training points are the states, ``|x - y|^2 / 2`` are their energies, and ``1 / h^2`` is
+the inverse temperature. There are three regimes, by bandwidth:
 
 =========== =================== ======================================================
 ``extreme`` ``h < h_g``         a few nearest points give the whole sum
@@ -11,14 +11,13 @@ inverse temperature [1]_. Its regimes, by bandwidth:
 ``clt``     ``h > h_clt``       the central limit theorem: Gaussian fluctuations
 =========== =================== ======================================================
 
-The *tail index* says where one is: the terms of the sum have a power-law tail of that
-index, which is 1 at ``h_g`` and 2 at ``h_clt``. With the Gaussian kernel it is
-``(h / h_g)^2``.
+The terms of the sum have a power-law tail. Its *tail index* is 1 at ``h_g`` and 2 at
+``h_clt``. For the Gaussian kernel, without shrinkage, it is ``(h / h_g)^2``.
 
-All formulas are limits ``d -> infinity`` at fixed ``alpha``. At finite ``d``
-thresholds lie higher, by 7 to 14 % for 20 to 100 features, and the transitions are
-rounded. :func:`gaussian_thresholds` is for Gaussian data, :func:`sphere_thresholds` for
-unit vectors. :meth:`skhdkde.HighDimKernelDensity.diagnose` measures the regimes from
+All formulas are limits ``d -> infinity`` at fixed ``alpha``. At finite ``d`` the
+thresholds are higher, by 7 to 14 % for 20 to 100 features, and the transitions are
+smooth. :func:`gaussian_thresholds` is for Gaussian data, :func:`sphere_thresholds` for
+unit vectors. :meth:`skhdkde.HighDimKernelDensity.diagnose` estimates the regimes from
 data.
 
 References
@@ -62,22 +61,23 @@ def gaussian_thresholds(
     *,
     preserve_variance: bool = False,
 ) -> "GaussianThresholds":
-    """Thresholds, best bandwidth and divergence for Gaussian data and kernel.
+    """Return thresholds, best bandwidth and divergence for Gaussian data and kernel.
 
     Parameters
     ----------
     n_samples : float
-        Number of training points, above 1. It need not be an integer, and an int may be
+        Number of training points, above 1. It need not be an integer, and may be an int
         too large for a float.
 
     covariance_eigenvalues : array-like of shape (n_features,)
-        Eigenvalues of the covariance matrix of the data, in squared data units;
-        not negative, except by rounding, and not all zero.
+        Eigenvalues of the covariance matrix of the data, in squared data units. They must
+        not be negative, except by rounding, nor all zero.
 
     preserve_variance : bool, default=False
-        Whether the training points are shrunk towards the mean, ``y -> m + a (y - m)``
-        with ``a^2 = 1 - h^2 / s^2`` and ``s^2`` the mean eigenvalue, so that the estimate
-        has the total variance of the data. Bandwidths are then between 0 and ``s``.
+        Whether the training points are shrunk towards the mean, ``y -> m + a (y - m)``,
+        so that the estimate has the total variance of the data. Here
+        ``a^2 = 1 - h^2 / s^2``, and ``s^2`` is the mean eigenvalue. Bandwidths are then
+        between 0 and ``s``.
 
     Returns
     -------
@@ -87,33 +87,39 @@ def gaussian_thresholds(
     Raises
     ------
     TypeError
-        If ``n_samples`` is no number.
+        If ``n_samples`` is not a number.
     ValueError
         If a parameter is not as described.
 
     See Also
     --------
     skhdkde.HighDimKernelDensity.diagnose : Thresholds from data, at each query.
-    skhdkde.select_bandwidth : With ``rule="gaussian"`` it returns ``h_kl``.
+    skhdkde.select_bandwidth : Returns ``h_kl`` with ``rule="gaussian"``.
     sphere_thresholds : The same for unit vectors.
 
     Notes
     -----
-    With ``<.>`` the mean over the eigenvalues ``c``, ``a`` as above or 1, and
-    ``u = lam a^2 c``, the level ``lam`` at which the expected number of points is one
+    The regimes are those of [1]_; :doc:`/theory` derives the formulas. Let ``<.>`` be the
+    mean over the eigenvalues ``c``, ``a`` the factor above, or 1 without shrinkage, and
+    ``u = lam a^2 c``. The level ``lam``, at which the expected number of points is one,
     solves::
 
         alpha = <log(1 + u)> / 2 - <u / (1 + u)> / 2 + <lam c u / (1 + u)^2> / 2
 
-    The tail index is ``h^2 lam``. The nearest point is at a squared distance of ``d e``
-    with ``e = <a^2 c / (1 + u)> + <c / (1 + u)^2>``. The divergence, per dimension, is::
+    The tail index is ``h^2 lam``. The nearest point is at the squared distance ``d e``,
+    where ``e = <a^2 c / (1 + u)> + <c / (1 + u)^2>``. The divergence per dimension is::
 
         <log((h^2 + a^2 c) / c)> / 2 + <c / (h^2 + a^2 c)> / 2 - 1/2         for h >= h_g
         alpha + log(h^2) / 2 - <log c> / 2 + e / (2 h^2) - 1/2               for h <= h_g
 
-    Without shrinkage ``h_clt = sqrt(2) h_g`` and ``h_kl^2 = e``. With it, and equal
-    eigenvalues, ``h_g = s n^(-1/d)`` and the divergence vanishes from there up to ``s``;
-    ``h_kl`` is then ``h_g``, the smallest of the best.
+    Without shrinkage ``h_clt = sqrt(2) h_g`` and ``h_kl^2 = e``. With shrinkage and equal
+    eigenvalues ``h_g = s n^(-1/d)``, and the divergence is zero from ``h_g`` up to ``s``.
+    Then ``h_kl`` is ``h_g``, the smallest of these bandwidths.
+
+    References
+    ----------
+    .. [1] G. Biroli and M. Mézard, "Kernel Density Estimators in Large Dimensions",
+       arXiv:2408.05807.
 
     Examples
     --------
@@ -219,7 +225,9 @@ class _Thresholds:
 
 @dataclass(frozen=True)
 class GaussianThresholds(_Thresholds):
-    """What theory says of Gaussian data; made by :func:`gaussian_thresholds`.
+    """Thresholds and divergence for Gaussian data, by theory.
+
+    :func:`gaussian_thresholds` returns it.
 
     Attributes
     ----------
@@ -228,20 +236,20 @@ class GaussianThresholds(_Thresholds):
     h_g : float
         Bandwidth, in data units, below which a few nearest points give the whole sum.
     h_clt : float
-        Bandwidth above which the central limit theorem holds.
+        Bandwidth, in data units, above which the central limit theorem holds.
     h_kl : float
-        Bandwidth of the smallest Kullback-Leibler divergence.
+        Bandwidth of the smallest Kullback-Leibler divergence, in data units.
     n_features : int
         Number of eigenvalues.
     preserve_variance : bool
         Whether the training points are shrunk towards the mean.
     largest_bandwidth : float
-        Bandwidths must be between 0 and this; infinite unless ``preserve_variance``.
+        Upper limit of bandwidths, in data units; infinite without ``preserve_variance``.
 
     See Also
     --------
-    gaussian_thresholds : Makes it, and has the formulas.
-    skhdkde.Diagnosis : The same from data, at each query.
+    gaussian_thresholds : Returns it, and has the formulas.
+    skhdkde.Diagnosis : Thresholds from data, at each query.
 
     Examples
     --------
@@ -267,12 +275,12 @@ class GaussianThresholds(_Thresholds):
     _log_unit: float = field(repr=False, compare=False)
 
     def tail_index(self, bandwidth: ArrayLike) -> Any:
-        """Tail index of the terms of the sum.
+        """Return the tail index of the terms of the sum.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In data units.
+            Bandwidth, in data units.
 
         Returns
         -------
@@ -282,12 +290,12 @@ class GaussianThresholds(_Thresholds):
         return self._at(self._model.log_tail_index, bandwidth, np.exp)
 
     def kl_per_dimension(self, bandwidth: ArrayLike) -> Any:
-        """Kullback-Leibler divergence of the estimate from the truth, per dimension.
+        """Return the divergence of the estimate from the truth, per dimension.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In data units.
+            Bandwidth, in data units.
 
         Returns
         -------
@@ -298,12 +306,12 @@ class GaussianThresholds(_Thresholds):
         return self._at(self._model.kl, bandwidth, lambda kl: max(kl, 0.0))
 
     def kl(self, bandwidth: ArrayLike) -> Any:
-        """Kullback-Leibler divergence of the estimate from the truth.
+        """Return the Kullback-Leibler divergence of the estimate from the truth.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In data units.
+            Bandwidth, in data units.
 
         Returns
         -------
@@ -314,17 +322,17 @@ class GaussianThresholds(_Thresholds):
         return self.kl_per_dimension(bandwidth) * self.n_features
 
     def regime(self, bandwidth: ArrayLike) -> Any:
-        """The regime at each bandwidth.
+        """Return the regime at each bandwidth.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In data units.
+            Bandwidth, in data units.
 
         Returns
         -------
         regime : {"extreme", "stable", "clt"} or ndarray of the same shape
-            A threshold itself belongs to the regime above it.
+            Name of the regime. A threshold belongs to the regime above it.
         """
         return self._regime(bandwidth)
 
@@ -437,33 +445,34 @@ def _logit_of_log(log_p):
 def sphere_thresholds(
     n_samples: float, n_features: int, concentration: float = 0.0
 ) -> "SphereThresholds":
-    """Thresholds, best bandwidth and divergence for unit vectors.
+    """Return thresholds, best bandwidth and divergence for unit vectors.
 
     The data follow a von Mises-Fisher distribution on the unit sphere, or are uniform
-    there, and so is the kernel, of concentration ``kappa = 1 / h^2``.
+    there. The kernel is of the von Mises-Fisher form, with the concentration
+    ``kappa = 1 / h^2``.
 
     Parameters
     ----------
     n_samples : float
-        Number of training points, above 1. It need not be an integer, and an int may be
+        Number of training points, above 1. It need not be an integer, and may be an int
         too large for a float.
 
     n_features : int
         Dimension of the space around the sphere, at least 2.
 
     concentration : float, default=0.0
-        Concentration of the data, not negative. At zero they are uniform.
+        Concentration of the data, not negative. Zero means uniform data.
 
     Returns
     -------
     thresholds : SphereThresholds
-        ``h_g``, ``h_clt`` and ``h_kl``, and methods for any bandwidth, all in chord
-        units: those of the distance ``|x - y|`` between unit vectors.
+        ``h_g``, ``h_clt`` and ``h_kl``, and methods for any bandwidth. All bandwidths are
+        in units of the chord ``|x - y|`` between unit vectors.
 
     Raises
     ------
     TypeError
-        If a parameter is no number, or ``n_features`` no integer.
+        If a parameter is not a number, or ``n_features`` not an integer.
     ValueError
         If a parameter is out of range.
 
@@ -475,26 +484,26 @@ def sphere_thresholds(
     Notes
     -----
     These are limits for many features ``d`` at fixed ``alpha = log(n_samples) / d`` and
-    ``k_0 = concentration / d``, with the regimes of [1]_; :doc:`/embeddings` has the
+    ``k_0 = concentration / d``, for the regimes of [1]_. :doc:`/embeddings` has the
     derivation. For uniform data of 20 to 100 features the true ``h_g`` is 7 to 14 %
-    higher. With ``R = 2 k_0 / (1 + sqrt(1 + 4 k_0^2))``, the mean cosine of the data to
-    their mode, and ``b = k_0 R``, the cosine ``t`` to the nearest point solves::
+    higher. Let ``R = 2 k_0 / (1 + sqrt(1 + 4 k_0^2))``, the mean cosine of the data to
+    their mode, and ``b = k_0 R``. The cosine ``t`` to the nearest point solves::
 
         alpha = b (1 - t) - log(1 + b) / 2 - (s - 1) / 2 - log(Q) / 2
         s = sqrt(1 + 4 b (1 - t^2)),    Q = 2 (1 - t^2) / (1 + s),    t > R^2
 
-    The thresholds are at ``k = kappa / d`` of::
+    The thresholds, as values of ``k = kappa / d``, are::
 
         k_G = t / Q - b,    k_CLT = k_G / 2,    k_KL = t / (1 - t^2)
 
-    and ``h = (k d)^(-1/2)``. With ``g(k) = (s - 1) / 2 - log((1 + s) / 2) / 2`` and here
-    ``s = sqrt(1 + 4 k^2)``, the divergence, per dimension, is::
+    and ``h = (k d)^(-1/2)``. Let ``g(k) = (s - 1) / 2 - log((1 + s) / 2) / 2``, here with
+    ``s = sqrt(1 + 4 k^2)``. The divergence per dimension is::
 
         b + g(k) - g(sqrt(k_0^2 + k^2 + 2 k b))          for h >= h_g
         b + g(k) - g(k_0) + alpha - k t                  for h <= h_g
 
-    For uniform data ``t^2 = 1 - exp(-2 alpha)``, ``h_kl`` is ``h_g``, and the divergence
-    is zero from there on.
+    For uniform data ``t^2 = 1 - exp(-2 alpha)`` and ``h_kl`` is ``h_g``; from there on
+    the divergence is zero.
 
     References
     ----------
@@ -534,9 +543,10 @@ def sphere_thresholds(
 
 @dataclass(frozen=True)
 class SphereThresholds(_Thresholds):
-    """What theory says of unit vectors; made by :func:`sphere_thresholds`.
+    """Thresholds and divergence for unit vectors, by theory.
 
-    Bandwidths are in chord units, those of the distance ``|x - y|`` between unit vectors.
+    :func:`sphere_thresholds` returns it. All bandwidths are in chord units, those of the
+    distance ``|x - y|`` between unit vectors.
 
     Attributes
     ----------
@@ -547,17 +557,17 @@ class SphereThresholds(_Thresholds):
     h_clt : float
         Bandwidth above which the central limit theorem holds.
     h_kl : float
-        Bandwidth of the smallest Kullback-Leibler divergence; the smallest of these for
-        uniform data.
+        Bandwidth of the smallest Kullback-Leibler divergence. For uniform data there are
+        many, and this is the smallest of them.
     n_features : int
         Dimension of the space around the sphere.
     concentration : float
-        That of the data.
+        Concentration of the data.
 
     See Also
     --------
-    sphere_thresholds : Makes it, and has the formulas.
-    skhdkde.Diagnosis : The same from data, at each query.
+    sphere_thresholds : Returns it, and has the formulas.
+    skhdkde.Diagnosis : Thresholds from data, at each query.
 
     Examples
     --------
@@ -580,12 +590,12 @@ class SphereThresholds(_Thresholds):
     _model: "_Sphere" = field(repr=False, compare=False)
 
     def tail_index(self, bandwidth: ArrayLike) -> Any:
-        """Tail index of the terms of the sum, ``(h / h_g)^2``.
+        """Return the tail index of the terms of the sum, ``(h / h_g)^2``.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In chord units.
+            Bandwidth, in chord units.
 
         Returns
         -------
@@ -595,33 +605,34 @@ class SphereThresholds(_Thresholds):
         return self._at(self._model.log_tail_index, bandwidth, np.exp)
 
     def kl(self, bandwidth: ArrayLike) -> Any:
-        """Kullback-Leibler divergence of the estimate from the truth.
+        """Return the Kullback-Leibler divergence of the estimate from the truth.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In chord units.
+            Bandwidth, in chord units.
 
         Returns
         -------
         kl : float or ndarray of the same shape
-            ``KL(truth || estimate)`` in nats. Zero for uniform data from ``h_g`` on.
+            ``KL(truth || estimate)`` in nats. For uniform data it is zero from ``h_g``
+            on.
         """
         per_dimension = self._at(self._model.kl, bandwidth, lambda kl: max(kl, 0.0))
         return per_dimension * self.n_features
 
     def regime(self, bandwidth: ArrayLike) -> Any:
-        """The regime at each bandwidth.
+        """Return the regime at each bandwidth.
 
         Parameters
         ----------
         bandwidth : float or array-like
-            In chord units.
+            Bandwidth, in chord units.
 
         Returns
         -------
         regime : {"extreme", "stable", "clt"} or ndarray of the same shape
-            A threshold itself belongs to the regime above it.
+            Name of the regime. A threshold belongs to the regime above it.
         """
         return self._regime(bandwidth)
 
@@ -701,23 +712,28 @@ def _root(increasing):
 
 
 def extreme_spread(tail_index: ArrayLike) -> Any:
-    """Standard deviation of the log density over fresh data sets, extreme regime.
+    """Return the standard deviation of the log density in the extreme regime.
 
     Parameters
     ----------
     tail_index : float or array-like
-        Between 0 and 1.
+        Tail index, above 0 and up to 1.
 
     Returns
     -------
     spread : float or ndarray of the same shape
-        ``pi / sqrt(6) sqrt(1 / tail_index^2 - 1)`` nats: the logarithm of a one-sided
-        stable law of that index. NaN outside 0 to 1.
+        Standard deviation over new data sets, ``pi / sqrt(6) sqrt(1 / tail_index^2 - 1)``
+        nats. NaN for other tail indices.
 
     See Also
     --------
-    expected_participation : How few points such an estimate rests on.
+    expected_participation : The effective number of points of such an estimate.
     skhdkde.HighDimKernelDensity.diagnose : Standard errors in every regime.
+
+    Notes
+    -----
+    In this regime the estimate follows a one-sided stable law with this index. The
+    formula is the standard deviation of the logarithm of such a variable.
 
     Examples
     --------
@@ -732,23 +748,24 @@ def extreme_spread(tail_index: ArrayLike) -> Any:
 
 
 def expected_participation(tail_index: ArrayLike) -> Any:
-    """Expected sum of squared shares of the points, ``max(1 - tail_index, 0)``.
+    """Return the expected sum of the squared shares of the points.
 
-    Its inverse is the effective number of points behind the estimate.
+    It is ``max(1 - tail_index, 0)``. One over this sum is the effective number of points
+    in the estimate.
 
     Parameters
     ----------
     tail_index : float or array-like
-        Not negative.
+        Tail index, not negative.
 
     Returns
     -------
     participation : float or ndarray of the same shape
-        NaN for a negative tail index.
+        Expected sum, from 0 to 1; NaN for a negative tail index.
 
     See Also
     --------
-    extreme_spread : How uncertain such an estimate is.
+    extreme_spread : The standard deviation of such a log density.
     skhdkde.HighDimKernelDensity.diagnose : ``effective_sample_size``, from data.
 
     Examples
@@ -772,10 +789,11 @@ def private_bandwidth(
     n_components: int | None = None,
     widths: ArrayLike | None = None,
 ) -> float:
-    """Smallest bandwidth at which a private kernel sum has a given relative error.
+    """Return the smallest bandwidth at which a private kernel sum has a given error.
 
-    It is for Gaussian data, at a query of median density. All arguments must be public: a
-    covariance of the private rows is not.
+    The data are Gaussian, and the query is at a median distance from their mean. All
+    arguments must be public. The covariance of the private rows is not public: pass the
+    eigenvalues that you expect.
 
     Parameters
     ----------
@@ -787,34 +805,36 @@ def private_bandwidth(
         squared data units, as for :func:`gaussian_thresholds`.
 
     epsilon, delta : float
-        As in :class:`skhdkde.private.PrivateKernelDensity`.
+        Privacy parameters of :class:`skhdkde.private.PrivateKernelDensity`.
 
     relative_error : float, default=0.1
-        Standard error of the kernel sum, by noise and random frequencies, relative to the
-        sum.
+        Standard error of the kernel sum, from noise and random frequencies, divided by
+        the sum.
 
     n_components : int, default=None
-        Number of random frequencies; None is the estimator's "auto".
+        Number of random frequencies. None means "auto" of the estimator.
 
     widths : array-like of shape (n_features,), default=None
-        Widths of the estimator's `bounds`, in data units, in the order of the
+        Widths of the `bounds` of the estimator, in data units, in the order of the
         eigenvalues; None for no bounds.
 
     Returns
     -------
     bandwidth : float
-        In data units.
+        The bandwidth, in data units.
 
     Raises
     ------
+    TypeError
+        If a parameter is not a number.
     ValueError
-        If a parameter is out of range, or no bandwidth has so small an error: for that
-        the number of points itself, the largest sum, is too small.
+        If a parameter is out of range, or if no bandwidth has so small an error. Then
+        there are too few points: no kernel sum is larger than their number.
 
     See Also
     --------
     private_relative_error : The error at any bandwidth, with the formulas.
-    gaussian_thresholds : Where the regimes meet; this bandwidth lies above all of them.
+    gaussian_thresholds : The thresholds of the regimes, which this bandwidth exceeds.
     skhdkde.private.PrivateKernelDensity : The estimator.
 
     Examples
@@ -866,12 +886,12 @@ def private_relative_error(
     n_components: int | None = None,
     widths: ArrayLike | None = None,
 ) -> float:
-    """Relative error of a private kernel sum, for Gaussian data at a median query.
+    """Return the relative error of a private kernel sum, for Gaussian data.
 
     Parameters
     ----------
     bandwidth : float
-        In data units.
+        Bandwidth, in data units.
 
     n_samples : float
         Number of training points, above 1.
@@ -881,40 +901,52 @@ def private_relative_error(
         squared data units.
 
     epsilon, delta : float
-        As in :class:`skhdkde.private.PrivateKernelDensity`.
+        Privacy parameters of :class:`skhdkde.private.PrivateKernelDensity`.
 
     n_components : int, default=None
-        Number of random frequencies; None is the estimator's "auto".
+        Number of random frequencies. None means "auto" of the estimator.
 
     widths : array-like of shape (n_features,), default=None
-        Widths of the estimator's `bounds`, in data units; None for no bounds.
+        Widths of the `bounds` of the estimator, in data units, in the order of the
+        eigenvalues; None for no bounds.
 
     Returns
     -------
     relative_error : float
-        Standard error by noise and random frequencies, over the expected sum.
+        Standard error of the kernel sum, from noise and random frequencies, divided by
+        the expected sum.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not a number.
+    ValueError
+        If a parameter is out of range.
 
     See Also
     --------
-    private_bandwidth : Its inverse.
+    private_bandwidth : The smallest bandwidth with a given error.
     skhdkde.private.PrivateKernelDensity.standard_error : The error of a fit.
 
     Notes
     -----
-    With ``n`` points, eigenvalues ``c`` and the median of ``|y|^2``, the kernel sum is::
+    The query ``y`` is at the median of ``|y|^2``. With ``n`` points and eigenvalues ``c``
+    the expected kernel sum is::
 
-        S = n k(1),   k(a) = prod(h^2 / (h^2 + c))^(1/2) exp(-sum(y^2 / (h^2 + c)) / 2)
+        S = n prod(h^2 / (h^2 + c))^(1/2) exp(-sum(y^2 / (h^2 + c)) / 2)
 
     The noise of ``m`` random frequencies has the variance ``4 m / epsilon^2``, or ``s^2``
-    with the Gaussian mechanism's scale ``s``; that of a lattice is in the notes of
-    :class:`skhdkde.private.PrivateKernelDensity`. Random frequencies themselves add
-    ``V / m``, with ``V`` the variance of ``sum_x cos(omega (x - y))`` over ``omega``::
+    for the Gaussian mechanism of scale ``s``. The notes of
+    :class:`skhdkde.private.PrivateKernelDensity` have the noise of a lattice. Random
+    frequencies add the variance ``V / m``, where ``V`` is the variance of
+    ``sum_x cos(omega (x - y))`` over ``omega``::
 
         V = (sum_xz K(x - z) + sum_xz K(x + z - 2 y)) / 2 - S^2
 
-    whose means over the points are Gaussian integrals. Neither needs few features: a sum
-    must be well above the noise, tens to thousands of points, which in high dimension are
-    within reach of a query far above ``h_clt`` only.
+    Its means over the points are Gaussian integrals. The formulas hold for any number of
+    features. But the sum must be well above the noise, which is that of tens to
+    thousands of points. In high dimension so many points are within reach of a query only
+    at bandwidths far above ``h_clt``.
 
     Examples
     --------

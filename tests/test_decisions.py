@@ -17,7 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skhdkde import DensityClassifier, DensityOutlierDetector, HighDimKernelDensity
+from skhdkde import (
+    DensityClassifier,
+    DensityImputer,
+    DensityOutlierDetector,
+    HighDimKernelDensity,
+)
 from skhdkde._decisions.trimming import central_rows
 
 
@@ -175,6 +180,18 @@ def test_p_values_of_fresh_points_are_uniform():
     assert 0.02 < np.mean(np.ravel(found) <= 0.05) < 0.075
 
 
+@pytest.mark.parametrize("kind", [DensityOutlierDetector, DensityClassifier])
+def test_missing_values_are_for_an_imputer(X, kind):
+    missing, y = X.copy(), np.arange(len(X)) % 2
+    missing[3, 1] = np.nan
+    fitted = kind(HighDimKernelDensity(bandwidth=0.5)).fit(X, y)
+    for call in (lambda: kind().fit(missing, y), lambda: fitted.predict(missing)):
+        with pytest.raises(ValueError, match=r"row 3.* column 1.*DensityImputer") as e:
+            call()
+        assert "HistGradient" not in str(e.value)
+    make_pipeline(DensityImputer(), fitted).fit(missing, y).predict(missing)
+
+
 @pytest.mark.parametrize("contamination", [0.02, 0.1, 0.5])
 def test_contamination_is_the_share_that_is_flagged(X, contamination):
     labels = cheap(contamination=contamination).fit_predict(X)
@@ -212,7 +229,7 @@ def test_rate_of_false_discoveries_is_kept():
 
 @pytest.mark.parametrize("fdr", [0, -0.1, 1.5, "0.1", True])
 def test_a_rate_is_between_zero_and_one(X, fdr):
-    with pytest.raises(ValueError, match="fdr must be a rate"):
+    with pytest.raises(ValueError, match="fdr must be a number"):
         cheap().fit(X).predict(X, fdr=fdr)
 
 
@@ -364,7 +381,7 @@ def test_a_class_of_no_weight_is_never_predicted():
     model = DensityClassifier(reject=0.1).fit(X, y, sample_weight=y == 1)
     assert model.estimators_[0] is None
     assert_array_equal(model.predict_proba(X), np.tile([0.0, 1.0], (60, 1)))
-    with pytest.raises(ValueError, match="class 0 has a prior"):
+    with pytest.raises(ValueError, match="class 0 has a positive prior"):
         DensityClassifier(priors=[0.5, 0.5]).fit(X, y, sample_weight=y == 1)
 
 
@@ -407,9 +424,9 @@ def test_a_label_beyond_the_type_of_the_classes():
     [
         ({"priors": [0.3, 0.3]}, "priors must be probabilities"),
         ({"priors": [1.2, -0.2]}, "priors must be probabilities"),
-        ({"priors": [1.0]}, "one number for each of 2 classes"),
+        ({"priors": [1.0]}, "one number for each of the 2 classes"),
         ({"reject": 0.1, "reject_label": 1}, "reject_label=1 is one of the classes"),
-        ({"reject": 0.1, "reject_label": "none"}, "not of the kind of the classes"),
+        ({"reject": 0.1, "reject_label": "none"}, "not of the type of the classes"),
         ({"reject": 1.5}, "'reject' parameter"),
         ({"temperature": 0.0}, "'temperature' parameter"),
         ({"estimator": 1}, "'estimator' parameter"),
@@ -430,7 +447,7 @@ def test_what_is_set_after_the_fit_is_checked(parameters):
 
 def test_a_level_that_refuses_nothing_is_warned_of():
     X, y = blobs(40, 0)
-    with pytest.warns(UserWarning, match=r"reject=0.01 refuses nothing: class 1 has"):
+    with pytest.warns(UserWarning, match=r"reject=0.01 rejects nothing: class 1 has"):
         DensityClassifier(reject=0.01).fit(X, y)
 
 

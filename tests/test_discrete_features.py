@@ -278,7 +278,7 @@ def test_not_on_dask(wanted):
     from skhdkde.dask import DaskHighDimKernelDensity
 
     kde = DaskHighDimKernelDensity(discrete_features=wanted)
-    message = "^discrete_features must be None .* on a random sample of them, has all"
+    message = "^discrete_features must be None .* has all parameters: fit it to a random"
     with pytest.raises(ValueError, match=message):
         kde.fit(counts())
 

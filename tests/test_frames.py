@@ -84,12 +84,11 @@ def test_text_is_refused_by_name(dtype):
 def test_missing_entries_are_said():
     X = frame()[["size", "count"]].astype(float)
     X.loc[[4, 9], "count"] = np.nan
-    message = r"first NaN of 2 rows with some is in row 4, column 1"
-    advice = r"\. Leave such rows out, or put a DensityImputer in front"
+    message = r"Rows with NaN: 2; the first is row 4, with NaN in column 1"
     kde = HighDimKernelDensity(bandwidth=500.0, kernel="tophat")  # without marginals
-    with pytest.raises(ValueError, match=message + r" \('count'\)"):
+    with pytest.raises(ValueError, match=message + r" \('count'\).*kernel 'gaus"):
         kde.fit(X)
-    with pytest.raises(ValueError, match=message + advice):
+    with pytest.raises(ValueError, match=message + r"\."):
         kde.fit(X.to_numpy())
     kde.fit(X.dropna())
     with pytest.raises(ValueError, match=message):
@@ -101,7 +100,7 @@ def test_missing_entries_of_nullable_types(dtype):
     X = frame()[["size", "flag"]].astype({"flag": "Int64"})
     X.loc[7, "flag"] = pd.NA
     X["flag"] = X["flag"].astype(dtype)
-    with pytest.raises(ValueError, match=r"first NaN .* row 7, column 1 \('flag'\)"):
+    with pytest.raises(ValueError, match=r"first is row 7, .* column 1 \('flag'\)"):
         HighDimKernelDensity(bandwidth=1.0, kernel="tophat").fit(X)
     kde = HighDimKernelDensity(bandwidth=1.0).fit(X.drop(index=7))
     assert np.isfinite(kde.score_samples(X)).all()

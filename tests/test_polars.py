@@ -65,7 +65,7 @@ def test_types_with_and_without_missing_entries(dtype):
     missing = points.with_columns(
         count=pl.when(pl.int_range(N).is_in([7, 9])).then(None).otherwise(column)
     )
-    message = r"first NaN of 2 rows with some is in row 7, column 1 \('count'\)"
+    message = r"Rows with NaN: 2; the first is row 7, with NaN in column 1 \('count'\)"
     with pytest.raises(ValueError, match=message):
         HighDimKernelDensity(bandwidth=500.0, kernel="tophat").fit(missing)
     scores = fitted(points).score_samples(missing)

@@ -181,7 +181,7 @@ def test_no_time_at_all(parameters, first, left):
     assert len(record) == 1
     assert record[0].filename == __file__
     message = str(record[0].message)
-    names = message.split("on all folds: ")[1].split(". What is fitted")[0].split("; ")
+    names = message.split("on all folds: ")[1].split(". The fit is")[0].split("; ")
     assert names[: len(left)] == left
     assert first not in names
     assert len(names) <= 9

@@ -21,29 +21,29 @@ UNKNOWN = {
 }
 ADVICE = {
     "neighbors": "A fit with a larger n_neighbors, neighbors_index='exact' or "
-    "algorithm='auto' takes more points for them.",
-    "sampling": "A fit with algorithm='auto' takes more points for them.",
-    "auto": "Their sums are over all points: it is rounding.",
+    "algorithm='auto' sums over more points for them.",
+    "sampling": "A fit with algorithm='auto' sums over more points for them.",
+    "auto": "Their sums are already over all points: the error is that of rounding.",
 }
 
 
 class Report:
-    """What was used for each query, and how wrong it may be.
+    """How the sum was approximated for each query, and how large the error may be.
 
     Attributes
     ----------
     algorithm : ndarray of str of shape (n_queries,)
-        "neighbors", "sampling" or "exact".
+        How the sum was computed: "neighbors", "sampling" or "exact".
     error : ndarray of shape (n_queries,)
-        Stated error of the log density, in nats: of about 95 % of the queries the
-        difference to the sum over all points is smaller than twice this one, of queries
-        drawn like the training points smaller than once. For "exact" it is rounding.
-        Infinite where nothing is known: what was looked at is out of reach of the
-        kernel, or a search has failed.
+        Stated error of the log density relative to the sum over all points, in nats. For
+        about 95 % of queries drawn like the training points the true error is smaller
+        than this; for about 95 % of other queries it is smaller than twice this. For
+        "exact" it is the error of rounding. Infinite where it is not known: the points
+        that were looked at are out of reach of the kernel, or a search has failed.
     n_evaluations : ndarray of int of shape (n_queries,)
-        Kernel evaluations, all attempts together; without those of a search.
+        Number of kernel evaluations, of all attempts together, without those of a search.
     tol : float
-        The error that is accepted.
+        Accepted error, in nats.
     """
 
     def __init__(self, used: FloatArray, tol: float):

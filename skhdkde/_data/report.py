@@ -15,10 +15,10 @@ LARGEST_RATIO, SHOWN = 100.0, 4
 
 @dataclass(frozen=True, repr=False)
 class DataReport:
-    """What the training points are, feature by feature and as a whole.
+    """Description of the training points, by feature and as a whole.
 
-    The attribute ``data_report_`` of a fitted :class:`HighDimKernelDensity`. Rows of
-    weight zero do not count; others count once, whatever their weight. Arrays have the
+    A fitted :class:`HighDimKernelDensity` has it as its attribute ``data_report_``. Rows
+    of weight zero do not count; others count once, whatever their weight. Arrays have the
     shape (n_features,).
 
     Attributes
@@ -26,58 +26,65 @@ class DataReport:
     n_rows : int
         Number of training points of positive weight.
     covariance_type : str
-        Of the fit. Scales apart are shown where it is "spherical".
+        Type of covariance of the fit. If it is "spherical", the report shows scales of
+        features that are far apart.
     feature_names : tuple of str or None
-        Names of features, if X had some.
+        Names of features, if X had names.
     minimum, maximum : ndarray
-        Of the values.
+        Smallest and largest value, in data units.
     standard_deviation : ndarray
-        With the weights.
+        Weighted standard deviation, in data units.
     spread : ndarray
-        Median distance from the median, of those of 2048 rows at most that are not at
-        it. NaN where all but ten of the rows are, or all but a hundredth. Outliers do not
-        change it.
+        Median distance from the median, in data units, over at most 2048 rows and without
+        rows at the median itself. NaN if at most ten rows, or 1 %, are not at the
+        median. It is robust against outliers.
     n_distinct : ndarray
-        Number of distinct values. NaN stands for many: in 2048 rows no two were equal.
+        Number of distinct values. NaN means many: in 2048 rows no two were equal.
     n_varying : ndarray
-        Number of rows that differ from the commonest value; NaN as above.
+        Number of rows that differ from the most common value; NaN if there are many
+        distinct values.
     commonest_share : ndarray
-        Share of the rows that have the commonest value; NaN as above.
+        Share of the rows that have the most common value; NaN if there are many distinct
+        values.
     step : ndarray
-        Greatest step of which all differences of values are multiples, 1 for most
-        integers. NaN where there is none, or values are more than half as many as rows.
+        Greatest common step: all differences of values are multiples of it. It is 1 for
+        most integers. NaN if there is none, or if there are more than half as many
+        distinct values as rows.
     missing_codes : tuple of tuple of float
-        Values that may be codes for missing ones, for each feature: they occur more than
-        once, and are far from all others, or -99, -999, ... where no other is negative.
+        For each feature the values that may be codes for missing values. They occur more
+        than once and are far from all other values, or they are -99, -999, ... where no
+        other value is negative.
     off_lattice : tuple of tuple of float
-        A few values of a discrete feature, for each, without which its step would be at
-        least ten times as large. A mean that was filled in for missing counts is one.
+        For each discrete feature a few values off its lattice: without them the step
+        would be at least ten times as large. An example is a mean that was filled in for
+        missing counts.
     n_missing : ndarray of int
-        Number of missing values, whose places have draws in all else that is here.
+        Number of missing values that `fit` filled in. All else here is computed with them
+        filled in.
     redundant : ndarray of bool or None
-        Whether a feature follows linearly from others, but for 1e-6 of its variance, in
-        2048 rows at most. None with more than 512 features or no more rows than features.
+        Whether a feature is a linear combination of others, up to 1e-6 of its variance,
+        in at most 2048 rows. None with more than 512 features, or with no more rows than
+        features.
     n_duplicates : int
-        Number of rows that equal another one before them.
+        Number of rows that equal an earlier row.
     n_near_duplicates : int or None
-        Number of rows that the search for the bandwidth took for duplicates up to
-        rounding; None if there was no search. Rows that are merely similar are not among
-        them.
+        Number of rows that the search for the bandwidth treated as duplicates up to
+        rounding; None if there was no search. Rows that are only similar do not count.
     unit_norm : bool
         Whether all rows have a norm of 1, within 1e-3.
     constant : ndarray of bool
-        Whether all values are equal.
+        Whether all values of a feature are equal.
     n_null_directions : int or None
-        Number of redundant features: of directions, beside constant features, in which
-        the points do not vary.
+        Number of redundant features. It is the number of directions without variance,
+        apart from constant features.
     spread_ratio : float
-        Largest spread over smallest, but for a fiftieth of the features: how far apart
-        scales are.
+        Ratio of the largest to the smallest spread, without the 2 % of the features with
+        the smallest spread.
 
     See Also
     --------
     HighDimKernelDensity : Has it as ``data_report_``.
-    Diagnosis : What stands behind log densities.
+    Diagnosis : Error bars and regimes of log densities.
 
     Examples
     --------
@@ -123,23 +130,23 @@ class DataReport:
 
     @property
     def n_null_directions(self) -> int | None:
-        """Number of directions, beside constant features, without variance."""
+        """Number of directions without variance, apart from constant features."""
         return None if self.redundant is None else int(self.redundant.sum())
 
     @property
     def spread_ratio(self) -> float:
-        """Largest spread over smallest, but for a fiftieth of features; 1 if none has."""
+        """Ratio of the largest to the smallest spread, without the 2 % smallest."""
         found = widest_and_narrowest(self.spread)
         return 1.0 if found is None else found[2]
 
     def to_frame(self) -> Any:
-        """Make a table of what was found of each feature.
+        """Return the description of the features as a table.
 
         Returns
         -------
         table : pandas.DataFrame
-            A row for each feature, by its name if there is one. Columns are
-            the attributes that each feature has one of.
+            One row for each feature, with its name as index if it has one. Columns are
+            the attributes that have a value for each feature.
 
         Raises
         ------

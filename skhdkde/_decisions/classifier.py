@@ -34,44 +34,45 @@ FEWEST_ROWS = 3
 
 
 class DensityClassifier(ClassifierMixin, BaseEstimator):
-    """Classes by Bayes' rule, with a density for each, that may refuse to answer.
+    """Classify by Bayes' rule with a density for each class; reject unknown rows.
 
-    The probability of a class is in proportion to its prior times its density. As there
-    is a density for each class, a row that is unlike all classes is noticed.
+    The probability of a class is proportional to its prior times its density. The
+    densities also show which rows are unlike all classes: such rows can be rejected.
 
     Parameters
     ----------
     estimator : HighDimKernelDensity, default=None
-        What estimates the density of a class; it is cloned for each. None is
-        :class:`HighDimKernelDensity` with its defaults: features should be in one unit.
-        With ``covariance_type="full"`` they need not, and there should be several times
-        more rows in each class than features.
+        Estimator of the density of a class; it is cloned for each class. None means
+        ``HighDimKernelDensity()``, for features that have the same unit. For features of
+        different units pass one with ``covariance_type="full"``; each class should then
+        have several times more rows than features.
 
     priors : array-like of shape (n_classes,), default=None
-        Probabilities of the classes, in the order of ``classes_``. None are the shares
-        of the training rows, or of their weight.
+        Probabilities of the classes, in the order of ``classes_``. None means the shares
+        of the classes in the training rows, or in their weight.
 
     temperature : "auto" or float, default="auto"
-        What log densities are divided by before Bayes' rule. Probabilities by densities
-        of many features are too near to 0 and 1: "auto" is the temperature from 1 on at
-        which training rows have the highest probability of their own class by fits that
-        did not see them. 1 is Bayes' rule as it stands.
+        Number by which log densities are divided before Bayes' rule. With many features
+        the probabilities of plain Bayes' rule are too close to 0 and 1. "auto" takes the
+        temperature, at least 1, that maximises the mean log probability of the true class
+        of training rows, by fits that did not see them. 1 is plain Bayes' rule.
 
     reject : float, default=None
-        Between 0 and 1: :meth:`predict` gives rows that no class knows `reject_label`,
-        those whose p-value is at most this for all classes. About this share of fresh
-        rows of the classes is refused, or less. None refuses nothing.
+        Largest p-value, between 0 and 1, of rows that are rejected. :meth:`predict` gives
+        a row `reject_label` if its p-values for all classes are at most this. About this
+        share of new rows of the classes is rejected, or less. None rejects nothing.
 
     reject_label : object, default=-1
-        Label of rows that are refused, of the kind of ``classes_`` and none of them.
+        Label of rejected rows: a string if classes are strings, a number if they are
+        numbers, and not one of the classes.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        Labels of the classes, sorted.
 
     estimators_ : list of HighDimKernelDensity
-        The density of each class; None for a class of no weight.
+        The density of each class; None for a class without weight.
 
     priors_ : ndarray of shape (n_classes,)
         Probabilities of the classes.
@@ -88,14 +89,14 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
     See Also
     --------
     HighDimKernelDensity : The density.
-    DensityOutlierDetector : Outliers where there are no classes.
+    DensityOutlierDetector : Finds outliers where there are no classes.
     sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : Bayes' rule with a
         Gaussian for each class.
 
     Notes
     -----
-    Copies among the rows of a class are one row with their total weight, unless all
-    features are discrete. Training rows of weight zero have no part in anything.
+    Equal rows of a class count as one row with their total weight, unless all features
+    are discrete. Training rows of weight zero are ignored.
 
     Examples
     --------
@@ -150,20 +151,21 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
             Class of each row.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a common factor has no effect. They count in the
-            densities, the priors, the temperature and p-values.
+            Non-negative weights; a common factor has no effect. They are used in the
+            densities, the priors, the temperature and the p-values.
 
         Returns
         -------
         self : object
-            The fitted classifier. If fitting fails, it is as it was before.
+            The fitted classifier. If fitting fails, it stays as it was.
 
         Raises
         ------
         ValueError
-            If X, y or the weights are not as described, or a class has too few rows for
-            its density. A class of one distinct row has the median bandwidth of the
-            others, with a warning, unless the estimator needs more than a bandwidth.
+            If X, y or the weights are not as described, or if a class has too few rows
+            for its density. A class with a single distinct row is no error if the
+            estimator needs only a bandwidth: it gets the median bandwidth of the other
+            classes, with a warning.
         """
         fitted = copy.copy(self)
         checked = np.asarray(local(check_data(fitted, X, reset=True)))
@@ -186,15 +188,16 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         priors = np.asarray(self.priors, dtype=np.float64)
         if priors.shape != totals.shape:
             raise ValueError(
-                f"priors must have one number for each of {len(totals)} classes, got "
+                f"priors must have one number for each of the {len(totals)} classes, got "
                 f"shape {priors.shape}."
             )
         if not (priors >= 0.0).all() or abs(priors.sum() - 1.0) > 1e-6:
-            raise ValueError(f"priors must be probabilities of sum 1, got {priors}.")
+            raise ValueError(f"priors must be probabilities with sum 1, got {priors}.")
         if (empty := (totals == 0.0) & (priors > 0.0)).any():
             label = self.classes_[empty].tolist()[0]
             raise ValueError(
-                f"class {label!r} has a prior, but no row of positive weight."
+                f"class {label!r} has a positive prior, but no row of positive weight. "
+                "Set its prior to 0."
             )
         return priors
 
@@ -205,8 +208,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         text = self.classes_.dtype.kind in "OUS"
         if text != isinstance(self.reject_label, str) or self.classes_.dtype == bool:
             raise ValueError(
-                f"reject_label={self.reject_label!r} is not of the kind of the classes, "
-                f"such as {self.classes_.tolist()[0]!r}: pass one of that kind."
+                f"reject_label={self.reject_label!r} is not of the type of the classes, "
+                f"such as {self.classes_.tolist()[0]!r}: pass one of that type."
             )
         if self.reject_label in self.classes_.tolist():
             raise ValueError(
@@ -224,8 +227,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         )
         if 1.0 / (n + 1.0) > self.reject:
             warn_user(
-                f"reject={self.reject!r} refuses nothing: class {name!r} has {n:.0f} "
-                "rows, and no p-value is below 1 / (rows + 1). Have more rows, or set "
+                f"reject={self.reject!r} rejects nothing: class {name!r} has {n:.0f} "
+                "rows, and no p-value is below 1 / (rows + 1). Use more rows, or set "
                 f"reject to at least {1.0 / (n + 1.0):.2g}."
             )
 
@@ -258,7 +261,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
                 own.set_params(bandwidth=float(np.median(others)))
                 warn_user(
                     f"Class {name!r} has one distinct row: its density has the median "
-                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Have more "
+                    f"bandwidth of the other classes, {own.bandwidth:.3g}. Use more "
                     "rows."
                 )
             with collected.of(f"In class {name!r}"):
@@ -313,7 +316,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         return take(X, checked, np.arange(len(checked)))
 
     def score_samples(self, X: Any) -> FloatArray:
-        """Log density of each row, whatever its class.
+        """Return the log density of each row, over all classes.
 
         Parameters
         ----------
@@ -323,12 +326,12 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-            Of the classes in proportion to their priors, in nats.
+            Log of the sum of the densities of the classes times their priors, in nats.
         """
         return logsumexp(self._log_densities(self._queries(X)) + self._log_priors(), 1)
 
     def predict_log_proba(self, X: Any) -> FloatArray:
-        """Log probability of each class for each row.
+        """Return the log probability of each class for each row.
 
         Parameters
         ----------
@@ -338,8 +341,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_proba : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``. Where no class that has a prior has a density it
-            is that of the priors.
+            In the order of ``classes_``. Where the densities of all classes with a
+            positive prior are zero, these are the logs of the priors.
         """
         joint = self._log_densities(self._queries(X)) / self.temperature_
         possible = self.priors_ > 0.0
@@ -347,7 +350,7 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         return log_softmax(joint + self._log_priors(), axis=1)
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """Probability of each class for each row.
+        """Return the probability of each class for each row.
 
         Parameters
         ----------
@@ -357,12 +360,12 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         proba : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``.
+            In the order of ``classes_``; each row sums to 1.
         """
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most likely class of each row, or that no class knows it.
+        """Return the most probable class of each row, or the label of rejected rows.
 
         Parameters
         ----------
@@ -372,8 +375,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_queries,)
-            Of ``classes_``, or `reject_label` where `reject` is set and the largest of
-            the p-values is at most that.
+            Labels from ``classes_``. If `reject` is set, `reject_label` for rows whose
+            largest p-value is at most `reject`.
         """
         best = self.predict_log_proba(X).argmax(axis=1)
         labels = self.classes_[best]
@@ -386,12 +389,13 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         return np.where(unknown, np.asarray(self.reject_label), labels)
 
     def p_values(self, X: Any) -> FloatArray:
-        """How likely a row as unlikely as each is, if it is of each class.
+        """Return the p-value of each row for each class.
 
-        ``(1 + k) / (n + 1)``, where ``k`` of the ``n`` training rows of the class have a
-        held-out log density of at most that of the row. They are as valid as those of
-        :class:`DensityOutlierDetector`. Training rows count themselves here, and get
-        p-values that are too large.
+        It is the probability that a row of this class has a log density as low as that
+        of the row, or lower: ``(1 + k) / (n + 1)``, where ``k`` of the ``n`` training
+        rows of the class have a held-out log density of at most that of the row. It is
+        as valid as that of :meth:`DensityOutlierDetector.p_values`. Do not pass training
+        rows: each counts itself here, and gets a p-value that is too large.
 
         Parameters
         ----------
@@ -401,7 +405,8 @@ class DensityClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         p_values : ndarray of shape (n_queries, n_classes)
-            In the order of ``classes_``; 0 for a class without rows.
+            In the order of ``classes_``; 0 for a class without rows. With weights ``k``
+            and ``n`` are effective numbers of rows.
         """
         logs = self._log_densities(self._queries(X))
         found = np.zeros(logs.shape)

@@ -38,41 +38,41 @@ LARGEST_BANDWIDTH = 0.999 * (1.0 - 2.0 / DEGREES_OF_FREEDOM) ** 0.5
 
 
 class DensityOutlierDetector(OutlierMixin, BaseEstimator):
-    """Outliers by their log density, with p-values and a rate of false discoveries.
+    """Detect outliers by their log density, with p-values and false discovery rates.
 
-    A row is an outlier if hardly any training row is as unlikely by densities that have
-    not seen it. All of this is about held-out log densities: also rows that were in the
-    training are scored by fits without them, so that ``fit_predict`` and ``predict`` of
-    the same rows agree.
+    A row is an outlier if its log density is lower than that of nearly all training rows.
+    Its p-value is a conformal one, for data of any distribution [1]_. All log densities
+    are held out: training rows are scored by fits that did not see them, also if they are
+    passed to :meth:`predict`. So ``fit_predict(X)`` and ``fit(X).predict(X)`` agree.
 
     Parameters
     ----------
     estimator : HighDimKernelDensity or list of these, default=None
-        What estimates the density; it is cloned. Of several densities the score of a
-        row is the mean of their logs. None is two, which see different outliers, both
-        with ``discrete_features="auto"`` and ``random_state=0``:
+        Estimator of the density; it is cloned. With a list the score of a row is the mean
+        of its log densities. None means two estimators, which find different outliers.
+        Both have ``discrete_features="auto"`` and ``random_state=0``:
 
-        - one with ``covariance_type="full"``, for rows that break the correlations:
-          ``preserve_variance=True``, ``kernel="student"``, ``degrees_of_freedom=4`` and
-          twice the bandwidth of "kl", up to the largest (the bandwidth that is best in
-          likelihood makes log densities too noisy to rank by);
+        - one with ``covariance_type="full"``, for rows that break the correlations. It
+          has ``preserve_variance=True``, ``kernel="student"``, ``degrees_of_freedom=4``
+          and twice the bandwidth of "kl", up to the largest possible: at the
+          bandwidth of "kl" log densities are too noisy to rank rows by;
         - one with ``covariance_type="diag"`` and ``adaptive=True``, for rows between
           clusters.
 
     contamination : "auto" or float, default="auto"
-        What :meth:`predict` flags, unless it is told a rate of false discoveries. A
-        float, up to 0.5, is the share of the training rows that is flagged. "auto" flags
-        rows whose p-value is at most 0.05, or with fewer than 19 training rows those that
-        are less likely than all of them: it is a rate of false alarms, and not a guess
-        of how many outliers there are.
+        Which rows :meth:`predict` flags, unless it gets `fdr`. A float, up to 0.5, is the
+        share of the training rows that is flagged. "auto" flags rows whose p-value is at
+        most 0.05; with fewer than 19 training rows, rows whose log density is below that
+        of all of them. 0.05 is the rate of false alarms, not a guess of how many
+        outliers there are.
 
     trim : "auto" or float, default="auto"
-        Share of the training rows, below 0.5, that the density is fitted without: those
-        that are farthest out, in units of a covariance matrix of the others. Anomalies
-        among the training rows that are alike would have kernels of their own. "auto" is
-        0.05. Rows that were trimmed are in the reference of p-values all the same, with
-        low log densities, so that few p-values are below the share: set 0 if the
-        training rows are clean and small p-values or `fdr` matter.
+        Share of the training rows, below 0.5, that is left out of the fit: the rows with
+        the largest Mahalanobis distance, by the covariance matrix of the others. Without
+        trimming, a group of similar anomalies would make itself likely. "auto" is 0.05.
+        Trimmed rows still count in p-values. They have low log densities, so that few
+        p-values are below the trimmed share. Set 0 if the training rows are clean and you
+        need small p-values or `fdr`.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         The densities, fitted to the rows that were not trimmed.
 
     offset_ : float
-        The threshold: rows of a lower log density are flagged.
+        The threshold, in nats: rows with a lower log density are flagged.
 
     trimmed_ : ndarray of int of shape (n_trimmed,)
-        Training rows that the density has not seen. They are not flagged for that.
+        Training rows that were left out of the fit. This alone does not flag them.
 
     held_out_log_density_ : ndarray of shape (n_samples,)
-        Log density of each training row by fits that did not see it, in the mean of the
-        densities; of copies the mean.
+        Log density of each training row by fits that did not see it, in nats; the mean
+        over the densities, and over equal rows.
 
     n_features_in_ : int
         Number of features seen during :meth:`fit`.
@@ -98,15 +98,15 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     See Also
     --------
     HighDimKernelDensity : The density.
-    DensityClassifier : Refuses rows that no class knows.
-    sklearn.ensemble.IsolationForest : Outliers by random splits of single features.
+    DensityClassifier : Rejects rows that are unlike all classes.
+    sklearn.ensemble.IsolationForest : Finds outliers by random splits of single features.
 
     Notes
     -----
-    Rows of X that equal training rows are taken to be these, wherever they are passed.
-    Copies among the training rows are one row with their total weight, unless all
-    features are discrete: then a copy is what is to be expected. Training rows of weight
-    zero have no part in anything.
+    A row that equals a training row is treated as this training row by all methods. Equal
+    training rows count as one row with their total weight, unless all features are
+    discrete, where equal rows are to be expected. Training rows of weight zero are
+    ignored.
 
     References
     ----------
@@ -153,7 +153,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
-        """Fit the densities, and score the training rows by fits without them.
+        """Fit the densities, and score each training row by fits without it.
 
         Parameters
         ----------
@@ -164,19 +164,20 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
             Ignored; present by convention.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a common factor has no effect. They count in the
-            density, in shares of rows and in p-values.
+            Non-negative weights; a common factor has no effect. They are used in the
+            densities, in shares of rows and in p-values.
 
         Returns
         -------
         self : object
-            The fitted detector. If fitting fails, it is as it was before.
+            The fitted detector. If fitting fails, it stays as it was.
 
         Raises
         ------
         ValueError
-            If X or the weights are not as described, X has fewer than three distinct
-            rows of positive weight, or `estimator` is a list without an estimator.
+            If X or the weights are not as described, if X has fewer than three distinct
+            rows of positive weight, or if `estimator` is an empty list or a list of other
+            objects.
         """
         fitted, wanted = copy.copy(self), wanted_densities(self.estimator)
         checked = np.asarray(local(check_data(fitted, X, reset=True)))
@@ -216,7 +217,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return self._reference.quantile(self.contamination)
 
     def score_samples(self, X: Any) -> FloatArray:
-        """Log density of each row; of a training row by fits that did not see it.
+        """Return the log density of each row; for training rows it is held out.
 
         Parameters
         ----------
@@ -226,7 +227,8 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_queries,)
-            In nats, the mean of the densities. The lower, the less usual.
+            In nats; the mean of the log densities of ``estimators_``. Outliers have low
+            values.
         """
         check_is_fitted(self)
         checked = np.asarray(local(check_data(self, X, reset=False)))
@@ -239,7 +241,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return scores
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Log density above the threshold: negative for outliers.
+        """Return the log density minus the threshold; it is negative for outliers.
 
         Parameters
         ----------
@@ -249,7 +251,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         decision : ndarray of shape (n_queries,)
-            :meth:`score_samples` less ``offset_``, in nats.
+            :meth:`score_samples` minus ``offset_``, in nats.
         """
         scores = self.score_samples(X)
         decision = np.zeros(len(scores))  # at the threshold, which may be -inf
@@ -258,16 +260,17 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         )
 
     def p_values(self, X: Any) -> FloatArray:
-        """How likely a row as unlikely as each is, if it is like the training rows.
+        """Return the p-value of each row.
 
-        ``(1 + k) / (n + 1)``, where ``k`` of the ``n`` training rows have a held-out log
-        density of at most that of the row (Bates et al., 2023). If the training rows are
-        like the row, in any distribution, a p-value is at most ``p`` with probability
-        ``p`` or less, for any ``n``. Two things make that approximate: a training row is
-        scored by a fit to up to a twentieth less rows than a fresh one, which makes its
-        p-values a little too large; and it had a share in what was chosen, such as the
-        bandwidth.
-        Outliers among the training rows, trimmed or not, make p-values larger.
+        It is the probability that a row of the training distribution has a log density
+        as low as that of the row, or lower: ``(1 + k) / (n + 1)``, where ``k`` of the
+        ``n`` training rows have a held-out log density of at most that of the row (Bates
+        et al., 2023). For a new row of the training distribution, whatever this is, the
+        p-value is at most ``p`` with probability ``p`` or less, for any ``n``. Two things
+        make this approximate. Training rows are scored by fits to up to 5 % fewer rows
+        than new ones, which makes p-values a little too large. And they were used to
+        choose settings such as the bandwidth. Outliers among the training rows, trimmed
+        or not, make p-values larger.
 
         Parameters
         ----------
@@ -277,13 +280,13 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         p_values : ndarray of shape (n_queries,)
-            At least ``1 / (n + 1)``. With weights they count, and ``n`` is their
-            effective number, ``sum(w)^2 / sum(w^2)``.
+            At least ``1 / (n + 1)``. With weights ``n`` is the effective number of rows,
+            ``sum(w)^2 / sum(w^2)``, and ``k / n`` a share of the weight.
         """
         return self._reference.p_values(self.score_samples(X))
 
     def predict(self, X: Any, *, fdr: float | None = None) -> np.ndarray:
-        """Whether each row is an outlier.
+        """Return -1 for outliers and 1 for other rows.
 
         Parameters
         ----------
@@ -291,25 +294,30 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
             Rows.
 
         fdr : float, default=None
-            Rate of false discoveries, above 0 and up to 1: of the rows that are flagged,
-            the mean share that is not to be, at most. Rows are then flagged by the
-            procedure of Benjamini and Hochberg for the p-values of all of X, and
-            ``offset_`` is not used. With ``n`` training rows ``k`` of ``m`` rows cannot
-            be flagged unless ``m / (k (n + 1))`` is at most `fdr`.
+            False discovery rate, above 0 and up to 1: an upper limit for the expected
+            share of false alarms among the rows that are flagged. Rows are then flagged
+            by the procedure of Benjamini and Hochberg on the p-values of all of X, and
+            ``offset_`` is not used. With ``n`` training rows, ``k`` of the ``m`` rows of
+            X can be flagged only if ``m / (k (n + 1))`` is at most `fdr`.
 
         Returns
         -------
         labels : ndarray of int of shape (n_queries,)
             -1 for outliers, 1 for others.
+
+        Raises
+        ------
+        ValueError
+            If `fdr` is not above 0 and up to 1.
         """
         if fdr is None:
             return np.where(self.decision_function(X) < 0.0, -1, 1)
         if isinstance(fdr, bool) or not isinstance(fdr, Real) or not 0.0 < fdr <= 1.0:
-            raise ValueError(f"fdr must be a rate above 0 and up to 1, got {fdr!r}.")
+            raise ValueError(f"fdr must be a number above 0 and up to 1, got {fdr!r}.")
         if self._reference.least_p_value > fdr:
             warn_user(
                 f"fdr={fdr!r} flags nothing: no p-value is below 1 / (rows + 1), here "
-                f"{self._reference.least_p_value:.2g}. Have more training rows."
+                f"{self._reference.least_p_value:.2g}. Use more training rows."
             )
         adjusted = false_discovery_control(self.p_values(X))
         return np.where(adjusted <= fdr, -1, 1)
@@ -319,8 +327,8 @@ def warn_of_no_density(scores):
     """Warn that so many training rows have no density that no row can be flagged."""
     warn_user(
         f"{np.isneginf(scores).mean():.0%} of the distinct training rows have a held-out "
-        "density of zero, so that predict flags no row: set estimator to one with a "
-        "larger bandwidth, or with a kernel without an end, such as 'student'."
+        "density of zero, so that predict flags no row: pass an estimator with a larger "
+        "bandwidth, or with a kernel that is positive everywhere, such as 'student'."
     )
 
 

@@ -193,7 +193,7 @@ def _completed_varying(density, X, n_copies, leave_out, fill):
                 row = int(own[np.flatnonzero(np.isneginf(total))[0]])
                 raise ValueError(
                     f"row {row} of X has a value outside the limits of feature_maps, "
-                    "where the density is zero: nothing follows for what is missing."
+                    "where the density is zero: its missing values cannot be filled in."
                 )
             result[:, own[:, None], others] = fill(kernels, total)
     return result

@@ -191,8 +191,8 @@ def warn_of_constant_features(found: ConstantFeatures, names: Any = None) -> Non
     noun = "feature" if len(columns) == 1 else "features"
     warn_user(
         f"X has {len(columns)} constant {noun} of {len(found.is_constant)}: column"
-        f"{'s' * (len(columns) > 1)} {shown}{dots}. They have no part in the choice of "
-        "bandwidth and structure, and a kernel of typical width each. Without them log "
-        "densities mean the same and are in other units: leave them out, if queries "
-        "cannot differ there."
+        f"{'s' * (len(columns) > 1)} {shown}{dots}. They are ignored in the choice "
+        "of bandwidth and structure, and each gets a kernel of typical width. If they "
+        "are constant in queries, too, leave them out of X: this adds the same constant "
+        "to all log densities."
     )

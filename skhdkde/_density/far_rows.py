@@ -142,7 +142,7 @@ class FarRows:
         rounding = np.finfo(dtype).eps * self.shift.max() / self.total
         if rounding > LARGEST_ROUNDING[dtype]:
             raise ValueError(
-                f"{what}, and about the mean the other rows have lost their digits. "
+                f"{what}. Relative to that mean the other rows have lost their digits. "
                 f"{cure}"
             )
         warn_user(f"{what}, and with it the shape of the kernel. {cure}")

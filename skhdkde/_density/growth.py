@@ -77,12 +77,12 @@ def check_growth(density: Any) -> None:
         raise ValueError(
             "covariance_type='neighborhood', asked for or chosen by 'auto' or 'stack', "
             "cannot have more points: the covariance of each comes from its nearest "
-            f"neighbours, which new points may be. {REFIT}"
+            f"neighbours, and new points may be among them. {REFIT}"
         )
     if structure.adaptive:
         raise ValueError(
             f"adaptive={structure.adaptive!r} cannot have more points: bandwidths come "
-            f"from distances to neighbours, which new points may be. {REFIT}"
+            f"from distances to neighbours, and new points may be among them. {REFIT}"
         )
 
 

@@ -111,7 +111,7 @@ class ConditionalDensity(Density):
         """Raise ValueError: at another bandwidth all weights are others."""
         raise ValueError(
             "a conditional density has weights that depend on its bandwidth, and no "
-            "curve over bandwidths. Ask the estimator that it was made of."
+            "curve over bandwidths. Use the estimator that it was made from."
         )
 
 

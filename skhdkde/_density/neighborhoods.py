@@ -153,8 +153,8 @@ def check_neighborhoods(n_points: int, n_features: int) -> None:
         "covariance_type='neighborhood' keeps a matrix for each point: with "
         f"{n_points} points and {n_features} features that vary these take "
         f"{entries / 2**27:.2g} GiB. It is for at most {MOST_FEATURES} features and "
-        f"{MOST_ENTRIES / 2**27:.0f} GiB. covariance_type='local' has a matrix for each "
-        "component of a mixture only; 'auto' finds out how many."
+        f"{MOST_ENTRIES / 2**27:.0f} GiB. covariance_type='local' has one matrix for "
+        "each component of a mixture; 'auto' chooses their number."
     )
 
 

@@ -96,9 +96,9 @@ class UnitSphere:
         warn_user(
             f"X has {len(columns)} constant {noun} of {len(self.is_constant)}: column"
             f"{'s' * (len(columns) > 1)} {shown}{dots}. X is on a smaller sphere, of "
-            f"radius {self.radius:.6g} in the space of the other {self.n_features}, and "
-            "the density is one with respect to the surface measure of that: it does not "
-            "see these features."
+            f"radius {self.radius:.6g} in the space of the other {self.n_features}. "
+            "Densities are with respect to its surface measure, and do not depend on the "
+            "constant features."
         )
 
     def without(self, X: FloatArray, first_row: int = 0) -> FloatArray:

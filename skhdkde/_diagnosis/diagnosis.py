@@ -13,52 +13,55 @@ from skhdkde.regimes import REGIMES
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What stands behind each log density.
+    """Regime, error bar and effective sample size of each log density.
 
-    Made by :meth:`HighDimKernelDensity.diagnose`. All arrays have the shape
+    :meth:`HighDimKernelDensity.diagnose` returns it. All arrays have the shape
     (n_queries,).
 
     Attributes
     ----------
     log_density : ndarray
-        In nats, as ``score_samples`` gives it.
+        Log density in nats, as ``score_samples`` returns it.
     standard_error : ndarray
-        Standard deviation of ``log_density`` over fresh data sets of the same size, in
-        nats. Infinite where no training point is in reach, or none would be in fresh
-        data sets; NaN with a single training point.
+        Standard deviation of ``log_density`` over new data sets of the same size, in
+        nats. Infinite where no training point is within reach of the kernel, or may be
+        within reach in a new data set. NaN with a single training point.
     tail_index : ndarray
-        Index of the power-law tail of the kernel's values: below 1 in the regime
-        "extreme", above 2 in "clt". Infinite for compact kernels, whose values are
+        Index of the power-law tail of the distribution of kernel values. Below 1 in the
+        regime "extreme", above 2 in "clt". Infinite for compact kernels, whose values are
         bounded.
     h_g, h_clt : ndarray
-        Bandwidths at which the regimes meet at the query, in the units of ``bandwidth``.
+        Bandwidths that separate the regimes at the query, in the units of ``bandwidth``:
+        "extreme" up to ``h_g``, "clt" above ``h_clt``.
     regime : ndarray of str
-        "extreme": a few nearest points give the whole sum. "stable": many points
-        contribute, with heavy-tailed fluctuations. "clt": the central limit theorem
-        holds.
+        "extreme": a few nearest points give nearly the whole sum. "stable": many points
+        contribute, and the sum has heavy-tailed fluctuations. "clt": the central limit
+        theorem holds.
     effective_sample_size : ndarray
-        Inverse of the sum of squared shares: the number of points behind the estimate.
+        Effective number of points in the sum: one over the sum of the squared shares of
+        the points.
     max_weight : ndarray
-        Share of the point that contributes most; NaN where none does.
+        Share of the point that contributes most to the sum; NaN where no point does.
     bandwidth : float
-        The bandwidth in use, in data units or whitened units of a covariance.
+        The bandwidth in use, in data units, or in whitened units of a covariance.
     kernel : str
         The kernel in use.
     algorithm : ndarray of str, or None
-        What ``log_density`` is from, "neighbors", "sampling" or "exact"; None if the
+        How ``log_density`` was computed: "neighbors", "sampling" or "exact". None if the
         estimator has ``algorithm="exact"``.
     approximation_error : ndarray or None
-        Stated error of ``log_density`` against the sum over all points, in nats.
+        Stated error of ``log_density`` relative to the sum over all points, in nats. None
+        if the estimator has ``algorithm="exact"``.
     n_missing : ndarray of int, or None
-        Number of missing values of a query: all that is said of it is of the marginal
-        density of what it has. None if no query has any.
+        Number of missing values of each query. Results are for the marginal density of
+        its other values. None if no query has missing values.
     shares : dict of str to float
         Share of the queries in each regime.
 
     See Also
     --------
-    HighDimKernelDensity.diagnose : Makes it.
-    RegimeDisplay : Draws it.
+    HighDimKernelDensity.diagnose : Returns it.
+    RegimeDisplay : Plots it.
     regimes.gaussian_thresholds : Theory of the regimes, for Gaussian data.
 
     Examples
@@ -103,28 +106,28 @@ class Diagnosis:
         report: Any,
         n_missing: np.ndarray | None = None,
     ) -> Self:
-        """Make it from the results of a pass; for the estimators.
+        """Make a diagnosis from the results of a pass; the estimators call this.
 
         Parameters
         ----------
         log_density : ndarray of shape (n_queries,)
-            In nats.
+            Log densities, in nats.
         columns : ndarray of shape (n_queries, 7)
-            Log sums, which are not used, and from ``standard_error`` to ``max_weight``
-            all arrays but ``regime``.
+            Log sums, which are not used, then ``standard_error``, ``tail_index``,
+            ``h_g``, ``h_clt``, ``effective_sample_size`` and ``max_weight``.
         bandwidth : float
             The bandwidth in use.
         kernel : str
             The kernel in use.
         report : Report or None
-            Of the ``algorithm`` and its errors, unless that is "exact".
+            Report of the approximation; None for the algorithm "exact".
         n_missing : ndarray of int of shape (n_queries,), default=None
-            Number of missing values, None if there are none.
+            Number of missing values; None if there are none.
 
         Returns
         -------
         diagnosis : Diagnosis
-            Of these queries.
+            The diagnosis of these queries.
         """
         arrays = dict(zip(Diagnosing.COLUMNS[1:], columns.T[1:].copy(), strict=True))
         if report is not None:
@@ -136,19 +139,19 @@ class Diagnosis:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the queries in each regime: of "extreme", "stable" and "clt"."""
+        """Share of the queries in each regime: "extreme", "stable" and "clt"."""
         return {name: float(np.mean(self.regime == name)) for name in REGIMES}
 
     def __len__(self) -> int:
         return len(self.log_density)
 
     def to_frame(self) -> Any:
-        """Make a table of the arrays.
+        """Return the arrays as a table.
 
         Returns
         -------
         table : pandas.DataFrame
-            A row for each query, with the arrays that are not None as columns.
+            One row for each query, and one column for each array that is not None.
 
         Raises
         ------

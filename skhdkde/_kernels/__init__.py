@@ -12,12 +12,15 @@
 ``KERNELS`` has the six without a parameter by name, and ``make_kernel`` makes any. A new
 kernel is a subclass of ``Kernel``, listed here; the engine needs nothing more.
 
-=======  ==========================================================================
-kernel   the role, gaussian and exponential
-compact  the four that are zero from ``r = h`` on
-student  student
-bessel   Bessel functions of any order: constant and mean cosine of von Mises-Fisher
-=======  ==========================================================================
+=========  ==========================================================================
+kernel     the role, gaussian and exponential
+compact    the four that are zero from ``r = h`` on
+student    student
+on_sphere  all kernels restricted to the unit sphere, and normalised there
+projected  kernels of the space around a sphere, projected to it along rays
+bessel     Bessel functions of any order: constant and mean cosine of von Mises-Fisher
+integrals  integrals of functions that are given by their logs
+=========  ==========================================================================
 """
 
 import numpy as np

@@ -96,13 +96,13 @@ def resolve_backend(
         module, requirement = INSTALL[backend]
         raise ImportError(
             f"backend={backend!r} needs {module}, which is not installed: "
-            f"pip install '{requirement}'. backend='numpy' needs nothing."
+            f"pip install '{requirement}'. backend='numpy' needs no package."
         )
     if backend == "torch" and not _torch_is_recent():
         raise ImportError(
             f"backend='torch' needs torch {OLDEST_TORCH} or later, and "
             f"{importlib.metadata.version('torch')} is installed: "
-            f"pip install -U torch. backend='numpy' needs nothing."
+            f"pip install -U torch. backend='numpy' needs no package."
         )
     if backend == "keops":
         check_keops_uses_gpu()

@@ -155,7 +155,7 @@ class FarPoints(NamedTuple):
             f"{self.n_queries} training points that are far from all others (row "
             f"{shown}); without them it would be at most about {without:.3g}. "
             "Remove them if they are errors; if not, covariance_type='auto' or "
-            "kernel='student' can do with both."
+            "kernel='student' suits both kinds of points."
         )
 
 
@@ -326,7 +326,7 @@ class _RefinedCurve:
             raise ValueError(
                 f"bandwidths up to {largest:.6g} leave at least "
                 f"{curve.n_out_of_reach.min()} of {len(self.queries.rows)} points "
-                "without a neighbour in reach."
+                "without a neighbour in reach. Pass larger ones."
             )
         if self.queries.kernel.compact:
             # by more than the curve's distances are wrong, so that all stay in reach

@@ -36,19 +36,20 @@ SIGNIFICANT = 1e-4
 
 @dataclass(frozen=True)
 class Drift:
-    """How much less likely new rows are than those of the fit, both held out.
+    """Comparison of new rows with those of the fit, both held out.
 
     Attributes
     ----------
     difference : float
-        Mean log density of the new rows less that of rows of the fit, in nats.
+        Mean log density of the new rows minus that of rows of the fit, in nats; negative
+        if the new rows are less likely.
     less_likely : float
-        Share of pairs of a new row and one of the fit in which the new one is less
-        likely; a half if both are from one law.
+        Share of the pairs of a new row and a row of the fit in which the new one has the
+        lower log density; one half if both have the same distribution.
     p_value : float
-        Probability of so large a share, or a larger one, by chance.
+        Probability of a share at least as large by chance, by a rank test.
     n_fitted, n_added : int
-        Rows that bandwidth and structure were chosen by, and that were added since.
+        Number of rows that chose bandwidth and structure, and that were added since.
     """
 
     difference: float
@@ -59,7 +60,7 @@ class Drift:
 
     @property
     def significant(self) -> bool:
-        """Whether new rows are less likely, and not by chance."""
+        """Whether the p-value is below 1e-4: new rows are less likely, not by chance."""
         return self.p_value < SIGNIFICANT
 
     def warn(self) -> None:

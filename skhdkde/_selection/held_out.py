@@ -118,10 +118,10 @@ class HeldOutScores:
         level = -weighted_quantile(-scores, weights, mass)
         if np.isneginf(level).any():
             warn_user(
-                f"density_level is -inf for mass={np.max(mass):.6g}: no kernel of the "
-                f"others reaches {np.mean(np.isneginf(scores)):.3g} of the training "
-                "points, so that such a region is all of space. Pass a larger bandwidth, "
-                "or kernel='gaussian'."
+                f"density_level is -inf for mass={np.max(mass):.6g}: a share of "
+                f"{np.mean(np.isneginf(scores)):.3g} of the training points is out of "
+                "reach of all others, so that this region is all of space. Pass a larger "
+                "bandwidth, or kernel='gaussian'."
             )
         return level
 

@@ -75,9 +75,8 @@ class SearchPlan:
             named += f"; and {len(names) - MOST_NAMED} more"
         warn_user(
             f"max_search_seconds={self.most_seconds} ended the search before these "
-            f"settings were compared on all folds: {named}. What is fitted is made "
-            "of the others; a stack may then be a single density. More seconds compare "
-            "all."
+            f"settings were compared on all folds: {named}. The fit is the best of "
+            "the others; a stack may then be a single density. More seconds compare all."
         )
 
     @property

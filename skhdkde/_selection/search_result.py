@@ -14,22 +14,27 @@ class Candidate:
     Attributes
     ----------
     covariance_type : {"spherical", "diag", "full", "local", "neighborhood"}
+        Type of covariance.
     mixture : object or None
-        Of the components, for "local".
+        Mixture of the components, for "local".
     preserve_variance : bool
+        Whether the estimate has the variances of the training points.
     kernel : str
+        The kernel.
     degrees_of_freedom : float
-        Infinite for kernels other than "student".
+        Degrees of freedom; infinite for kernels other than "student".
     bandwidth : float
+        Best bandwidth, in data units, or in whitened units of a covariance.
     mean_log_density, standard_error : float
-        On held-out points, in nats per point and data units; of those dropped early on
-        fewer points, with a larger error.
+        Mean log density of held-out points in data units, in nats, and its standard
+        error. A setting that was dropped early has them for fewer points.
     feature_maps : object or None
-        Maps of single features; a tuple has one for each.
+        Maps of single features; a tuple has one for each feature.
     neighborhood : object or None
-        Of "neighborhood": how many neighbours, and the share of the common covariance.
+        Number of neighbours and share of the common covariance, for "neighborhood".
     weight : float
-        In the fitted density: 1 if it was chosen, 0 if not, or a share of a stack.
+        Weight in the fitted density: 1 if it was chosen, 0 if not, or its share in a
+        stack.
     """
 
     covariance_type: str
@@ -47,40 +52,41 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BandwidthSearch:
-    """What the search for the KL-optimal bandwidth saw.
+    """Result of the search for the bandwidth of least Kullback-Leibler divergence.
 
     Attributes
     ----------
     bandwidth : float
-        The bandwidth chosen, in data units or whitened units of a covariance.
+        The chosen bandwidth, in data units, or in whitened units of a covariance.
     bandwidths : ndarray of shape (n_bandwidths,)
-        Bandwidths tried, ascending.
+        The bandwidths that were tried, ascending, in the same units.
     mean_log_density : ndarray of shape (n_bandwidths,)
-        Mean log density at each, in nats, of points left out one by one or, with
-        candidates, in folds; -inf if a query had no training point in reach.
+        Mean log density at each bandwidth, in nats. The points are left out one at a
+        time or, if there are candidates, in folds. -inf if a point had no training point
+        within reach.
     standard_error : ndarray of shape (n_bandwidths,)
-        Standard error of ``mean_log_density`` over the queries, in nats; NaN where
+        Standard error of ``mean_log_density`` over the points, in nats; NaN where
         the mean is -inf.
     n_out_of_reach : ndarray of shape (n_bandwidths,)
-        Number of queries without a training point in reach (compact kernels).
+        Number of points without a training point within reach of a compact kernel.
     n_queries : int
-        Number of training points used as queries.
+        Number of training points that were left out.
     n_copies : int
-        Number of training points that are duplicates of another one, exact or up to
-        rounding; these count as one point with their total weight.
+        Number of training points that are duplicates of another one, exactly or up to
+        rounding. Duplicates count as one point with their total weight.
     candidates : tuple of Candidate
-        Structures and degrees of freedom that were compared on held-out points; empty if
-        there was nothing to compare, and the mean is over points left out one by one.
+        The maps, structures and degrees of freedom that were compared on held-out points.
+        Empty if there was nothing to compare.
     stacked_log_density : float or None
-        For a stack, what the mixture reaches on the held-out points, in nats. Its weights
-        are best for these points, so that it is too high by about one nat per weight
-        over the number of points.
+        Mean log density of a stack on the held-out points, in nats; None without a stack.
+        Its weights were chosen on these points. So it is too high by about the number of
+        weights over the number of points.
 
     See Also
     --------
-    HighDimKernelDensity : Has one as ``bandwidth_search_``.
-    select_bandwidth : Returns one if asked to.
-    BandwidthDisplay : Draws such a curve, finer, with the regimes.
+    HighDimKernelDensity : Has it as ``bandwidth_search_``.
+    select_bandwidth : Returns it with ``return_search=True``.
+    BandwidthDisplay : Plots a finer curve, with the regimes.
 
     Examples
     --------
@@ -109,12 +115,12 @@ class BandwidthSearch:
     stacked_log_density: float | None = None
 
     def to_frame(self):
-        """Make a table of the candidates, best first.
+        """Return the candidates as a table, best first.
 
         Returns
         -------
         table : pandas.DataFrame
-            A row for each candidate, with its attributes as columns.
+            One row for each candidate, with its attributes as columns.
 
         Raises
         ------

@@ -73,96 +73,99 @@ def select_bandwidth(
         Training points.
 
     rule : {"kl", "nearest", "clt", "gaussian", "scott", "silverman"}, default="kl"
-        - "kl" maximises the mean leave-one-out log density, which is the estimate's
-          Kullback-Leibler divergence from the true density up to sign and a constant.
+        - "kl" maximises the mean leave-one-out log density. Up to sign and a constant
+          this is the Kullback-Leibler divergence of the estimate from the true density.
           For the Gaussian kernel the result solves ``h^2 = mean_i sum_j w_ij
-          |x_i - x_j|^2 / n_features``, ``w_ij`` being the share of point ``j`` in the
+          |x_i - x_j|^2 / n_features``, where ``w_ij`` is the share of point ``j`` in the
           density at point ``i``.
-        - "nearest": ``h^2`` is the mean squared distance to the nearest other point
-          divided by ``n_features``, what "kl" tends to in high dimension [1]_.
-        - "clt": the least bandwidth at which 95 % of the points, each without itself, are
-          in the regime "clt" of :meth:`HighDimKernelDensity.diagnose`, where many points
-          contribute and error bars of textbooks hold: for ranking, gradients and
-          pictures. The density itself is too smooth. With a compact kernel 95 % of the
-          points have 30 others in reach.
-        - "gaussian": the ``h_kl`` of :func:`~skhdkde.regimes.gaussian_thresholds`: best
-          for normal data of the same covariance (Ledoit-Wolf estimate) in high dimension;
-          too small in few. It takes the eigenvalues of a matrix of size min(n_samples,
-          n_features).
+        - "nearest": ``h^2`` is the mean squared distance to the nearest other point,
+          divided by ``n_features``. "kl" tends to this in high dimension [1]_.
+        - "clt": the smallest bandwidth at which 95 % of the points, each one left out,
+          are in the regime "clt" of :meth:`HighDimKernelDensity.diagnose`, where many
+          points contribute and the usual error bars hold. Use it for ranking, gradients
+          and pictures; as a density the estimate is too smooth. With a compact kernel it
+          is the bandwidth at which 95 % of the points have 30 others within reach.
+        - "gaussian": ``h_kl`` of :func:`~skhdkde.regimes.gaussian_thresholds`. It is best
+          for normal data in high dimension, and too small in low dimension. The
+          covariance is the Ledoit-Wolf estimate. The rule computes the eigenvalues of a
+          matrix of size ``min(n_samples, n_features)``.
         - "scott", "silverman": the normal reference rules ``s n^(-1/(d+4))`` and
-          ``s (n (d+2)/4)^(-1/(d+4))`` with ``s^2`` the mean variance of the features and
-          ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike
-          scikit-learn's, they use the scale of the data.
+          ``s (n (d+2)/4)^(-1/(d+4))``. Here ``s^2`` is the mean variance of the features
+          and ``n`` the effective number of points, ``sum(w)^2 / sum(w^2)``. Unlike those
+          of scikit-learn, they use the scale of the data.
 
-        For a kernel other than the Gaussian all but "kl" and "clt" are divided by the
-        standard deviation per coordinate of the kernel, so that all kernels smooth alike.
+        For kernels other than the Gaussian all rules but "kl" and "clt" are divided by
+        the standard deviation of the kernel per coordinate. So all kernels smooth alike.
 
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", \
             "cosine"}, default="gaussian"
-        The kernel for which the bandwidth is.
+        The kernel that the bandwidth is for.
 
     support : {"euclidean", "sphere"}, default="euclidean"
-        Where the points are. With "sphere" rows have unit norm, kernels are normalised
-        over the sphere, and the bandwidth is in chords. "nearest" then is the
-        concentration at which the mean cosine of a von Mises-Fisher law is that to the
-        nearest other point; the last three rules are not for the sphere.
+        The space of the points. With "sphere" rows have unit norm, kernels are normalised
+        over the sphere, and the bandwidth is in units of the chord ``|x - y|``. "nearest"
+        is then ``kappa^(-1/2)``, where ``kappa`` is the concentration of the von
+        Mises-Fisher distribution whose mean cosine is the mean cosine to the nearest
+        other point. "gaussian", "scott" and "silverman" are errors on the sphere.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Non-negative weights.
+        Non-negative weights; a common factor has no effect.
 
     n_queries : int, default=4096
-        "kl", "nearest" and "clt" look at no more than this many of the training points,
-        drawn at random. Each is compared to all training points.
+        Largest number of training points that "kl", "nearest" and "clt" leave out. With
+        more training points a random sample of this size is drawn. Each is compared with
+        all training points.
 
     bandwidths : int or array-like, default=32
-        For "kl": the number of bandwidths of the first grid, chosen around "nearest", or
-        a grid of one's own in data units. Of a grid of one's own the best is refined
-        between its neighbours, for kernels without compact support; beyond the ends it
-        is not sought, and a warning says so.
+        For "kl", the number of bandwidths of the first grid, which lies around that of
+        "nearest"; or a grid of your own, in data units. The best bandwidth of your grid
+        is refined between its neighbours, except for compact kernels. It is not sought
+        beyond the ends of the grid; a warning says if the best is at an end.
 
     random_state : int, RandomState instance or None, default=None
-        Draws the queries when there are more than ``n_queries`` training points.
+        Draws the sample if there are more than ``n_queries`` training points.
 
     backend : {"auto", "numpy", "keops", "torch"}, default="auto"
-        What visits the pairs; see :class:`HighDimKernelDensity`.
+        The library that computes the sums; see :class:`HighDimKernelDensity`.
 
     n_jobs : int, default=None
-        Number of threads; None for as many as the BLAS would use.
+        Number of threads. None means as many as the BLAS would use; -1 means all cores.
 
     verbose : int, default=0
         Whether to show a progress bar.
 
     return_search : bool, default=False
-        Whether to return the curve of "kl" too.
+        Whether to return the search of "kl", too.
 
     Returns
     -------
     bandwidth : float
-        In data units.
+        The bandwidth, in data units.
 
     search : BandwidthSearch or None
-        Only if ``return_search``. The bandwidths tried and their mean leave-one-out log
-        densities; None for rules that do not search.
+        Only with ``return_search=True``. The bandwidths that were tried and their mean
+        leave-one-out log densities. None for rules other than "kl".
 
     Raises
     ------
     ValueError
-        If X has fewer than two distinct points, if no bandwidth of the grid leaves a
-        point in reach of every query, or if rows are not of unit norm on the sphere.
+        If X has fewer than two distinct points, if no bandwidth of the grid leaves every
+        point a training point within reach, or if rows are not of unit norm on the
+        sphere.
 
     See Also
     --------
     HighDimKernelDensity : Has these rules, and shapes of kernel, as parameters.
-    BandwidthDisplay : Draws the curve of "kl".
+    BandwidthDisplay : Plots the curve of "kl".
     regimes.gaussian_thresholds : The theory behind "gaussian".
 
     Notes
     -----
     Exact duplicates of a point make the leave-one-out likelihood unbounded as ``h -> 0``.
-    "kl", "nearest" and "clt" treat duplicates as one point with their total weight,
-    which is left out, and warn. So do they with near-duplicates: up to 4 points so
-    near a point that its next neighbours are at least 100 times as far, where there are
-    more of them than a continuous law has by chance.
+    "kl", "nearest" and "clt" treat duplicates as one point with their total weight, and
+    warn. They do the same with near-duplicates. These are up to 4 points so near a point
+    that its next neighbours are at least 100 times as far, if there are more of them than
+    chance explains for a continuous distribution.
 
     References
     ----------

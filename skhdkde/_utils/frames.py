@@ -19,9 +19,15 @@ def naming_columns(X: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        where = _where_missing(X) if "NaN" in str(error) else _where_text(X)
+        text = str(error)
+        if "NaN" in text:
+            # the next line of scikit-learn's error recommends estimators of its own
+            text, where = text.partition("\n")[0], _where_missing(X)
+        else:
+            where = _where_text(X)
         if where:
-            error.args = (f"{str(error).rstrip('.')}. {where}",)
+            text = f"{text.rstrip('.')}. {where}"
+        error.args = (text,)
         raise
 
 
@@ -97,7 +103,6 @@ def _where_missing(X):
     name = f" ({names[column]!r})" if names else ""
     n_rows = int(missing.any(axis=1).sum())
     return (
-        f"The first NaN of {n_rows} rows with some is in row {row}, column "
-        f"{column}{name}. Leave such rows out, or put a DensityImputer in front, in a "
-        "pipeline."
+        f"Rows with NaN: {n_rows}; the first is row {row}, with NaN in column "
+        f"{column}{name}."
     )

@@ -22,6 +22,11 @@ RATIOS = {np.dtype(np.float64): (1e-140, 1e100), np.dtype(np.float32): (1e-30, 1
 # Its square, times the number of points, is a float64; so is its inverse's.
 LARGEST_ENTRY = 1e145
 ALL_ZERO = "sample_weight must have a positive entry, all weights are zero."
+# What to do about missing values, unless an estimator has advice of its own.
+IF_MISSING = (
+    "Leave out rows that have NaN, or fill them in first: skhdkde.DensityImputer does "
+    "that as the first step of a Pipeline."
+)
 
 
 @contextlib.contextmanager
@@ -43,12 +48,13 @@ def check_data(estimator: Any, X: Any, *, reset: bool, missing: bool = False) ->
 
     Its number and names of features must be those that the estimator has seen in fit;
     with ``reset`` they are recorded there. An array of another library stays one, with
-    scikit-learn's ``array_api_dispatch``. With ``missing`` entries may be NaN.
+    scikit-learn's ``array_api_dispatch``. With ``missing`` entries may be NaN; without,
+    an error about NaN ends in the estimator's ``_if_missing``, or in ``IF_MISSING``.
     """
     if not reset and _is_checked(estimator, X):
         return X
     finite = "allow-nan" if missing else True
-    with _naming("X"), rows_are_points(estimator, X):
+    with _naming("X"), rows_are_points(estimator, X), _advising(estimator):
         given, X = X, detached(X)
         floats = _floats(X, is_narrow(given))
         with naming_columns(X):
@@ -67,6 +73,17 @@ def _is_checked(estimator, X):
     same = X.shape[1] == getattr(estimator, "n_features_in_", None)
     named = hasattr(estimator, "feature_names_in_")  # and X has none, which it warns of
     return same and not named and has_finite_sum(X)
+
+
+@contextlib.contextmanager
+def _advising(estimator: Any) -> Iterator[None]:
+    """Add to errors about missing values what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "contains NaN" in str(error):
+            error.args = (f"{error} {getattr(estimator, '_if_missing', IF_MISSING)}",)
+        raise
 
 
 @contextlib.contextmanager
