@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 from skhdkde._density.whitening import Whitening
 from skhdkde._utils.arrays import row_batches
 from skhdkde._utils.moments import Moments, Scatter, expected_squared_error
-from skhdkde._utils.threads import openmp_after_fork
+from skhdkde._utils.threads import one_thread_if, openmp_after_fork
 
 # Of the standardised features, added to the variances of a component; and less, for
 # features that follow from others.
@@ -36,6 +36,8 @@ LEAST_VARIANCE = 1e-20
 # Deviation from a multiple of the least weight, relative, that is rounding; number of
 # repeated points, relative to that of points, up to which multiples are repeated.
 LARGEST_FRACTION, MOST_REPEATED = 1e-9, 4
+# Values of a table for which mixtures are fitted on one thread.
+SMALL = 2**17
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,10 @@ def fit_whitenings(
     everything = np.arange(len(X)), None
     if structure.covariance_type == "local":
         mixture = structure.mixture
-        return _fit_mixture(X, weights, mixture, random_state, fallback, refit_mixture)
+        with one_thread_if(X.size <= SMALL):
+            return _fit_mixture(
+                X, weights, mixture, random_state, fallback, refit_mixture
+            )
     moments = Moments.of(X, weights)
     if structure.covariance_type == "spherical":
         return [(centering(moments), *everything)]

@@ -126,6 +126,20 @@ def openmp_after_fork() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_thread_if(small: bool) -> Iterator[None]:
+    """Give the BLAS and OpenMP one thread each while a block runs, if it is ``small``.
+
+    Threads that wait for each other between short tasks take most of the time, and all
+    of the cores of others.
+    """
+    if not small:
+        yield
+        return
+    with _blas_cap, threadpool_limits(1, user_api="openmp"):
+        yield
+
+
 def n_threads_for(n_jobs: int | None) -> int:
     """Return the number of threads for ``n_jobs``.
 
