@@ -99,7 +99,7 @@ def test_same_as_on_one_machine(params, weighted):
     weights = weights if weighted else None
     one = HighDimKernelDensity(random_state=0, **params).fit(X, sample_weight=weights)
     cluster = DaskHighDimKernelDensity(random_state=0, **params)
-    cluster.fit(blocks(X, 150), sample_weight=weights)
+    cluster.fit(blocks(X, 90), sample_weight=weights)
     assert cluster.bandwidth_ == pytest.approx(one.bandwidth_, rel=1e-10)
     for name in ("kernel_", "degrees_of_freedom_", "covariance_type_", "backend_"):
         assert getattr(cluster, name) == getattr(one, name)
