@@ -174,7 +174,7 @@ def test_more_data_than_memory(client, tmp_path):
     """Blocks of more than the memory of both workers, all of them in the same file."""
     one = np.random.default_rng(0).standard_normal((2**17, 64), dtype=np.float32)
     np.save(tmp_path / "one.npy", one)
-    n_blocks, path = 40, str(tmp_path / "one.npy")
+    n_blocks, path = 33, str(tmp_path / "one.npy")
     X = da.map_blocks(
         lambda: np.load(path),
         chunks=((len(one),) * n_blocks, (64,)),
@@ -239,7 +239,7 @@ def test_the_client_is_closed():
 
 @pytest.mark.slow
 def test_the_client_is_closed_while_queries_are_scored(points, Q):
-    with cluster() as client:
+    with cluster(n_workers=1) as client:
         kde = DaskHighDimKernelDensity(bandwidth=1.0).fit(points)
         expected = kde.score_samples(Q)
         timer = threading.Timer(0.5, client.close)
