@@ -9,7 +9,6 @@ import threading
 import time
 import warnings
 
-import dask
 import dask.array as da
 import numpy as np
 import oracles
@@ -47,18 +46,19 @@ def client():
 
 
 @pytest.fixture
-def doomed():
-    """A cluster of one's own, of which a worker is to die."""
-    with cluster(memory_limit=LIMIT) as started:
-        yield started
+def doomed(client):
+    """The cluster, of which a worker is to die; its nanny starts another."""
+    yield client
+    client.wait_for_workers(2, timeout=60)
 
 
 @pytest.fixture
-def fragile():
-    """One that gives up a task when a worker has died of it."""
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        with cluster(memory_limit=LIMIT) as started:
-            yield started
+def fragile(doomed):
+    """It gives up a task when a worker has died of it."""
+    scheduler = doomed.cluster.scheduler
+    before, scheduler.allowed_failures = scheduler.allowed_failures, 0
+    yield doomed
+    scheduler.allowed_failures = before
 
 
 @contextlib.contextmanager
@@ -129,10 +129,12 @@ def test_a_worker_is_killed_while_queries_are_scored(doomed, points, Q, persiste
     X = points.persist() if persisted else points
     wait(X)
     kde = DaskHighDimKernelDensity(bandwidth=1.0).fit(X)
-    many = np.tile(Q, (300 if persisted else 80, 1))  # more than a second of work
-    undisturbed = kde.score_samples(many)
-    with worker_killed(doomed, after=0.5):
-        disturbed = kde.score_samples(many)
+    undisturbed = kde.score_samples(Q)
+    # blocks that are made again take most of a second, those at hand need queries
+    n_copies, after = (100, 0.3) if persisted else (1, 0.5)
+    with worker_killed(doomed, after):
+        disturbed = kde.score_samples(np.tile(Q, (n_copies, 1)))
+    undisturbed = np.tile(undisturbed, n_copies)
     assert_allclose(disturbed, undisturbed, rtol=0.0, atol=1e-12)
 
 
@@ -172,7 +174,7 @@ def test_more_data_than_memory(client, tmp_path):
     """Blocks of more than the memory of both workers, all of them in the same file."""
     one = np.random.default_rng(0).standard_normal((2**17, 64), dtype=np.float32)
     np.save(tmp_path / "one.npy", one)
-    n_blocks, path = 40, str(tmp_path / "one.npy")
+    n_blocks, path = 33, str(tmp_path / "one.npy")
     X = da.map_blocks(
         lambda: np.load(path),
         chunks=((len(one),) * n_blocks, (64,)),
@@ -237,7 +239,7 @@ def test_the_client_is_closed():
 
 @pytest.mark.slow
 def test_the_client_is_closed_while_queries_are_scored(points, Q):
-    with cluster() as client:
+    with cluster(n_workers=1) as client:
         kde = DaskHighDimKernelDensity(bandwidth=1.0).fit(points)
         expected = kde.score_samples(Q)
         timer = threading.Timer(0.5, client.close)

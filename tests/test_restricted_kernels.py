@@ -310,13 +310,19 @@ def test_rotations(reflected):
 # Approximations.
 
 
+@functools.cache
+def many(kernel):
+    """Return points, queries, a bandwidth, and the exact log densities."""
+    d, h = 30, 0.15 if kernel != "exponential" else 0.03
+    Y = von_mises_fisher(5000, d, 60.0, np.random.default_rng(0))
+    X = von_mises_fisher(300, d, 60.0, np.random.default_rng(1))
+    return Y, X, h, on_sphere(kernel=kernel, bandwidth=h).fit(Y).score_samples(X)
+
+
 @pytest.mark.parametrize("kernel", ["gaussian", "student", "exponential"])
 @pytest.mark.parametrize("algorithm", ["neighbors", "sampling", "auto"])
 def test_approximations(kernel, algorithm):
-    d, h = 30, 0.15 if kernel != "exponential" else 0.03
-    Y = von_mises_fisher(6000, d, 60.0, np.random.default_rng(0))
-    X = von_mises_fisher(300, d, 60.0, np.random.default_rng(1))
-    exact = on_sphere(kernel=kernel, bandwidth=h).fit(Y).score_samples(X)
+    Y, X, h, exact = many(kernel)
     kde = on_sphere(kernel=kernel, bandwidth=h, algorithm=algorithm, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -638,10 +638,11 @@ LARGE = [(np.float32, 13), (np.float32, 17), (np.float64, 43), (np.float64, -60)
 )
 def test_adaptive_bandwidths_of_large_and_small_values(n, dtype, k):
     """Distances to neighbours were compared with a rounding error in other units."""
-    case = normal_case(n, 2, dtype, adaptive=True)
-    assert_follows(HighDimKernelDensity, case, Change(k=k))
     case = normal_case(n, 2, dtype, adaptive=True, bandwidth=0.3)
     assert_follows(HighDimKernelDensity, case, Change(k=k))
+    if n == 200:
+        case = normal_case(n, 2, dtype, adaptive=True)
+        assert_follows(HighDimKernelDensity, case, Change(k=k))
 
 
 @pytest.mark.parametrize("beside", [None, 1.0])
@@ -709,7 +710,7 @@ def test_variance_is_preserved_in_any_units(parameters, k):
 def test_approximate_sums_over_thousands(bandwidth, weighting, dtype, algorithm):
     """2048 points are all in the smallest sample, 4096 all queries of a search."""
     options = {"algorithm": algorithm, "neighbors_index": "exact"}
-    n = 4200 if bandwidth == "kl" else 3000
+    n = 4200 if bandwidth == "kl" else 2300
     case = normal_case(n, 3, dtype, bandwidth=bandwidth, **options)
     weights = weights_of(np.random.default_rng(1), weighting, len(case.X))
     case = dataclasses.replace(case, weights=weights)
