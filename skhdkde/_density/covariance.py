@@ -37,7 +37,7 @@ LEAST_VARIANCE = 1e-20
 # repeated points, relative to that of points, up to which multiples are repeated.
 LARGEST_FRACTION, MOST_REPEATED = 1e-9, 4
 # Values of a table for which mixtures are fitted on one thread.
-SMALL = 2**17
+SMALL = 2**19
 
 
 @dataclass(frozen=True)
