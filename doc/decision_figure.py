@@ -30,7 +30,7 @@ OPTIONS = [
     ("Skewed or bounded columns?", 'feature_maps="auto"', "structures", "and"),
     ("Counts, booleans, rounded values?", 'discrete_features="auto"', "tables", "and"),
     ("Rows of length 1 (embeddings)?", 'support="sphere"', "embeddings", "and"),
-    ("100,000 rows or more?", 'algorithm="neighbors"', "large", ""),
+    ("50,000 rows or more?", 'algorithm="neighbors"', "large", ""),
 ]
 WIDTH, QUESTION, ANSWER = 344, 128, 182  # units are pixels on a phone
 BETWEEN = WIDTH - QUESTION - ANSWER - 3

@@ -17,7 +17,7 @@ from sklearn.datasets import make_blobs
 from sklearn.neighbors import KNeighborsTransformer
 
 from skhdkde import HighDimKernelDensity
-from skhdkde._approximation import faiss_index
+from skhdkde._approximation import faiss_index, neighbors, setup
 from skhdkde._approximation.costs import index_pays
 from skhdkde._selection import neighbor_leave_one_out
 
@@ -270,6 +270,16 @@ def test_without_faiss(monkeypatch):
         fit(Y, algorithm="sampling", neighbors_index="hnsw")
     kde = fit(Y, algorithm="neighbors")
     assert_allclose(quiet(kde, Y)[0], fit(Y).score_samples(Y), atol=0.01)
+
+
+@pytest.mark.parametrize("algorithm", ["neighbors", "auto"])
+def test_without_faiss_where_an_index_would_pay(monkeypatch, algorithm):
+    monkeypatch.setattr(neighbors.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(setup, "index_pays", lambda *shape: True)
+    Y = np.random.default_rng(0).standard_normal((3000, 3))
+    with pytest.warns(UserWarning, match="3000 points .* need faiss"):
+        fit(Y, bandwidth=0.5, algorithm=algorithm)
+    fit(Y, bandwidth=0.5, algorithm=algorithm, neighbors_index="exact")
 
 
 def _score(kde, X, queue):

@@ -21,6 +21,7 @@ from skhdkde._approximation.neighbors import (
 from skhdkde._density import Density, MixedDensity
 from skhdkde._pairwise import ComputeOptions, TrainingPoints
 from skhdkde._utils.random import seed_from
+from skhdkde._utils.warnings import warn_user
 
 # Share of training points that samples may not serve before an index is thought of.
 FEW_IN_NEED = 0.05
@@ -39,6 +40,7 @@ def approximate(
         own = [approximate(m.density, estimator, options) for m in density.members]
         return MixedApproximation(density, own)
     algorithm = estimator.algorithm
+    _warn_without_faiss(density, estimator)
     if algorithm != "neighbors" and prepared is None:
         approximation = _by_samples(density, estimator, options)
         # an index takes long to build: is there a need of it, and will there be one?
@@ -136,6 +138,20 @@ def _calibrated(component, estimator, options, prepared):
         # comparing with all points takes no longer, and misses nothing
         prepared = calibrated(prepared.by_all(), *wanted)
     return prepared
+
+
+def _warn_without_faiss(density, estimator):
+    """Warn if an index would pay that cannot be made."""
+    if estimator.algorithm == "sampling" or estimator.neighbors_index is not None:
+        return
+    shape = density.components[0].points.shape
+    if wanted_index(estimator) == "exact" and index_pays(*shape):
+        warn_user(
+            f"algorithm={estimator.algorithm!r} compares all of {shape[0]} points with "
+            "each query: indexes of neighbours need faiss, which is not installed. "
+            "pip install 'skhdkde[neighbors]', or pass neighbors_index='exact' to "
+            "silence this."
+        )
 
 
 def _wanted(points, estimator):
