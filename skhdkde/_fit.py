@@ -39,6 +39,7 @@ from skhdkde._selection import (
     Setting,
     bandwidth_by_rule,
     expand,
+    may_be_searched,
     merge_duplicates,
     search_by_neighbors,
     search_structures,
@@ -337,7 +338,9 @@ class LocalTraining(Training):
 
     def by_rule(self, points, rule, kernel):
         plain, estimator = points.whitening is None, self.estimator
-        if plain and rule == "kl" and estimator.algorithm in ("neighbors", "auto"):
+        indexed = plain and estimator.algorithm in ("neighbors", "auto")
+        # with fewer points it is not known yet whether there is a need of an index
+        if indexed and rule == "kl" and may_be_searched(points, kernel):
             self._prepared = prepare_index(points, estimator, self.options)
             seed = estimator.random_state
             distinct, choice = merge_duplicates(points, self.options, seed), None

@@ -177,6 +177,48 @@ def test_lists_of_many_points_have_a_byte_for_a_coordinate(white, monkeypatch):
     assert sizes[0] - sizes[1] == pytest.approx(n_bytes, rel=0.1)
 
 
+def code_bytes(kde):
+    """Bytes of a code for a coordinate in the lists of an estimator."""
+    return kde._approximation.prepared[0].search.index.index.sq.code_size / 20
+
+
+@pytest.mark.parametrize("case", ["heavy tails", "one huge entry"])
+def test_codes_of_lists_are_not_coarse(white, case, monkeypatch):
+    """Large entries stretch the range of bytes, or the units of half precision."""
+    pytest.importorskip("faiss")
+    Y, X = white[20][1000:5000].copy(), white[20][:500]
+    if case == "heavy tails":
+        rng = np.random.default_rng(0)
+        Y[rng.integers(4000, size=4000), rng.integers(20, size=4000)] *= 100.0
+        monkeypatch.setattr(faiss_index, "LARGEST_HALF", 0)
+    else:
+        Y[17, 3] = 1e9
+    params = {"algorithm": "neighbors", "neighbors_index": "ivf"}
+    kde = fit(Y, bandwidth=0.6, **params)
+    error = np.abs(quiet(kde, X)[0] - fit(Y, bandwidth=0.6).score_samples(X))
+    assert np.quantile(error, 0.95) <= 0.01
+    assert code_bytes(kde) == (2.0 if case == "heavy tails" else 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Rows of X are less likely:UserWarning")
+def test_points_out_of_range_of_the_codes_are_found(white, monkeypatch):
+    """Bytes would have them at the end of their range, all in one place."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(faiss_index, "LARGEST_HALF", 0)
+    params = {"bandwidth": 0.6, "algorithm": "neighbors", "neighbors_index": "ivf"}
+    Y, X = white[20][:4000], 20.0 + white[20][4000:4700]
+    kde = fit(Y, **params)
+    center = kde._approximation.prepared[0].search.center
+    kde.partial_fit(X[:10])  # so few make no new index
+    assert_array_equal(kde._approximation.prepared[0].search.center, center)
+    kde.partial_fit(X[10:300])
+    found, report = quiet(kde, X[300:])
+    exact = fit(np.vstack([Y, X[:300]]), bandwidth=0.6).score_samples(X[300:])
+    error = np.abs(found - exact)
+    assert np.quantile(error, 0.95) <= 0.01
+    assert np.mean(error <= 2.0 * report.error) >= 0.95
+
+
 @pytest.mark.parametrize("d", [8, 32, 128, 512, 2048])
 def test_an_index_pays_from_some_number_of_points_on(d):
     sizes = np.geomspace(100, 1e9, 200)
@@ -187,6 +229,17 @@ def test_an_index_pays_from_some_number_of_points_on(d):
     # the more a pair costs, the sooner; see benchmarks/results/neighbors.md
     assert 20_000 < first < 90_000
     assert index_pays(first, 2 * d)
+
+
+def test_no_index_where_samples_serve_at_the_best_bandwidth(monkeypatch):
+    """The search for "kl" made one before it was known whether there is a need."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(setup, "index_pays", lambda *shape: True)
+    Y = np.random.default_rng(0).uniform(size=(6000, 1))
+    kde = fit(Y, algorithm="auto", tol=0.3)
+    assert kde.neighbors_index_ is None
+    same = fit(Y, algorithm="auto", tol=0.3, bandwidth=kde.bandwidth_)
+    assert same.neighbors_index_ is None
 
 
 def test_levels_that_rarely_serve_are_left_out(white):

@@ -52,6 +52,19 @@ def visits(monkeypatch):
     return made
 
 
+@pytest.fixture
+def n_exact(monkeypatch):
+    """Numbers of pairs that were made of differences, tile by tile."""
+    numbers, exact_values = [], Screening._exact_values
+
+    def counted(self, rows, *args):
+        numbers.append(len(rows))
+        return exact_values(self, rows, *args)
+
+    monkeypatch.setattr(Screening, "_exact_values", counted)
+    return numbers
+
+
 def rows(kind, n, rng):
     """Float64 rows of a kind, whose distances are like those of normal ones or less."""
     X = rng.standard_normal((n, N_FEATURES))
@@ -112,6 +125,14 @@ def log_sums(X, points, h, kernel="gaussian", leave_out=None):
     return reduce_pairs(found, queries, points, options, leave_out=leave_out)[:, 0]
 
 
+def screened(X, points, h):
+    """The screening of queries over tiles of all points, or None."""
+    tiles = [slice(i, i + TILE) for i in range(0, N_POINTS, TILE)]
+    block = QueryBlock(points.as_queries(X)[:], points, None, np.float64)
+    found = reduction("gaussian", h, points)
+    return Screening.of(found, block, points, tiles, NumpyDevice())
+
+
 def expected(X, Y, h, kernel="gaussian", weights=None, leave_out=None):
     """Log sums of the queries that are checked, in extended precision."""
     X = X[CHECKED]
@@ -138,6 +159,71 @@ def test_promised_precision(kind, kernel, visits):
     assert all(visits)
 
 
+def blurred(case):
+    """Queries, points and a bandwidth at which float32 does not say what is near."""
+    X, Y, h = problem("normal")
+    if case == "tight clusters":
+        X, Y = (np.where(Z[:, :1] > 0.0, 1.0, -1.0) / 3.0 + 1e-5 * Z for Z in (X, Y))
+        h *= 1e-5
+    elif case == "far queries":
+        X *= 1e7
+        h *= 0.1
+    elif case == "duplicates":
+        X[:N_QUERIES] = Y[:N_QUERIES]
+        h *= 1e-4
+    elif case == "one point":
+        Y[:] = Y[0]
+        X[:40] = Y[0]
+        h *= 1e-3
+    return X, Y, h
+
+
+BLURRED = "tight clusters", "far queries", "duplicates", "one point"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("case", BLURRED)
+def test_rows_in_which_float32_says_nothing(case, kernel, visits):
+    """Exact values relative to float32's nearest would overflow or vanish there."""
+    X, Y, h = blurred(case)
+    assert_precise(log_sums(X, TrainingPoints(Y), h, kernel), expected(X, Y, h, kernel))
+    assert all(visits)
+
+
+def test_not_where_float32_says_nothing(monkeypatch):
+    monkeypatch.setattr(screening, "PAIR_COST", 1e-9)
+    X, Y, h = blurred("tight clusters")
+    assert screened(X, TrainingPoints(Y), h) is None
+
+
+def test_weights_count_where_pairs_are_taken_out(visits, n_exact):
+    """Values of all points are above a share of the sum of small weights."""
+    X, Y, h = problem("normal")
+    weights = np.full(N_POINTS, 1e-9)
+    weights[0] = 1.0
+    Y[0] += 3.0
+    points = TrainingPoints(Y, weights)
+    assert_precise(log_sums(X, points, h), expected(X, Y, h, weights=weights))
+    weighted = sum(n_exact)
+    n_exact.clear()
+    log_sums(X, TrainingPoints(np.delete(Y, 0, axis=0)), h)
+    assert weighted <= 1.5 * sum(n_exact)
+    assert all(visits)
+
+
+def test_tiles_may_have_more_pairs_that_matter_than_those_tried(n_exact, monkeypatch):
+    """Then float64 is used for all, and not differences."""
+    X, Y, h = problem("normal")
+    Y[TILE : 4 * TILE] = Y[TILE] + 1e-3 * Y[TILE : 4 * TILE]
+    X = Y[TILE] + 0.1 * X
+    monkeypatch.setattr(NumpyDevice, "tile_cols", TILE)
+    monkeypatch.setattr(screening, "PAIR_COST", 1.0)
+    found = screened(X, TrainingPoints(Y), h)
+    assert found is not None
+    assert_precise(log_sums(X, TrainingPoints(Y), h), expected(X, Y, h))
+    assert sum(n_exact) < 0.75 * N_QUERIES * N_POINTS
+
+
 def test_points_left_out(visits):
     X, Y, h = problem("clusters")
     X = Y[:N_QUERIES]
@@ -156,8 +242,10 @@ def test_errors_are_within_their_bound(seed, kind, log_h):
     """The errors of all values of a tile that are not next to nothing."""
     X, Y, h = problem(kind, seed)
     h *= 10.0**log_h
+    weights = 10.0 ** np.random.default_rng(seed).uniform(-20, 0, N_POINTS)
+    weights /= weights.max()
     for kernel in KERNELS:
-        points = TrainingPoints(Y)
+        points = TrainingPoints(Y, weights)
         queries = points.as_queries(X)[:]
         found = reduction(kernel, h, points)
         block = QueryBlock(queries, points, None, np.float64)
@@ -166,10 +254,12 @@ def test_errors_are_within_their_bound(seed, kind, log_h):
         sq = np.array([((Y * points.scale - x) ** 2).sum(axis=1) for x in queries])
         kernel, (h_scaled,) = found.kernel, found.bandwidths
         shifted = kernel.shift(sq, lowest)
-        exact = kernel.values(shifted, h_scaled, shifted, lowest)
+        exact = weights * kernel.values(shifted, h_scaled, shifted, lowest)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.abs(np.log(values.astype(float)) - np.log(exact))
-        errors = np.where(exact > np.exp(-30.0), errors, 0.0)
+        errors = np.where(exact > np.exp(-found.margin), errors, 0.0)
+        errors[of_block.lost] = 0.0
+        assert not of_block.lost.all()
         assert (errors <= of_block.errors[:, None]).all()
 
 
@@ -192,13 +282,7 @@ def test_rows_that_light_pairs_would_spoil_are_made_again(visits, monkeypatch):
 def test_only_where_few_pairs_matter(factor, pays, monkeypatch):
     X, Y, h = problem("normal")
     monkeypatch.setattr(screening, "PAIR_COST", 2.0)
-    points, tiles = (
-        TrainingPoints(Y),
-        [slice(i, i + TILE) for i in range(0, N_POINTS, TILE)],
-    )
-    block = QueryBlock(points.as_queries(X)[:], points, None, np.float64)
-    found = reduction("gaussian", factor * h, points)
-    assert (Screening.of(found, block, points, tiles, NumpyDevice()) is not None) == pays
+    assert (screened(X, TrainingPoints(Y), factor * h) is not None) == pays
 
 
 @pytest.mark.parametrize("case", ["float32", "few features", "small weight", "far query"])

@@ -645,6 +645,13 @@ def test_adaptive_bandwidths_of_large_and_small_values(n, dtype, k):
         assert_follows(HighDimKernelDensity, case, Change(k=k))
 
 
+@pytest.mark.parametrize("k", [-465, -150, 130, 465])
+def test_coordinates_beyond_float32(k):
+    """The search on held-out points rounded them to float32 from 16 features on."""
+    case = normal_case(200, 16, np.float64, kernel="student", degrees_of_freedom=5.0)
+    assert_follows(HighDimKernelDensity, case, Change(k=k))
+
+
 @pytest.mark.parametrize("beside", [None, 1.0])
 @pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-160, 1e160, 1e200])
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ products: the order is the same, and graphs over inner products are hard to walk
   up to three times slower on data in one piece, and never lost.
 
 Both keep coordinates in half precision, lists of many points in a byte each: who is near
-is found by them, and distances are then computed from the points.
+is found by them, and distances are then computed from the points. Bytes have one range
+for all lists, which a few large entries may stretch, and half precision does not resolve
+small ones: lists have the other code where that of their size is coarse for the sample
+that they are trained on.
 """
 
 import contextlib
@@ -18,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from skhdkde._utils.threads import openmp_threads
+from skhdkde._utils.typing import FloatArray
 
 # Links of a point, and width of the walk that finds them.
 N_LINKS, CONSTRUCTION = 16, 80
@@ -28,6 +32,10 @@ SMALLEST_HALF, N_TYPICAL = 1e-3, 1000
 LISTS, TRAINED_ON = 4, 40
 # Bytes of coordinates in half precision beyond which lists have a byte for each.
 LARGEST_HALF = 2**30
+# Error of a code, relative to the distance from the centroid, from which on it is coarse;
+# and the share of rows that may be coarse: of a sample of so many, and of all points that
+# are added later, relative to those before.
+COARSE, COARSE_SHARE, N_CODED, COARSE_ADDED = 0.1, 0.1, 2000, 0.01
 # Points that an index of the user is trained on, at most.
 N_TRAINED = 200_000
 # Rows added at once, between which the user can interrupt.
@@ -52,6 +60,8 @@ class FaissIndex:
     ``coordinates(rows)`` returns those of some points, in float32. ``progress`` is called
     with the number of points added.
     """
+
+    n_coarse = 0  # of the points added later, those whose codes are coarse
 
     def __init__(self, kind, coordinates, shape, seed, n_threads, progress):
         self.kind, (self.most, n_features) = kind, shape
@@ -79,9 +89,18 @@ class FaissIndex:
         found.__dict__.update(self.__dict__)
         with _threads(faiss, n_threads):
             found.index = faiss.clone_index(self.index)
+            if self.kind == "ivf":
+                for start in range(0, n_points, ROWS_AT_ONCE):
+                    rows = np.arange(start, min(start + ROWS_AT_ONCE, n_points))
+                    found.n_coarse += int(are_coarse(self.index, coordinates(rows)).sum())
             found._add(coordinates, n_points, lambda amount: None)
         found.most = self.most + n_points
         return found
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether codes of the points added later are too coarse to find them by."""
+        return self.n_coarse > COARSE_ADDED * self.most
 
     def _graph(self, faiss, coordinates, n_features):
         """Return a graph without points, over two bytes per coordinate if they do."""
@@ -99,21 +118,21 @@ class FaissIndex:
         """Return lists, without points, about centroids that are fitted to a sample."""
         n_lists = max(1, int(LISTS * np.sqrt(self.most)))
         n_lists = min(n_lists, max(1, self.most // TRAINED_ON))
-        # a code for each coordinate of the difference to the centroid
-        small = 2 * self.most * n_features <= LARGEST_HALF
-        kinds = faiss.ScalarQuantizer
-        index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatL2(n_features),
-            n_features,
-            n_lists,
-            kinds.QT_fp16 if small else kinds.QT_8bit,
-        )
-        index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
-        index.cp.seed = seed % 2**31
         rng = np.random.default_rng(seed)
         size = min(self.most, n_lists * TRAINED_ON)
         rows = np.sort(rng.choice(self.most, size, replace=False))
-        index.train(coordinates(rows))
+        Z, centroids = coordinates(rows), faiss.IndexFlatL2(n_features)
+        codes = [faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_fp16]
+        if 2 * self.most * n_features <= LARGEST_HALF:
+            codes.reverse()
+        for code in (*codes, codes[0]):
+            # a code for each coordinate of the difference to the centroid
+            index = faiss.IndexIVFScalarQuantizer(centroids, n_features, n_lists, code)
+            index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
+            index.cp.seed = seed % 2**31
+            index.train(Z)  # centroids that are there already stay
+            if are_coarse(index, Z[:: -(-size // N_CODED)]).mean() <= COARSE_SHARE:
+                break
         return index
 
     @property
@@ -185,6 +204,14 @@ class GivenFaissIndex(FaissIndex):
         with _threads(faiss, n_threads):
             k = min(k, self.most)
             return self.index.search(np.ascontiguousarray(Z), k)[1]
+
+
+def are_coarse(index: Any, Z: FloatArray) -> np.ndarray:
+    """Return of which rows the codes in lists are coarse."""
+    errors = Z - index.sa_decode(index.sa_encode(Z))
+    nearest = index.quantizer.search(Z, 1)[1][:, 0]
+    steps = Z - index.quantizer.reconstruct_batch(nearest)
+    return np.linalg.norm(errors, axis=1) > COARSE * np.linalg.norm(steps, axis=1)
 
 
 def is_faiss_index(wanted: Any) -> bool:

@@ -239,15 +239,18 @@ def grown_search(
 ) -> NeighborSearch | None:
     """Return a search with more points: those of ``population``, the earlier ones first.
 
-    An index of faiss gets them added, if it can hold them in its units; others are made
-    again. ``wanted`` is the transformer or index of faiss that the user gave, if any.
-    There is no search for one that finds only some.
+    An index of faiss gets them added, if it can hold them in its units and their codes
+    are not coarse; others are made again. ``wanted`` is the transformer or index of faiss
+    that the user gave, if any. There is no search for one that finds only some.
     """
     if search is None or search.kind is None:
         return None
     if isinstance(search, IndexSearch) and search.kind != "transformer":
         if search.scale <= LARGEST_GROWTH * points.scale:
-            return search.grown(points, population[len(search.population) :], options)
+            more = population[len(search.population) :]
+            found = search.grown(points, more, options)
+            if not found.index.is_coarse:
+                return found
     of_ours = search.kind in ("exact", "hnsw", "ivf")
     wanted = search.kind if of_ours else wanted
     return make_search(wanted, points, population, seed, options)

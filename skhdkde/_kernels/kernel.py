@@ -17,8 +17,6 @@ from skhdkde._utils.typing import AnyTile, FloatArray
 TINY, LOG_TWO = np.finfo(float).tiny, np.log(2.0)
 # By more than rounding to float32 takes away.
 ROUNDED_UP = 1.0 + 1e-6
-# Values relative to the largest matter to no sum below exp of minus this.
-SMALLEST_LOG = 40.0
 
 
 class Kernel(abc.ABC):
@@ -168,12 +166,12 @@ class Kernel(abc.ABC):
         """
         return None
 
-    def screened_errors(self, nearest_sq, delta, h, eps) -> FloatArray:
-        """Return bounds on errors of logs of values that a tile has, by row.
+    def screened_errors(self, nearest_sq, delta, h, eps, margin) -> FloatArray:
+        """Return bounds on errors of logs of weighted values that a tile has, by row.
 
         The tile has a precision of ``eps``, and errors ``delta`` of squared distances,
         none of which is below ``nearest_sq``. Values are those of :meth:`values`, down to
-        ``exp(-SMALLEST_LOG)``. Only for kernels that are ``screened``.
+        ``exp(-margin)``. Only for kernels that are ``screened``.
         """
         raise TypeError(f"kernel {self.name!r} is not screened")
 
@@ -274,10 +272,10 @@ class Gaussian(ExponentialFamily):
         product *= factor
         return self.values_from_product(product)
 
-    def screened_errors(self, nearest_sq, delta, h, eps):
-        # of the shift and of what is added to it; of what is multiplied and exponentiated
-        shift = delta + eps * np.abs(nearest_sq)
-        return self.log_errors(nearest_sq, shift, h) + eps * (2.0 * SMALLEST_LOG + 4.0)
+    def screened_errors(self, nearest_sq, delta, h, eps, margin):
+        # three roundings of the exponent; one of exp, which takes two and a half, one of
+        # the weight and one of the product with it
+        return self.log_errors(nearest_sq, delta, h) + eps * (2.0 * margin + 4.0)
 
     def log_errors(self, nearest_sq, delta, h):
         return self.rate(h) * delta

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import gammaln
 
-from skhdkde._kernels.kernel import SMALLEST_LOG, Kernel
+from skhdkde._kernels.kernel import Kernel
 from skhdkde._utils.arrays import beside, column, finite_or_zero, namespace, number
 
 # Exponent from which 1 + x would cost digits that its power needs. There the logarithm is
@@ -114,10 +114,13 @@ class Student(Kernel):
         lowest = np.maximum(nearest_sq - delta, 0.0)
         return ~(delta * self.exponent <= tol * (core_sq + lowest))
 
-    def screened_errors(self, nearest_sq, delta, h, eps):
-        shift = delta + eps * np.abs(nearest_sq)
-        own = 4.0 * self.exponent + 2.0 * SMALLEST_LOG + 4.0
-        return self.log_errors(nearest_sq, shift, h) + eps * own
+    def screened_errors(self, nearest_sq, delta, h, eps, margin):
+        # four roundings of what the logarithm is taken of, or three of the argument of a
+        # series, which has three more; the logarithm, which takes four, and its product
+        own = 5.0 * margin + 4.0
+        if self.exponent < SERIES_FROM:
+            own += 2.0 * self.exponent
+        return self.log_errors(nearest_sq, delta, h) + eps * own
 
     def log_errors(self, nearest_sq, delta, h):
         lowest = self._core_sq(h) + np.maximum(nearest_sq - delta, 0.0)

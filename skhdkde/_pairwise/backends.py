@@ -235,7 +235,9 @@ class NumpyDevice(Device):
         state, doubtful = screening.state(tiles, check)
         if len(doubtful):
             few = queries.subset(doubtful)
-            exact = visit_tiles(reduction, few, points, cols, self, lambda n_pairs: None)
+            exact = visit_tiles(
+                reduction, few, points, cols, self, lambda n_pairs: check(0)
+            )
             for array, rows in zip(state, exact, strict=True):
                 array[doubtful] = rows
         return state

@@ -2,13 +2,17 @@
 
 Where a few pairs make up nearly all of a sum, as below the bandwidth ``h_G``, the others
 need few digits: their errors count by their share. A tile is a float32 product, which
-takes half the time. Pairs whose value is above a threshold are left out of its sums and
-made of differences of the coordinates, in float64. The error of what is left is at most
-a bound on the error of an exponent, times the sum of those values. In rows where that is
-above what is promised, once all points are seen, float64 is used after all.
+takes half the time. Pairs whose weighted value is above a threshold are left out of its
+sums and made of differences of the coordinates, in float64. If logs of values are wrong
+by ``e`` at most, what is left is wrong by ``exp(e) - 1`` times its sum at most; that of
+the squared distances in ``e`` is the bound of `error_bound`, of random walks. In rows
+where that is above what is promised, once all points are seen, float64 is used after all.
+So it is in rows where ``e`` is large: float32 does not say there which points are near,
+and values relative to the nearest may be out of range.
 
-A few rows of a block say from a first tile where the threshold must be, and whether so
-few pairs are above it that this pays.
+A few rows of a block say from some of the tiles where the threshold must be, and whether
+so few pairs are above it that this pays. Those tiles may not be like the others: where
+far more pairs turn out to be above it, float64 is used for the whole block.
 """
 
 from __future__ import annotations
@@ -29,12 +33,17 @@ LEAST_FEATURES, LEAST_TILES, LEAST_ROWS = 256, 4, 64
 # A pair from differences takes the time of so many of a float64 tile. Of the time that
 # float32 tiles save this share may go to such pairs.
 PAIR_COST, WORTH = 80.0, 0.7
+# So many times as many pairs as that are the most.
+MOST = 2.0
 # Rows that say where thresholds are, and how much less error they are to leave.
 N_TRIED, TRIED_TILES, SAFETY, QUANTILE = 16, 4, 1.5, 0.2
 # Of the error that is promised, what screening may have.
 ALLOWED = 0.9
-# Side by side a CPU adds up so many sums of float32, at least.
-LANES = 32
+# Bound on the error of a log of a value, in nats, from which on float32 is of no use.
+LARGEST_ERROR = 0.5
+# Bound on the error, in eps, of a sum of up to a million terms of a row of numpy's, which
+# are added in pairs.
+SUMMED = 16.0
 # Entries of the differences that are made at once: they stay in the cache.
 BATCH = 2**17
 
@@ -81,65 +90,88 @@ class Screening:
         return screening
 
     def try_tiles(self, tiles: list) -> tuple[float, float]:
-        """Return the share that makes pairs heavy, and how many a row has in the mean."""
+        """Return the share that makes pairs heavy, and how many a row has in the mean.
+
+        There are infinitely many if float32 is of no use.
+        """
         parts = []
         for cols in tiles:
             values, lowest = self._values(cols, np.inf)
-            values = values * self.points.weight_block(cols, WIDE)
-            parts.append((lowest, values))
+            parts.append((lowest, values.astype(WIDE)))
+        if self.lost.mean() > QUANTILE:
+            return 0.0, np.inf
         lowest = np.min([low for low, _ in parts], axis=0)
         merge = self.reduction.merge
         nothing = lowest, np.zeros((len(lowest), 1))
         shares = np.hstack([merge(nothing, part)[1] for part in parts])
         shares /= np.clip(shares.sum(axis=1), np.finfo(WIDE).tiny, None)[:, None]
         shares.sort(axis=1)
-        allowed = ALLOWED * self.reduction.tol / SAFETY / self.errors
+        errors = np.expm1(np.minimum(self.errors, LARGEST_ERROR))
+        allowed = ALLOWED * self.reduction.tol / SAFETY / errors
         n_light = (np.cumsum(shares, axis=1) <= allowed[:, None]).sum(axis=1)
         place = np.maximum(n_light - 1, 0)
         least = float(np.quantile(shares[np.arange(len(place)), place], QUANTILE))
         return least, float((shares > least).sum(axis=1).mean())
 
+    @property
+    def lost(self) -> np.ndarray:
+        """In which rows float32 is of no use, by the tiles so far."""
+        return ~(self.errors <= LARGEST_ERROR)
+
     def state(self, tiles: list, check: Any) -> tuple[tuple, IntArray]:
         """Return the state of the reduction, and the rows in which it is not sharp."""
-        n_rows = len(self.queries.exact)
+        n_rows, n_points = len(self.queries.exact), tiles[-1].stop - tiles[0].start
+        most = MOST * WORTH * 0.5 * n_rows * n_points / PAIR_COST
         state: tuple = np.full(n_rows, np.inf), np.zeros((n_rows, 2))
         for cols in tiles:
             check(n_rows * (cols.stop - cols.start))
-            state = self._with_tile(state, cols)
+            values, lowest = self._values(cols, state[0])
+            _, before = self.reduction.merge((lowest, np.zeros((n_rows, 2))), state)
+            rows, places = self._taken_out(values, before.sum(axis=1))
+            most -= len(rows)
+            if most < 0.0:
+                return self.reduction.start(n_rows), np.arange(n_rows)
+            exact = self._exact_values(rows, cols.start + places, lowest)
+            exact = np.bincount(rows, exact, n_rows)
+            state = lowest, before + np.column_stack([exact, values.sum(axis=1)])
         lowest, sums = state
         total = sums.sum(axis=1)
-        sharp = self.errors * sums[:, 1] <= ALLOWED * self.reduction.tol * total
+        errors = np.expm1(np.minimum(self.errors, LARGEST_ERROR)) * sums[:, 1]
+        sharp = ~self.lost & (errors <= ALLOWED * self.reduction.tol * total)
         return (lowest, total[:, None]), np.flatnonzero(~sharp)
 
-    def _with_tile(self, state, cols):
-        """Return the state with a tile added."""
-        values, lowest = self._values(cols, state[0])
-        weights = self.points.weight_block(cols, NARROW)
-        nothing = np.zeros((len(lowest), 2))
-        _, before = self.reduction.merge((lowest, nothing), state)
-        threshold = self.share * (before.sum(axis=1) + values @ weights)
+    def _taken_out(self, values, before):
+        """Return rows and places of heavy pairs, whose values are set to 0.
+
+        ``before`` are the sums of the tiles before.
+        """
+        threshold = self.share * (before + values.sum(axis=1))
         heavy = np.flatnonzero(values > threshold[:, None].astype(NARROW))
-        rows, places = np.divmod(heavy, values.shape[1])
         values.ravel()[heavy] = 0.0
-        exact = self._exact_values(rows, cols.start + places, lowest)
-        exact = np.bincount(rows, exact, len(lowest))
-        return lowest, before + np.column_stack([exact, values @ weights])
+        return np.divmod(heavy, values.shape[1])
 
     def _values(self, cols, lowest):
-        """Return values in float32, and the energies that they are relative to.
+        """Return weighted values in float32, and the energies that they are relative to.
 
         These are those given, or the least of the tile in rows where they are lower.
+        Values are 0 in rows that are lost.
         """
         kernel, (h,) = self.reduction.kernel, self.reduction.bandwidths
         sq = self.device.product(self.block.augmented, self.points.narrow.augmented[cols])
         self.block.exclude(sq, cols, np.inf)
         lowest = np.minimum(sq.min(axis=1).astype(WIDE), lowest)
         reference, eps = finite_or_zero(lowest), float(np.finfo(NARROW).eps)
-        errors = kernel.screened_errors(reference, self._sq_errors(reference), h, eps)
-        errors += eps * (len(self.points.narrow.augmented[cols]) / LANES)
-        np.maximum(self.errors, errors, out=self.errors)
+        errors = kernel.screened_errors(
+            reference, self._sq_errors(reference), h, eps, self.reduction.margin
+        )
+        np.maximum(self.errors, errors + SUMMED * eps, out=self.errors)
         shifted = kernel.shift(sq, reference)
-        return kernel.values(shifted, h, shifted, reference), lowest
+        with np.errstate(divide="ignore", invalid="ignore"):  # in rows that are lost
+            values = kernel.values(shifted, h, shifted, reference)
+        if self.points.weights is not None:
+            values *= self.points.weight_block(cols, NARROW)
+        values[self.lost] = 0.0
+        return values, lowest
 
     def _sq_errors(self, nearest_sq):
         """Return bounds on errors of the squared distances that matter, by row."""

@@ -51,7 +51,10 @@ from skhdkde._selection.duplicates import (
     warn_of_near_duplicates,
 )
 from skhdkde._selection.held_out import HeldOutScores
-from skhdkde._selection.neighbor_leave_one_out import search_by_neighbors
+from skhdkde._selection.neighbor_leave_one_out import (
+    may_be_searched,
+    search_by_neighbors,
+)
 from skhdkde._selection.plan import SearchPlan
 from skhdkde._selection.profile import bandwidth_grid, queries_of
 from skhdkde._selection.rules import (

@@ -275,11 +275,15 @@ class BaseHeldOut(abc.ABC):
         return near, np.sqrt(np.max(self._mean_squares()))
 
     def _is_sharp_in_float32(self, largest_entry):
-        """Return whether coordinates in float32 tell neighbours apart."""
+        """Return whether float32 can hold coordinates, and tells neighbours apart."""
         if self.n_features < FLOAT64_BELOW or self.structure.adaptive:
             return False
         near, _ = self.distances
-        return bool(largest_entry * np.finfo(np.float32).eps <= FLOAT32_TOL * near)
+        limits = np.finfo(np.float32)
+        # what is lost of the least coordinates is no more than of the largest
+        if not limits.tiny / limits.eps <= largest_entry <= limits.max:
+            return False
+        return bool(largest_entry * limits.eps <= FLOAT32_TOL * near)
 
     def largest_bandwidth(self, kernel):
         """Return the largest bandwidth that all folds allow, in whitened units."""

@@ -67,6 +67,11 @@ class NearLeaveOneOut(LeaveOneOut):
         return subset
 
 
+def may_be_searched(points, kernel):
+    """Return whether lists of neighbours of so many points may give the bandwidth."""
+    return not kernel.compact and points.shape[0] >= FEWEST_POINTS
+
+
 def search_by_neighbors(prepared, kernel, random_state, options):
     """Return the KL-optimal bandwidth as a choice, None if neighbours do not give it.
 
@@ -83,9 +88,9 @@ def search_by_neighbors(prepared, kernel, random_state, options):
     """
     near_far = prepared.near_far
     points = near_far.points
-    if kernel.compact or not isinstance(prepared.search, IndexSearch):
+    if not isinstance(prepared.search, IndexSearch):
         return None
-    if points.shape[0] < FEWEST_POINTS:
+    if not may_be_searched(points, kernel):  # of those that are distinct
         return None
     pilot = LeaveOneOut(points, kernel, 64, near_far.seed, options)
     spec = ReductionSpec(kernel, pilot.nearest_rule(), points, points.dtype)
