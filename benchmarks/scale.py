@@ -110,7 +110,10 @@ def pays(options):
             times = []
             for algorithm, index in (("exact", None), ("auto", "ivf")):
                 kde = HighDimKernelDensity(
-                    algorithm=algorithm, neighbors_index=index, random_state=0
+                    algorithm=algorithm,
+                    neighbors_index=index,
+                    random_state=0,
+                    n_jobs=1,
                 )
                 with Stopwatch() as fit:
                     kde.fit(X)
@@ -136,7 +139,7 @@ def pays(options):
             )
     write_table(
         'Unit vectors in 100 clusters, float32: fit and queries with `algorithm="auto"` '
-        'and `neighbors_index="ivf"` beside "exact", CPU time. Repaid: after so many '
+        'and `neighbors_index="ivf"` beside "exact", CPU time of one thread. Repaid: after so many '
         "queries, relative to the number of points.",
         "points|d|fit, s|fit with index, s|us/query|us/query with index|repaid after|"
         "built by default",
