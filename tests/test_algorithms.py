@@ -213,22 +213,22 @@ def test_of_many_neighbours_all_are_summed(white):
 def test_the_regime_decides(white):
     pytest.importorskip("faiss")
     rng = np.random.default_rng(0)
-    # five dimensions in twenty, so that an index pays
-    along = rng.standard_normal((5, 20))
-    Z = rng.standard_normal((41_000, 5)) @ along + 0.01 * rng.standard_normal(
-        (41_000, 20)
+    # five dimensions in a hundred, so that an index pays
+    along = rng.standard_normal((5, 100))
+    Z = rng.standard_normal((31_000, 5)) @ along + 0.01 * rng.standard_normal(
+        (31_000, 100)
     )
     Y, X = Z[1000:], Z[:1000]
     used = {}
-    for h, tol in ((0.15, 0.01), (30.0, 0.01)):
+    for h, tol in ((0.3, 0.01), (60.0, 0.01)):
         kde = fit(Y, bandwidth=h, algorithm="auto", tol=tol, neighbors_index="ivf")
         found, report = quiet(kde, X)
         used[h] = report.algorithm
         assert (
             np.mean(np.abs(found - fit(Y, bandwidth=h).score_samples(X)) <= tol) >= 0.95
         )
-    assert np.mean(used[0.15] == "neighbors") > 0.9
-    assert np.mean(used[30.0] == "sampling") > 0.9
+    assert np.mean(used[0.3] == "neighbors") > 0.9
+    assert np.mean(used[60.0] == "sampling") > 0.9
 
 
 def test_reports(white):
