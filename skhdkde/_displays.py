@@ -177,7 +177,7 @@ class BandwidthDisplay:
         h_g, h_clt = queries.thresholds(kde.bandwidth_)
         marks = kde.bandwidth_, h_g, h_clt
         bandwidths, log_density = bandwidth_grid(queries, bandwidths, marks)
-        plain = all(c.points.whitening is None for c in kde._density.components)
+        plain = kde._density.structure is None
         quantity = "leave-one-out" if X is None else "held-out"
         quantity, sign = f"mean {quantity} log density", 1.0
         if true_log_density is not None:
