@@ -182,9 +182,9 @@ def test_none_are_found_where_there_are_none():
 
 
 @pytest.mark.slow
-def test_none_are_found_in_1000_data_sets():
-    chances = np.array(list(chances_of_excess(range(1000))))
-    assert len(chances) > 950
+def test_none_are_found_in_400_data_sets():
+    chances = np.array(list(chances_of_excess(range(400))))
+    assert len(chances) > 380
     # the bound holds: small probabilities are no more frequent than they say
     assert np.mean(chances < 1e-2) <= 1e-2
     assert chances.min() > 1e-6
