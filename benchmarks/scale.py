@@ -139,8 +139,8 @@ def pays(options):
             )
     write_table(
         'Unit vectors in 100 clusters, float32: fit and queries with `algorithm="auto"` '
-        'and `neighbors_index="ivf"` beside "exact", CPU time of one thread. Repaid: after so many '
-        "queries, relative to the number of points.",
+        'and `neighbors_index="ivf"` beside "exact", CPU time of one thread. '
+        "Repaid: after so many queries, relative to the number of points.",
         "points|d|fit, s|fit with index, s|us/query|us/query with index|repaid after|"
         "built by default",
         rows,
