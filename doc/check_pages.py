@@ -129,7 +129,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def faults_of(browser, address, window, picture):
-    """What is wrong with a page, as texts; ``picture`` takes a theme to a path."""
+    """Return what is wrong with a page, as texts; ``picture`` takes a theme to a path."""
     width, height = WINDOWS[window]
     page = browser.new_page(viewport={"width": width, "height": height})
     faults = []

@@ -74,7 +74,7 @@ def test_first_script_takes_a_table_as_it_comes(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_first_script_takes_less_than_a_minute(tmp_path, monkeypatch):
-    """Of the three that the page says; the rest is for the installation."""
+    """Hold the script to one of the page's three minutes; the others are to install."""
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     write_wines()

@@ -1,4 +1,4 @@
-"""What is published agrees with the repository: recipe for conda, page on PyPI."""
+"""Check that the conda recipe and the page on PyPI agree with the repository."""
 
 import hashlib
 import importlib.util
@@ -152,7 +152,7 @@ def test_description_where_the_repository_is_known(metadata, tmp_path, monkeypat
 
 
 def test_description_has_no_relative_links(metadata):
-    """Of whichever kind, in Markdown, in HTML, or by reference."""
+    """Check that no link leads nowhere, in Markdown, in HTML, or by reference."""
     text = re.sub(
         r"^```.*?^```$", "", metadata(ROOT)["readme"]["text"], flags=re.M | re.S
     )

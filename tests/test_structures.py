@@ -12,8 +12,10 @@ from scipy.stats import multivariate_normal, multivariate_t
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf, MinCovDet
 from sklearn.mixture import GaussianMixture
 from structured_oracle import make_oracle, moments, variance, weighted_ledoit_wolf
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from skhdkde import HighDimKernelDensity
+from skhdkde._density import covariance
 from skhdkde.dask import DaskHighDimKernelDensity
 
 ATOL = {np.float64: 1e-8, np.float32: 1e-3}
@@ -594,3 +596,26 @@ def test_the_integral_is_one(structure, kernel, weighted):
     step = t[1] - t[0]
     integral = slope @ density @ slope * step**2
     assert integral == pytest.approx(1.0, abs=1e-3)
+
+
+class Counting(GaussianMixture):
+    """A mixture that notes how many threads its libraries may use."""
+
+    def fit(self, X, y=None):
+        type(self).seen = threads_of_libraries()
+        return super().fit(X, y)
+
+
+def threads_of_libraries():
+    return [library["num_threads"] for library in threadpool_info()]
+
+
+@pytest.mark.parametrize("small, expected", [(2**19, {1}), (0, {2})])
+def test_mixtures_of_small_tables_are_fitted_on_one_thread(monkeypatch, small, expected):
+    monkeypatch.setattr(covariance, "SMALL", small)
+    with threadpool_limits(2):
+        before = threads_of_libraries()
+        kde = HighDimKernelDensity(covariance_type="local")
+        kde.set_params(mixture=Counting(2, random_state=0)).fit(clusters(200, 3))
+        assert threads_of_libraries() == before
+    assert set(Counting.seen) == expected

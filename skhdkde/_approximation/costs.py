@@ -3,12 +3,14 @@
 ``algorithm="auto"`` decides by these costs whether an index is built and which of its
 levels are used. They are counted and not timed, so that equal data give an equal estimate
 on any machine. The constants are nanoseconds of one core in float32, measured with 16 to
-384 features; only their ratios matter. ``benchmarks/neighbors.py`` has what follows.
+384 features; only their ratios matter. ``benchmarks/scale.py`` times what they decide.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from skhdkde._approximation.faiss_index import LISTS, ROUNDS, TRAINED_ON
 
 # Fixed part, and part per feature, of the time of: a pair of an exact sum; a point summed
 # one by one; one of a sample; one of a sample that is only glanced at; one that is met in
@@ -25,8 +27,6 @@ USUAL_NEIGHBORS, USUAL_LISTS, USUAL_FAILURES = 64, 0.03, 0.1
 MEASURING, MEASURED_PAIRS = 1.2e9, 2048
 # Size of a sample, with the reserve.
 USUAL_SAMPLE = 2560
-# Rounds of k-means, and points that it has for each list.
-ROUNDS, TRAINED_ON = 8, 40
 
 
 def _time(part, n_features):
@@ -76,7 +76,7 @@ def index_pays(n_points: int, n_features: int) -> bool:
 
     That is, whether fit and as many queries as there are points take less time with it.
     """
-    n_lists = min(4.0 * np.sqrt(n_points), n_points / TRAINED_ON)
+    n_lists = min(LISTS * np.sqrt(n_points), n_points / TRAINED_ON)
     # there are two of them: one is made on trial
     trained = 2.0 * ROUNDS * TRAINED_ON * n_lists**2
     made = (trained + n_points * n_lists) * _time(PRODUCT, n_features) + MEASURING

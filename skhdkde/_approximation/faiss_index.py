@@ -28,8 +28,9 @@ N_LINKS, CONSTRUCTION = 16, 80
 # Root mean square of the coordinates of a typical point, in scaled units, down to which
 # half precision resolves them; and points to tell it from.
 SMALLEST_HALF, N_TYPICAL = 1e-3, 1000
-# Lists per square root of the number of points, and points per list to train them on.
-LISTS, TRAINED_ON = 4, 40
+# Lists per square root of the number of points, points per list to train them on, and
+# rounds of k-means.
+LISTS, TRAINED_ON, ROUNDS = 4, 40, 8
 # Bytes of coordinates in half precision beyond which lists have a byte for each.
 LARGEST_HALF = 2**30
 # Error of a code, relative to the distance from the centroid, from which on it is coarse;
@@ -128,7 +129,7 @@ class FaissIndex:
         for code in (*codes, codes[0]):
             # a code for each coordinate of the difference to the centroid
             index = faiss.IndexIVFScalarQuantizer(centroids, n_features, n_lists, code)
-            index.cp.niter, index.cp.max_points_per_centroid = 8, TRAINED_ON
+            index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, TRAINED_ON
             index.cp.seed = seed % 2**31
             index.train(Z)  # centroids that are there already stay
             if are_coarse(index, Z[:: -(-size // N_CODED)]).mean() <= COARSE_SHARE:
